@@ -1,0 +1,291 @@
+"""The nouns of the program: small frozen values, made in one place and compared whole in tests.
+
+They follow the one direction of the data: a `Line` is read by the tail, becomes a `Record` (or a
+`Continuation`, or a `Rejected`) in the parser, and an event (`RequestSeen`, `TaskStarted`, `TaskEnded`,
+`TaskRepeated`) in the correlator. Telemetry turns events into bytes and rows, and a `Commit` carries all
+that one batch of lines has changed into the store.
+
+All times are integer nanoseconds since the epoch, UTC, as in OTLP. A *context* is 24 bytes: the trace id
+(16) and the span id (8) of the span that a request or a task became.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+NANOS = 1_000_000_000
+
+Kind = Literal["request", "started", "finished"]
+Dialect = Literal["text", "coded", "rfc", "json"]
+Outcome = Literal["success", "failure", "lost", "unknown"]
+Grade = Literal["exact", "likely", "ambiguous", "none"]
+Signal = Literal["traces", "logs"]
+
+SIGNALS: tuple[Signal, ...] = ("traces", "logs")
+OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "lost", "unknown")
+
+
+class Line(NamedTuple):
+    """One physical line of a log, without its newline.
+
+    `file` is the identity of the file: the first 16 bytes of the SHA-256 of its first line. `offset` is the
+    byte offset of the line in the (decompressed) file. `length` is the line's true length in bytes; when it
+    is larger than `len(data)` the line was over-long and only its beginning was kept. `ended` is False for
+    the unfinished last line of a file that nobody will write to any more.
+    """
+
+    file: bytes
+    offset: int
+    data: bytes
+    length: int
+    ended: bool = True
+
+
+class TailEvent(NamedTuple):
+    """Something that happened to a log file: a rotation, a truncation, a gap."""
+
+    kind: Literal["rename", "compressed", "copytruncate", "replaced", "gap", "unreadable"]
+    detail: str
+
+
+class Chunk(NamedTuple):
+    """What one read of a source gave: lines, the position after them, and what was noticed.
+
+    `position` is opaque JSON text that the store keeps and hands back to the source on the next start.
+    `caught_up` is True when the source had no further complete line at that moment. `behind` is the number
+    of bytes that are known to be still unread.
+    """
+
+    lines: Sequence[Line]
+    position: str
+    events: Sequence[TailEvent] = ()
+    caught_up: bool = False
+    behind: int = 0
+
+
+class Source(Protocol):
+    """Where lines come from: a growing log (`tail.Tail`) or a set of finished files (`archive.Archive`)."""
+
+    def read(self, limit: int) -> Chunk:
+        """Return at most about `limit` bytes of complete lines; never block."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class Record(NamedTuple):
+    """One record of the log, of any dialect, with secrets already redacted.
+
+    `time` is its time in nanoseconds (the log has whole seconds). `app` is normalised (`kimchi`, `wok`).
+    `method` is POST, PUT, DELETE or TASK. `status` is None where the dialect has none. `code` is Wok's
+    message code, `text` the first line of the English sentence where the dialect carries it; either may be
+    empty. `trace_id` is the record's uuid, or derived from (instance, file, offset, line) when it has none;
+    `record_id` is the uuid as text, or empty. For TASK records `target_uri` and `task_id` are set where
+    known, `request_id` where an extended Wok wrote it, and `failed` tells failures from successes.
+    """
+
+    kind: Kind
+    dialect: Dialect
+    time: int
+    app: str
+    method: str
+    status: int | None
+    user: str
+    address: str
+    code: str
+    params: Mapping[str, Any]
+    error_code: str
+    error_params: Mapping[str, Any]
+    text: str
+    trace_id: bytes
+    record_id: str
+    file: bytes
+    offset: int
+    target_uri: str = ""
+    task_id: str = ""
+    request_id: str = ""
+    failed: bool = False
+
+
+class Continuation(NamedTuple):
+    """A further physical line of a multi-line record; `forged` when it posed as a record of its own."""
+
+    forged: bool
+    offset: int
+
+
+class Rejected(NamedTuple):
+    """A line, or a part of one, that is no record; `excerpt` is redacted and safe for a terminal.
+
+    `reason` is one of json, shape, time, too_long, encoding, nul, torn.
+    """
+
+    reason: str
+    file: bytes
+    offset: int
+    excerpt: str
+
+
+Parsed = Record | Continuation | Rejected
+
+
+class RequestSeen(NamedTuple):
+    """A request record became a span. `start` is earlier than `record.time` only where its task's start
+    record stands before it. `ordinal` numbers the requests of this state from 1."""
+
+    record: Record
+    operation: str
+    context: bytes
+    start: int
+    ordinal: int
+    opens_task: bool
+
+
+class TaskStarted(NamedTuple):
+    """A start record (status 1000) found its request, or its settling window closed without one."""
+
+    record: Record
+    operation: str
+    context: bytes
+    parent: bytes
+    correlation: Grade
+    start: int
+
+
+class TaskEnded(NamedTuple):
+    """A task has ended, by a final record, a restart of wokd, or expiry.
+
+    `parent` is the context of its request (empty without one), `candidates` the contexts of the other
+    requests it might belong to, `links` those of the first 32 other requests between its start and its end,
+    `concurrent` the number of all of them. `record` is the final record (None for lost and unknown).
+    `reported` is the time of its log record: `end`, or start + expiry. `counts_start` is True for a final
+    record without a task or request: it is counted as started here, and has no duration.
+    `request` is the ordinal of its request, 0 without one.
+    """
+
+    context: bytes
+    parent: bytes
+    app: str
+    operation: str
+    target_uri: str
+    task_id: str
+    start: int
+    end: int
+    reported: int
+    outcome: Outcome
+    correlation: Grade
+    record: Record | None
+    concurrent: int
+    links: Sequence[bytes]
+    candidates: Sequence[bytes]
+    counts_start: bool
+    request: int
+
+
+class TaskRepeated(NamedTuple):
+    """A further final record of a task that has already ended: `context` is that task's."""
+
+    record: Record
+    operation: str
+    context: bytes
+    parent: bytes
+
+
+Event = RequestSeen | TaskStarted | TaskEnded | TaskRepeated
+
+
+class OpenTask(NamedTuple):
+    """A running task as the store keeps it: columns for people and queries, `data` for the correlator."""
+
+    key: bytes
+    context: bytes
+    app: str
+    operation: str
+    target_uri: str
+    task_id: str
+    start: int
+    request: int
+    data: str
+
+
+class RequestRow(NamedTuple):
+    """A request as the history keeps it, for `tasks` and the page; `message` is the rendered sentence."""
+
+    ordinal: int
+    time: int
+    context: bytes
+    app: str
+    method: str
+    operation: str
+    status: int | None
+    user: str
+    address: str
+    record_id: str
+    message: str
+
+
+class TaskRow(NamedTuple):
+    """An ended task as the history keeps it; `since` and `until` are the ordinals of the last request before
+    its start and before its final record, so that the requests between are `since < ordinal <= until`."""
+
+    context: bytes
+    parent: bytes
+    app: str
+    operation: str
+    target_uri: str
+    task_id: str
+    start: int
+    end: int
+    outcome: Outcome
+    correlation: Grade
+    request: int
+    concurrent: int
+    error_code: str
+    message: str
+
+
+class JournalRow(NamedTuple):
+    """Encoded items of one signal and one resource, in order: `payload` is what stands inside OTLP's
+    ScopeSpans (or ScopeLogs) after the scope, i.e. `items` length-delimited fields of number 2, one after
+    the other. `resource` is an encoded Resource message. `first` and `last` are times in nanoseconds."""
+
+    signal: Signal
+    resource: bytes
+    items: int
+    payload: bytes
+    first: int
+    last: int
+
+
+class Histogram(NamedTuple):
+    """Increments of one series of a histogram: `buckets` are plain (not cumulative) counts, one for each
+    bound and one for +Inf; `exemplars` are (bucket index, seconds, trace id in hex, time in seconds)."""
+
+    buckets: Sequence[int]
+    sum: float
+    exemplars: Sequence[tuple[int, float, str, float]]
+
+
+Series = tuple[str, ...]
+"""A metric's family followed by its label values in the order of the contract."""
+
+
+class Commit(NamedTuple):
+    """Everything one batch of lines has changed; the store writes it in one transaction.
+
+    `positions` maps a source's role (`log`, `restarts`) to its opaque position. `state` is the correlator's
+    and parser's small state as JSON text. `counters` are increments, `gauges` are maxima (a value only ever
+    rises), both by series.
+    """
+
+    positions: Mapping[str, str]
+    state: str
+    opened: Sequence[OpenTask]
+    closed: Sequence[bytes]
+    counters: Mapping[Series, float]
+    gauges: Mapping[Series, float]
+    histograms: Mapping[Series, Histogram]
+    journal: Sequence[JournalRow]
+    requests: Sequence[RequestRow]
+    tasks: Sequence[TaskRow]
