@@ -11,8 +11,10 @@ All times are integer nanoseconds since the epoch, UTC, as in OTLP. A *context* 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 NANOS = 1_000_000_000
 
@@ -132,7 +134,8 @@ Parsed = Record | Continuation | Rejected
 
 class RequestSeen(NamedTuple):
     """A request record became a span. `start` is earlier than `record.time` only where its task's start
-    record stands before it. `ordinal` numbers the requests of this state from 1."""
+    record stands before it. `ordinal` numbers the requests of this state from 1.
+    """
 
     record: Record
     operation: str
@@ -143,7 +146,9 @@ class RequestSeen(NamedTuple):
 
 
 class TaskStarted(NamedTuple):
-    """A start record (status 1000) found its request, or its settling window closed without one."""
+    """A start record (status 1000) found its request, or its settling window closed without one. `counts` is
+    False when the request's 202 had already opened, and counted, the task that it claims.
+    """
 
     record: Record
     operation: str
@@ -151,6 +156,7 @@ class TaskStarted(NamedTuple):
     parent: bytes
     correlation: Grade
     start: int
+    counts: bool = True
 
 
 class TaskEnded(NamedTuple):
@@ -161,7 +167,8 @@ class TaskEnded(NamedTuple):
     `concurrent` the number of all of them. `record` is the final record (None for lost and unknown).
     `reported` is the time of its log record: `end`, or start + expiry. `counts_start` is True for a final
     record without a task or request: it is counted as started here, and has no duration.
-    `request` is the ordinal of its request, 0 without one.
+    `request` is the ordinal of its request, 0 without one; `since` and `until` are the ordinals of the last
+    request before its start and before its final record.
     """
 
     context: bytes
@@ -181,6 +188,8 @@ class TaskEnded(NamedTuple):
     candidates: Sequence[bytes]
     counts_start: bool
     request: int
+    since: int = 0
+    until: int = 0
 
 
 class TaskRepeated(NamedTuple):
@@ -207,6 +216,7 @@ class OpenTask(NamedTuple):
     start: int
     request: int
     data: str
+    since: int = 0
 
 
 class RequestRow(NamedTuple):
@@ -227,7 +237,8 @@ class RequestRow(NamedTuple):
 
 class TaskRow(NamedTuple):
     """An ended task as the history keeps it; `since` and `until` are the ordinals of the last request before
-    its start and before its final record, so that the requests between are `since < ordinal <= until`."""
+    its start and before its final record, so that the requests between are `since < ordinal <= until`.
+    """
 
     context: bytes
     parent: bytes
@@ -243,12 +254,15 @@ class TaskRow(NamedTuple):
     concurrent: int
     error_code: str
     message: str
+    since: int = 0
+    until: int = 0
 
 
 class JournalRow(NamedTuple):
     """Encoded items of one signal and one resource, in order: `payload` is what stands inside OTLP's
     ScopeSpans (or ScopeLogs) after the scope, i.e. `items` length-delimited fields of number 2, one after
-    the other. `resource` is an encoded Resource message. `first` and `last` are times in nanoseconds."""
+    the other. `resource` is an encoded Resource message. `first` and `last` are times in nanoseconds.
+    """
 
     signal: Signal
     resource: bytes
@@ -260,7 +274,8 @@ class JournalRow(NamedTuple):
 
 class Histogram(NamedTuple):
     """Increments of one series of a histogram: `buckets` are plain (not cumulative) counts, one for each
-    bound and one for +Inf; `exemplars` are (bucket index, seconds, trace id in hex, time in seconds)."""
+    bound and one for +Inf; `exemplars` are (bucket index, seconds, trace id in hex, time in seconds).
+    """
 
     buckets: Sequence[int]
     sum: float

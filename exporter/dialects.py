@@ -1,0 +1,209 @@
+"""The four ways in which Wok has written its user request log: bytes to the parts of a record.
+
+One file may hold several of them:
+
+* ``text``   (2.1, 2.2)    ``INFO >>> text``
+* ``coded``  (August 2016) ``INFO >>> PARAMS >>> text``, and with an error ``INFO >>> PARAMS >>> ERRPARAMS >>> text``
+* ``rfc``    the same form for the TASK records 1000, 1001 and 1002 of the RFC; here it is ``coded``
+* ``json``   (2.3 and later) one JSON object: ``{"info": INFO, "message": {...}, "id": "...", "error": ...}``
+
+INFO, PARAMS and ERRPARAMS are JSON objects. `>>>` may stand inside of them and inside the text, so they are
+decoded off the front and nothing is ever split. INFO tells the dialect: it has `msgCode` in ``coded`` only,
+and `detCode` exactly if ERRPARAMS follows. In ``text`` the text may begin with a brace.
+
+A line that was torn by a crash is continued by the next record without a newline between; that record is
+recovered. A hole of NUL bytes is what copytruncate leaves under a writer that keeps its offset.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+MAX_SALVAGE_TRIES = 8
+"""Places in a torn line where a later record is looked for: one record has at most three that look like it."""
+INT64 = 1 << 63
+
+_RECORD_START = (
+    r'\{"(?:info|message|error|id|status|zone|ip|app|req|user|time|date|msgCode|detCode)": ?(?:\{|"|null|\d)'
+)
+_RECORD_START_TEXT = re.compile(_RECORD_START)
+_RECORD_START_BYTES = re.compile(_RECORD_START.encode())
+_ARROW = re.compile(r"[ \t]*>>>")
+_BLANKS = re.compile(r"[ \t]*")
+
+
+def _integer(digits: str) -> int | str:
+    """Integers beyond 64 bits have no place in protobuf, and Python refuses to convert very long ones."""
+    if len(digits) < 19:
+        return int(digits)
+    if len(digits) > 20 or not -INT64 <= int(digits) < INT64:
+        return digits
+    return int(digits)
+
+
+_DECODE = json.JSONDecoder(parse_int=_integer).raw_decode
+
+
+class Raw(NamedTuple):
+    """A record as it stands in the log: of a known shape, but with nothing checked, redacted or bounded."""
+
+    line: str
+    dialect: Literal["text", "coded", "json"]
+    info: dict[str, Any]
+    code: Any
+    params: dict[str, Any]
+    error_code: Any
+    error_params: dict[str, Any]
+    text: str
+    id: Any
+    is_damaged: bool
+
+
+class Part(NamedTuple):
+    """A piece of a physical line, from byte `start` on: a record, or the reason why it is none."""
+
+    start: int
+    data: bytes
+    content: Raw | str
+
+
+def holds_object(data: bytes) -> bool:
+    """Whether these bytes begin with a whole JSON object: the INFO of a record, or a record of the json dialect."""
+    try:
+        _DECODE(data.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def parts_of(data: bytes, content: Raw | str, start: int = 0, tries: int = MAX_SALVAGE_TRIES) -> list[Part]:
+    """Cut a physical line where a later record was appended to a torn one, and behind a hole of NUL bytes.
+
+    `content` is what was read of it as a whole, `start` where it begins in the physical line.
+    """
+    if data.startswith(b"\0"):
+        rest = data.lstrip(b"\0")
+        hole = len(data) - len(rest)
+        later = parts_of(rest, read(rest), start + hole, tries) if rest else []
+        return [Part(start, data[:hole], "nul"), *later]
+    if isinstance(content, str):
+        search_from = 1
+    elif content.dialect == "coded" and '{"' in content.text and _is_torn(content):
+        search_from = len(data) - len(content.text.encode("utf-8", "surrogateescape"))
+    else:
+        return [Part(start, data, content)]
+    for tried, found in enumerate(islice(_RECORD_START_BYTES.finditer(data, search_from), tries), 1):
+        at = found.start()
+        appended = read(data[at:])
+        if not isinstance(appended, str):
+            torn = read(data[:at])
+            first = Part(start, data[:at], "torn" if isinstance(torn, str) else torn)
+            return [first, *parts_of(data[at:], appended, start + at, tries - tried)]
+    return [Part(start, data, content)]
+
+
+def _is_torn(raw: Raw) -> bool:
+    """Whether the text holds the start of a record that no parameter put there."""
+    starts = {found[0] for found in _RECORD_START_TEXT.finditer(raw.text)}
+    values = [str(value) for params in (raw.params, raw.error_params) for value in params.values()]
+    return any(not any(start in value for value in values) for start in starts)
+
+
+def read(data: bytes) -> Raw | str:
+    """The parts of a record of any dialect, or the reason why this is none."""
+    if not data.startswith(b'{"'):
+        return "shape" if _is_utf8(data) else "encoding"
+    is_damaged = False
+    try:
+        line = data.decode()
+    except UnicodeDecodeError:
+        is_damaged = True
+        line = data.decode("utf-8", "surrogateescape")
+    try:
+        first, end = _DECODE(line)
+        if end == len(line) or line[end:].isspace():
+            return _read_json(line, first, is_damaged)
+        arrow = _ARROW.match(line, end)
+        if arrow is None:
+            return "encoding" if is_damaged else "json"
+        if not _is_info(first):
+            return "shape"
+        at = arrow.end()
+        if "msgCode" not in first:
+            text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
+            return Raw(line, "text", first, "", {}, "", {}, text, "", is_damaged)
+        params, at = _object(line, at)
+        error_params: dict[str, Any] = {}
+        if "detCode" in first:
+            # An error without parameters: what follows is the text.
+            with suppress(ValueError, RecursionError):
+                error_params, at = _object(line, at)
+    except (ValueError, RecursionError):
+        return "encoding" if is_damaged else "json"
+    text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
+    return Raw(
+        line,
+        "coded",
+        first,
+        first["msgCode"],
+        params,
+        first.get("detCode", ""),
+        error_params,
+        text,
+        "",
+        is_damaged,
+    )
+
+
+def _read_json(line: str, record: dict[str, Any], is_damaged: bool) -> Raw | str:
+    info: Any = record.get("info")
+    if not _is_info(info):
+        return "shape"
+    message = record.get("message")
+    code: Any = ""
+    params: Any = {}
+    if type(message) is dict:
+        code = message.get("code")
+        params = message.get("params")
+        if type(params) is not dict:
+            params = {}
+    error = record.get("error")
+    error_code: Any = ""
+    error_params: Any = {}
+    if type(error) is dict:
+        error_code = error.get("code")
+        error_params = error.get("params")
+        if type(error_params) is not dict:
+            error_params = {}
+    return Raw(line, "json", info, code, params, error_code, error_params, "", record.get("id"), is_damaged)
+
+
+def _object(line: str, at: int) -> tuple[dict[str, Any], int]:
+    """A JSON object from the arrow before it to behind the arrow after it. Raises ValueError, RecursionError."""
+    blanks = _BLANKS.match(line, at)
+    value, end = _DECODE(line, blanks.end() if blanks else at)
+    arrow = _ARROW.match(line, end)
+    if type(value) is not dict or arrow is None:
+        raise ValueError("no object between arrows")
+    return value, arrow.end()
+
+
+def _is_info(info: Any) -> bool:
+    return (
+        type(info) is dict
+        and type(info.get("date")) is str
+        and type(info.get("time")) is str
+        and type(info.get("req")) is str
+    )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

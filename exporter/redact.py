@@ -1,0 +1,287 @@
+"""Takes secrets out of what leaves the host.
+
+Wok removes only a top-level `password` and `passwd` from what it logs. The password of a guest's display, of
+an iSCSI pool or of a migration stays in clear: as a nested JSON value (Wok 3), inside the repr of a Python 2
+dict (`"{u'passwd': u'x'}"`, Wok 2), or inside an error text that quotes the whole request. So there are two
+walks. `redact_value` goes by the keys of decoded JSON. `redact_text` looks in any string for the *name* of a
+secret followed by something that assigns it a value, at any level of quoting.
+
+The scan of texts fails closed: a quoted value without its end, or with an end that is not certain, is taken
+out up to the next end that is certain, or to the end of the text. Too much redacted is a nuisance, too
+little is a leak. All is deterministic, linear in the text, and idempotent.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+REDACTED = "[redacted]"
+TOO_DEEP = "[too deep]"
+MAX_DEPTH = 20
+"""Levels of nesting that are kept: Wok's own bodies have at most five, and what is deeper costs a stack."""
+MAX_KEY_CHARS = 64
+"""How far a name is followed to the left and to the right of the stem that was found in it."""
+MAX_BLANKS = 256
+"""Blanks between a name and its value: pretty-printed dicts indent by the width of the key before."""
+MAX_EXCERPT_CHARS = 200
+MAX_EXCERPT_BYTES = 4096
+"""What of a line is looked at for its excerpt: redaction shortens, and 200 characters must still come out."""
+
+# A word that is a secret by itself, one that makes a secret of any word it ends, or is part of.
+_WHOLE = frozenset({"pass", "passes", "pwd", "auth", "oauth", "authorization", "token", "tokens", "passcode"})
+_ENDS = ("pwd", "token", "passcode")
+_PARTS = ("password", "passwd", "passphrase", "secret", "credential", "apikey", "privatekey", "accesskey")
+_KEYS = ("apikey", "privatekey", "accesskey")
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_STEM = re.compile(
+    r"pass|pwd|secret|token|auth|credential|(?:api|private|access)[_.-]?key", re.IGNORECASE | re.ASCII
+)
+_NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+# The second form is for a password with a raw slash; a port number is no password. Bounds keep it linear.
+_URL = re.compile(
+    r"""://(?:[^\s'"/]{0,512}|[^\s'"/:@]{1,128}:(?!\d{1,5}/)[^\s'"]{0,512})@""",
+)
+_URL_CUT = re.compile(r"""://[^\s'"/]*\Z""")
+_BARE = re.compile(r"""(?:[^\s'"]|['"](?![\s,;:.)\]}>]|\Z))+""")
+_BARE_AFTER_QUOTED_NAME = re.compile(r"[^,}\])\s]+")
+_SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)\Z", re.IGNORECASE)
+_STRUCTURE = re.compile(r"[\[\](){}'\"]")
+_PREFIXED = re.compile(r"(?:[uUbBrR]{1,2})?(\\*)(['\"])")
+# Paths and values of a jsonschema error: the last line before the value names the way to it.
+_INSTANCE = re.compile(r"On instance((?:\[[^\]\n]{1,256}\])+):\s")
+_ESCAPED_ASCII = re.compile(r"\\u00[2-7]")
+_ESCAPED_LETTER = re.compile(r"\\+u00([46][1-9a-fA-F]|[57][0-9aA])")
+
+
+def redact_value(value: Any) -> Any:
+    """Return decoded JSON with the values of secret keys replaced, at any depth and inside strings.
+
+    What is nested deeper than `MAX_DEPTH` becomes "[too deep]". Raises nothing.
+    """
+    return _walk(value, 0)
+
+
+def redact_text(text: str) -> str:
+    """Return a text with the values that follow the name of a secret, and credentials in URLs, replaced.
+
+    Understands Python reprs, JSON inside strings (escaped any number of times), `password=x`, `--password x`,
+    XML and the error texts of jsonschema. Raises nothing.
+    """
+    if "://" in text:
+        text = _URL.sub(f"://{REDACTED}@", text)
+    if _STEM.search(text) is None:
+        return text
+    if "On instance[" in text:
+        text = _redact_schema_error(text)
+    out: list[str] = []
+    done = 0
+    for hit in _STEM.finditer(text):
+        if hit.start() < done:
+            continue
+        span = _secret_span(text, hit.start(), hit.end(), done)
+        if span is not None:
+            out += (text[done : span[0]], REDACTED)
+            done = span[1]
+    return "".join(out) + text[done:] if out else text
+
+
+def safe_excerpt(data: bytes) -> str:
+    """Return the beginning of a line for people: redacted, printable, at most 200 characters.
+
+    Control and format characters (terminal escapes, line separators, bidirectional overrides) become U+FFFD.
+    """
+    text = data[:MAX_EXCERPT_BYTES].decode("utf-8", "replace")
+    # An escaped letter would hide the name of a secret: nothing has decoded this JSON.
+    text = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1], 16)), text)
+    text = redact_text(text)
+    # The line, or our window on it, may end before the `@` that would give away a credential.
+    text = _URL_CUT.sub(f"://{REDACTED}", text)
+    safe = "".join(c if _is_printable(c) else "\ufffd" for c in text[: MAX_EXCERPT_CHARS + 1])
+    return safe if len(safe) <= MAX_EXCERPT_CHARS else safe[: MAX_EXCERPT_CHARS - 1] + "…"
+
+
+def may_hold_secret(line: str) -> bool:
+    """Whether a raw line could hold a secret: False only if both walks would certainly change nothing.
+
+    A fast test for the per-line path. A JSON escape can hide a letter or a sign of ASCII: those count as a hit.
+    """
+    low = line.lower()
+    return (
+        "pass" in low
+        or "auth" in low
+        or "://" in low
+        or "token" in low
+        or "secret" in low
+        or "pwd" in low
+        or "credential" in low
+        or "key" in low
+        or ("\\u00" in low and _ESCAPED_ASCII.search(low) is not None)
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_secret(key: str) -> bool:
+    """Whether a key names a secret, by its words (split at `_`, `-`, `.`, camel case; in any case)."""
+    words = [word.lower() for word in _WORD.findall(key[: 8 * MAX_KEY_CHARS])]
+    for word in words:
+        if word in _WHOLE or word.endswith(_ENDS) or any(part in word for part in _PARTS):
+            return True
+    pairs = [first + second for first, second in pairwise(words)]
+    return any(pair in _KEYS or pair == "passphrase" for pair in pairs)
+
+
+def _walk(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, (dict, list)) and depth >= MAX_DEPTH:
+        return TOO_DEEP
+    if isinstance(value, dict):
+        return {
+            redact_text(str(key)): REDACTED
+            if is_secret(str(key)[: 8 * MAX_KEY_CHARS])
+            else _walk(item, depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_walk(item, depth + 1) for item in value]
+    return value
+
+
+def _redact_schema_error(text: str) -> str:
+    """When a jsonschema error is about a secret, its first line and its last lines are that secret."""
+    for found in _INSTANCE.finditer(text):
+        if any(is_secret(step) for step in re.findall(r"[^\[\]'\"]+", found[1])):
+            rule = text.find("\n\nFailed validating", 0, found.start())
+            return REDACTED + text[found.start() if rule < 0 else rule : found.end()] + REDACTED
+    return text
+
+
+def _secret_span(text: str, start: int, end: int, floor: int) -> tuple[int, int] | None:
+    """The span of the value that is assigned to the name around a stem, None when it names or assigns none."""
+    left = start
+    while left > max(floor, start - MAX_KEY_CHARS) and text[left - 1] in _NAME_CHARS:
+        left -= 1
+    size = len(text)
+    right = end
+    while right < min(size, end + MAX_KEY_CHARS) and text[right] in _NAME_CHARS:
+        right += 1
+    key = text[left:right]
+    if not is_secret(key):
+        return None
+    at = right
+    while at < size and text[at] == "\\":
+        at += 1
+    is_quoted = at < size and text[at] in "'\""
+    at = at + 1 if is_quoted else right
+    separator = _skip_blanks(text, at)
+    if is_quoted and text[separator : separator + 1] == "]":
+        separator = _skip_blanks(text, separator + 1)
+    sign = text[separator : separator + 1]
+    if sign in {":", "="}:
+        value = separator + 1
+        while text[value : value + 1] in {"=", ">"}:
+            value += 1
+    elif sign == "," and is_quoted and text[max(left - 3, 0) : left].strip("uUbB\\'\"")[-1:] in {"(", "["}:
+        value = separator + 1  # a pair: ('password', 'x')
+    elif sign == ">" and text[left - 1 : left] == "<":
+        close = text.find("<", separator + 1)
+        return separator + 1, size if close < 0 else close
+    elif separator > at and key.startswith("-"):
+        value = separator  # an option of a command line
+    else:
+        return None
+    return _value_span(text, _skip_blanks(text, value), key, is_quoted=is_quoted)
+
+
+def _value_span(text: str, start: int, key: str, *, is_quoted: bool) -> tuple[int, int] | None:
+    size = len(text)
+    if start >= size:
+        return None
+    opening = _PREFIXED.match(text, start)
+    if opening is not None:
+        return opening.end(), _string_end(text, opening)
+    if text[start] in "[{(":
+        return start, _structure_end(text, start)
+    bare = (_BARE_AFTER_QUOTED_NAME if is_quoted else _BARE).match(text, start)
+    if bare is None:
+        return None
+    if not is_quoted and "authorization" in key.lower():
+        line_end = text.find("\n", start)
+        return start, size if line_end < 0 else line_end
+    if _SCHEME.match(bare[0]):
+        rest = _BARE.match(text, _skip_blanks(text, bare.end()))
+        return start, bare.end() if rest is None else rest.end()
+    return start, bare.end()
+
+
+def _string_end(text: str, opening: re.Match[str]) -> int:
+    """Where a quoted value ends, before its closing quote; pretty-printed strings go on in further quotes."""
+    while True:
+        depth = len(opening[1])
+        close = _closing_quote(text, opening.end(), opening[2], depth)
+        if close < 0:
+            return len(text)
+        further = _PREFIXED.match(text, _skip_blanks(text, close + depth + 1))
+        if further is None or len(further[1]) != depth:
+            return close
+        opening = further
+
+
+def _structure_end(text: str, start: int) -> int:
+    depth = 0
+    at = start
+    while (found := _STRUCTURE.search(text, at)) is not None:
+        sign = found[0]
+        at = found.end()
+        if sign in "[{(":
+            depth += 1
+        elif sign in "]})":
+            depth -= 1
+            if depth == 0:
+                return at
+        else:
+            slashes = _slashes_before(text, found.start(), start)
+            close = _closing_quote(text, at, sign, slashes)
+            if close < 0:
+                break
+            at = close + slashes + 1
+    return len(text)
+
+
+def _closing_quote(text: str, start: int, quote: str, depth: int) -> int:
+    """The index of the closing quote (of the backslashes before it) at the opening quote's level, or -1.
+
+    A quote after more or fewer backslashes may be one, or may be content: only the certain one is taken.
+    """
+    at = text.find(quote, start)
+    while at >= 0:
+        if _slashes_before(text, at, start) == depth:
+            return at - depth
+        at = text.find(quote, at + 1)
+    return -1
+
+
+def _slashes_before(text: str, at: int, floor: int) -> int:
+    first = at
+    while first > floor and text[first - 1] == "\\":
+        first -= 1
+    return at - first
+
+
+def _skip_blanks(text: str, at: int) -> int:
+    end = min(len(text), at + MAX_BLANKS)
+    while at < end and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _is_printable(char: str) -> bool:
+    return char < "\x7f" and char >= " " if char < "\xa0" else unicodedata.category(char) not in _UNPRINTABLE
+
+
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

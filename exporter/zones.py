@@ -1,0 +1,193 @@
+"""Turns the log's local times into points in time.
+
+Wok writes `date`, `time` (whole seconds) and, from 2.2 on, `zone`: whatever `strftime("%Z")` says on the
+host. That is an abbreviation and no zone. With the zone database of 2017 and later it may be a number
+("-03"), which is an offset and settles the matter. A word does not: IST, CST and BST each mean several
+offsets. So the zone itself comes from the configuration, else from the host, and a word only picks the side
+of an hour that occurs twice. Words that the zone does not use at that moment, like the BRT of a log that was
+written before the zone database dropped it, are looked up in a short table of those with one meaning; any
+other is ignored.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from exporter.records import NANOS
+
+FIRST_YEAR = 1970
+LAST_YEAR = 2261
+"""The last whole year whose nanoseconds fit into 63 bits, as OTLP's consumers keep them."""
+MAX_CACHED_MINUTES = 4096
+"""A busy log has some hundred different minutes in flight; the cache is emptied when it is full."""
+MAX_ABBREVIATION_CHARS = 16
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times are compared as they stand; the offset comes later
+_SECOND = timedelta(seconds=1)
+# A leap second is the second before it once more: the C library's clock has no 60.
+_SECONDS = {f"{second:02}": min(second, 59) * NANOS for second in range(61)}
+_OFFSET = re.compile(r"([+-])(\d\d)(?::?([0-5]\d))?", re.ASCII)
+_POSIX = re.compile(r"(?:<[A-Za-z0-9+-]{3,}>|[A-Za-z]{3,})[+-]?\d[^\n]*", re.ASCII)
+
+# Minutes east of Greenwich of the abbreviations that have had one meaning since Wok's first log (2016).
+# Not here, because they have several: ADT, AMT, AST, BST, CDT, CST, ECT, GST, IST, SST, VET.
+_ABBREVIATIONS = {
+    "UTC": 0, "GMT": 0, "Z": 0, "UCT": 0, "WET": 0, "WEST": 60, "CET": 60, "CEST": 120, "MET": 60, "MEST": 120,
+    "EET": 120, "EEST": 180, "MSK": 180, "SAST": 120, "CAT": 120, "WAT": 60, "EAT": 180,
+    "BRT": -180, "BRST": -120, "FNT": -120, "ART": -180, "UYT": -180, "UYST": -120, "CLT": -240, "CLST": -180,
+    "BOT": -240, "COT": -300, "PET": -300, "PYT": -240, "PYST": -180, "NST": -210, "NDT": -150,
+    "EST": -300, "EDT": -240, "MST": -420, "MDT": -360, "PST": -480, "PDT": -420, "AKST": -540, "AKDT": -480,
+    "HST": -600, "PKT": 300, "NPT": 345, "ICT": 420, "WIB": 420, "HKT": 480, "SGT": 480, "AWST": 480,
+    "JST": 540, "KST": 540, "ACST": 570, "ACDT": 630, "AEST": 600, "AEDT": 660, "NZST": 720, "NZDT": 780,
+}  # fmt: skip
+
+
+class Zones:
+    """The zone that a log's times are in, and what the abbreviations in it mean.
+
+    `name` is a name of the zone database ("America/Sao_Paulo") or a POSIX rule ("BRT3"); empty means the
+    host's zone. Raises ValueError, naming the zone and the remedy, when there is no such zone.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self._zone = load_zone(name) if name else host_zone(os.environ, Path("/"))
+        self._minutes: dict[tuple[str, str, str], int] = {}
+
+    def nanos(self, date: str, time: str, abbreviation: str) -> int | None:
+        """Return nanoseconds since the epoch for "YYYY-MM-DD", "HH:MM:SS" and the log's zone abbreviation.
+
+        None when this is no time of the years 1970 to 2261. A time that occurs twice, without an abbreviation
+        that tells, is the first; one that the clock skipped is taken by the offset after the change.
+        """
+        minute = self._minutes.get((date, time[:6], abbreviation))
+        if minute is None:
+            minute = self._minute(date, time[:6], abbreviation)
+            if minute is None:
+                return None
+        second = _SECONDS.get(time[6:])
+        return None if second is None else minute + second
+
+    def _minute(self, date: str, clock: str, abbreviation: str) -> int | None:
+        local = _local(date, clock)
+        if local is None:
+            return None
+        offset = self._offset(local, abbreviation)
+        nanos = ((local - _EPOCH - offset) // _SECOND) * NANOS
+        if nanos < 0:
+            return None
+        if len(abbreviation) <= MAX_ABBREVIATION_CHARS:
+            if len(self._minutes) >= MAX_CACHED_MINUTES:
+                self._minutes.clear()
+            self._minutes[date, clock, abbreviation] = nanos
+        return nanos
+
+    def _offset(self, local: datetime, abbreviation: str) -> timedelta:
+        number = _OFFSET.fullmatch(abbreviation)
+        if number is not None and int(number[2]) < 24:
+            size = timedelta(hours=int(number[2]), minutes=int(number[3] or 0))
+            return -size if number[1] == "-" else size
+        first, second = (local.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1))
+        if abbreviation:
+            for side in (first, second):
+                if side.tzname() == abbreviation:
+                    return side.utcoffset() or timedelta(0)
+            if abbreviation in _ABBREVIATIONS:
+                return timedelta(minutes=_ABBREVIATIONS[abbreviation])
+        before, after = (side.utcoffset() or timedelta(0) for side in (first, second))
+        # The offset grows over a skipped hour and shrinks over a repeated one: after the first, before the second.
+        return max(before, after)
+
+
+def load_zone(name: str) -> tzinfo:
+    """Return the zone of a zone database name, with or without a leading colon, or of a POSIX rule.
+
+    Raises ValueError, naming the zone and the remedy.
+    """
+    try:
+        return ZoneInfo(name.removeprefix(":"))
+    # ZoneInfo opens a path made of the name: a directory, a name with a NUL or an over-long one are OSErrors.
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        if _POSIX.fullmatch(name):
+            try:
+                return _posix_zone(name)
+            except ValueError:
+                pass
+    raise ValueError(
+        f"no time zone {name[:64]!r}: set `zone` to a name of the zone database, such as 'America/Sao_Paulo'; "
+        "`timedatectl list-timezones` lists them"
+    )
+
+
+def host_zone(environ: Mapping[str, str], root: Path) -> tzinfo:
+    """Return the zone the C library would use on the host whose files are below `root`.
+
+    TZ first, then /etc/localtime (a link into the zone database, or a copy of a zone), then /etc/timezone, and
+    UTC when the host says nothing. Raises ValueError, naming the zone and the remedy.
+    """
+    name = environ.get("TZ")
+    if name is not None:
+        path = Path(name.removeprefix(":"))
+        if path.is_absolute():
+            return _file_zone(path)
+        return load_zone(name) if name.strip(":") else UTC
+    localtime = root / "etc/localtime"
+    if localtime.is_symlink():
+        _, found, key = str(localtime.readlink()).partition("zoneinfo/")
+        if found:
+            return load_zone(key.removeprefix("posix/").removeprefix("right/"))
+    if localtime.is_file():
+        return _file_zone(localtime)
+    try:
+        name = (root / "etc/timezone").read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        name = ""
+    return load_zone(name) if name else UTC
+
+
+def _file_zone(path: Path) -> tzinfo:
+    try:
+        with path.open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError, struct.error) as error:
+        raise ValueError(
+            f"{path} is no time zone ({error}): set `zone` to a name of the zone database, "
+            "such as 'America/Sao_Paulo'"
+        ) from error
+
+
+def _posix_zone(rule: str) -> tzinfo:
+    """A zone file with nothing but a rule in its footer (RFC 8536): zoneinfo has no other door for rules."""
+    block = (
+        b"TZif2" + bytes(15) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0) + b"UTC\0"
+    )
+    return ZoneInfo.from_file(io.BytesIO(block + block + b"\n" + rule.encode("ascii") + b"\n"))
+
+
+def _local(date: str, clock: str) -> datetime | None:
+    """The local time of "YYYY-MM-DD" and "HH:MM:"; None for any other shape."""
+    if (
+        len(date) != 10
+        or date[4] != "-"
+        or date[7] != "-"
+        or len(clock) != 6
+        or clock[2] != ":"
+        or clock[5] != ":"
+    ):
+        return None
+    digits = date[:4] + date[5:7] + date[8:] + clock[:2] + clock[3:5]
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    year = int(digits[:4])
+    if not FIRST_YEAR <= year <= LAST_YEAR:
+        return None
+    try:
+        return datetime(year, int(digits[4:6]), int(digits[6:8]), int(digits[8:10]), int(digits[10:]))  # noqa: DTZ001 - the offset comes later
+    except ValueError:
+        return None

@@ -1,0 +1,468 @@
+"""The one configuration, its table of options, and the page that is made from it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.config import Config, ConfigError, effective, load
+from exporter.options import OPTIONS, Address, add_flags, reference
+from exporter.records import NANOS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+MACHINE = "5b6fd5f1e5a94f7cb1c4e1f0a2d3c4b5"
+
+
+@pytest.fixture(name="host")
+def _host(tmp_path: Path) -> Path:
+    """Return the root of a host that has a machine id and nothing else."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_text(MACHINE + "\n")
+    return tmp_path
+
+
+def mistakes(
+    host: Path, flags: Mapping[str, str | None], environ: Mapping[str, str], command: str = "run"
+) -> list[str]:
+    """Return the mistakes of a configuration that has some."""
+    with pytest.raises(ConfigError) as caught:
+        load(flags, environ, command, root=host)
+    return caught.value.mistakes
+
+
+def attempt(flags: Mapping[str, str | None], environ: Mapping[str, str], host: Path) -> list[str]:
+    """Return the mistakes of a configuration, which may have none."""
+    try:
+        load(flags, environ, "run", root=host)
+    except ConfigError as e:
+        return e.mistakes
+    return []
+
+
+def test_the_defaults(host: Path) -> None:
+    """Without anything said, everything is set, and set for a Wok beside us."""
+    config = load({}, {}, "run", root=host)
+
+    expected = Config(
+        log=host / "var/lib/wok/user-requests.data",
+        wok_error_log=None,
+        timezone="",
+        start_at=timedelta(hours=24),
+        messages=None,
+        apps=(),
+        poll_interval=timedelta(seconds=0.25),
+        task_expiry=timedelta(hours=24),
+        line_bytes_max=16 * 2**20,
+        state=Path("/var/lib/wok-exporter"),
+        on_broken_state="fail",
+        journal_bytes_max=512 * 2**20,
+        journal_rows_max=1_000_000,
+        history_requests=100_000,
+        history_tasks=100_000,
+        give_up_after=timedelta(minutes=5),
+        instance="4f000016-b704-413d-859f-578a85fe9e83",
+        host_name=socket.gethostname(),
+        host_id=MACHINE,
+        privacy="plain",
+        listen=Address("127.0.0.1", 10965),
+        tls_certificate=None,
+        tls_key=None,
+        auth_file=None,
+        log_level="info",
+        log_format="text",
+        resource_attributes={},
+        service_name="",
+        origins=dict.fromkeys(OPTIONS, "default"),
+        warnings=(),
+    )
+    assert expected == config
+
+
+def test_every_option_is_a_field() -> None:
+    """The table and the fields of the configuration name the same things in the same order."""
+    names = [field.name for field in fields(Config)]
+
+    assert [*OPTIONS, "resource_attributes", "service_name", "origins", "warnings"] == names
+
+
+def test_flags_over_environment_over_file(host: Path) -> None:
+    """The stronger source wins, option by option, and the origin tells which it was."""
+    (host / "etc/wok-exporter.toml").write_text('privacy = "drop"\nlog_level = "debug"\nhistory_tasks = 7\n')
+    environ = {"WOK_EXPORTER_LOG_LEVEL": "warning", "WOK_EXPORTER_HISTORY_TASKS": "8"}
+    config = load({"history_tasks": "9", "listen": None}, environ, "run", root=host)
+
+    assert (config.privacy, config.log_level, config.history_tasks) == ("drop", "warning", 9)
+    origins = [config.origins[key] for key in ("privacy", "log_level", "history_tasks", "listen")]
+    file = host / "etc/wok-exporter.toml"
+    assert [f"{file}: privacy", "WOK_EXPORTER_LOG_LEVEL", "--history-tasks", "default"] == origins
+
+
+def test_all_mistakes_are_told_at_once(host: Path) -> None:
+    """Mistakes of all sources come together, with place, fault and remedy, also where they are overridden."""
+    file = host / "my.toml"
+    file.write_text(
+        'privacy = "plane"\ntimezon = "UTC"\njournal_bytes_max = "1TB"\n[listen]\nport = 1\n[tls]\n'
+    )
+    environ = {
+        "WOK_EXPORTER_LISTEN": "127.0.0.1",
+        "WOK_EXPORTER_LISTNE": "x",
+        "OTEL_RESOURCE_ATTRIBUTES": "a",
+    }
+    found = mistakes(host, {"config": str(file), "task_expiry": "30", "privacy": "hash"}, environ)
+
+    expected = [
+        f"{file}: privacy: 'plane' is unknown: write plain or hash or drop (did you mean plain?)",
+        f"{file}: timezon: unknown key: leave it out (did you mean timezone?)",
+        f"{file}: journal_bytes_max: '1TB' is not a size: write a number of B, KiB, MiB, GiB, kB, MB or GB",
+        f"{file}: listen: {{'port': 1}} is not text: put it in quotes",
+        f"{file}: tls: unknown table: keys stand alone, without tables",
+        "WOK_EXPORTER_LISTEN: '127.0.0.1' is not an address and a port: write 127.0.0.1:10965 or [::1]:10965",
+        "WOK_EXPORTER_LISTNE: unknown variable: unset it (did you mean WOK_EXPORTER_LISTEN?)",
+        "--task-expiry: '30' is not a duration: write a number and its unit, as in 250ms, 90s, 24h or 7d",
+        "OTEL_RESOURCE_ATTRIBUTES: 'a' is not key=value: write %3D for = and %2C for a comma inside",
+    ]
+    assert sorted(expected) == sorted(found)
+    assert len(found) == len(str(ConfigError(found)).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("start_at", "beginning", "beginning"),
+        ("start_at", "end", "end"),
+        ("start_at", "7d", timedelta(days=7)),
+        ("start_at", "2026-11-23T08:00:00Z", datetime(2026, 11, 23, 8, tzinfo=UTC)),
+        (
+            "start_at",
+            "2026-11-23 08:00-03:00",
+            datetime(2026, 11, 23, 8, tzinfo=timezone(timedelta(hours=-3))),
+        ),
+        ("poll_interval", "250ms", timedelta(milliseconds=250)),
+        ("task_expiry", "1h30m", timedelta(minutes=90)),
+        ("task_expiry", "1.5 d", timedelta(hours=36)),
+        ("line_bytes_max", "65536", 65536),
+        ("line_bytes_max", "64KiB", 65536),
+        ("line_bytes_max", "0.5 MB", 500_000),
+        ("journal_rows_max", "1_000", 1000),
+        ("listen", "[::1]:80", Address("::1", 80)),
+        ("listen", "localhost:0", Address("localhost", 0)),
+        ("listen", "off", None),
+        ("wok_error_log", "off", None),
+        ("wok_error_log", "~/x", Path("/home/ada/x")),
+        ("messages", "off", ()),
+        ("messages", "auto", None),
+        ("apps", "kimchi, ginger,", ("kimchi", "ginger")),
+        ("timezone", "America/Sao_Paulo", "America/Sao_Paulo"),
+        ("instance", "kvm-7", "kvm-7"),
+    ],
+)
+def test_values(host: Path, key: str, text: str, expected: object) -> None:
+    """A value means the same in a variable, in a flag and, as text, in the file."""
+    home = {"HOME": "/home/ada"}
+    (host / "a.toml").write_text(f'{key} = "{text}"\n')
+    configs = [
+        load({}, {**home, OPTIONS[key].variable: text}, "run", root=host),
+        load({key: text}, home, "run", root=host),
+        load({"config": str(host / "a.toml")}, home, "run", root=host),
+    ]
+
+    assert [expected] * 3 == [getattr(config, key) for config in configs]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "fault"),
+    [
+        ("start_at", "begining", "is not a start"),
+        ("start_at", "24", "is not a start"),
+        ("start_at", "12x", "is not a duration"),
+        ("start_at", "99999999w", "is out of range"),
+        ("start_at", "0001-01-01", "is out of range"),
+        ("poll_interval", "5ms", "is out of range: write 10ms to 1m"),
+        ("task_expiry", "1h 5", "is not a duration"),
+        ("line_bytes_max", "2GiB", "is out of range: write 4KiB to 1GiB"),
+        ("line_bytes_max", "5 parsecs", "is not a size"),
+        ("journal_rows_max", "-1", "is out of range"),
+        ("journal_rows_max", "ten", "is not a whole number"),
+        ("listen", ":80", "has no address"),
+        ("listen", "::1:80", "is not an address and a port"),
+        ("listen", "[zz]:80", "is not an IP address"),
+        ("listen", "1.2.3:80", "is not an IP address"),
+        ("listen", "a b:80", "is not a host's name"),
+        ("listen", "localhost:99999", "is not an address and a port"),
+        ("timezone", "america/sao_paolo", "did you mean America/Sao_Paulo?"),
+        ("timezone", "../../etc/passwd", "is not a time zone"),
+        ("timezone", "America", "is not a time zone"),
+        ("apps", "kimchi,Ginger!", "is not an application"),
+        ("host_name", "x" * 256, "is too long"),
+        ("log", "/a\x1b[2Jb", "holds characters that nobody can see"),
+        ("state", " ", "is empty: name a directory"),
+    ],
+)
+def test_wrong_values(host: Path, key: str, text: str, fault: str) -> None:
+    """A wrong value is one mistake, on one line, that names the flag and the fault, and ends in a remedy."""
+    (mistake,) = mistakes(host, {key: text}, {})
+
+    assert mistake.startswith(OPTIONS[key].flag + ": ")
+    assert fault in mistake
+    assert ": " in mistake.removeprefix(OPTIONS[key].flag + ": ")
+    assert mistake.isprintable()
+
+
+@pytest.mark.parametrize("value", ["true", "1", "1.5", "[1]", "{a = 1}", "[[1]]", "07:30:00", "inf", '""'])
+def test_values_of_any_toml_type(host: Path, value: str) -> None:
+    """Whatever TOML has goes into every key without a traceback: it is taken, or it is a mistake of that key."""
+    file = host / "a.toml"
+    for key in OPTIONS:
+        file.write_text(f"{key} = {value}\n")
+        found = attempt({"config": str(file)}, {}, host)
+
+        assert [[str(file), key]] * len(found) == [m.split(": ")[:2] for m in found]
+
+
+@given(st.dictionaries(st.sampled_from(list(OPTIONS)), st.text(max_size=40)), st.text(max_size=60))
+def test_any_text(values: dict[str, str | None], attributes: str) -> None:
+    """Any text in any flag and variable gives a configuration or mistakes, each on one line, and nothing else."""
+    environ = {"OTEL_RESOURCE_ATTRIBUTES": attributes, "WOK_EXPORTER_CONFIG": os.devnull}
+    found = attempt(values, environ, Path("/nonexistent"))
+
+    assert all(mistake.isprintable() for mistake in found)
+
+
+def test_native_values_of_the_file(host: Path) -> None:
+    """Numbers, lists and times may be written as TOML's own, and paths are relative to the file."""
+    (host / "tables").mkdir()
+    (host / "a.toml").write_text(
+        "journal_bytes_max = 1048576\nhistory_tasks = 0\nstart_at = 2026-11-23T08:00:00Z\n"
+        'apps = ["kimchi"]\nmessages = ["tables"]\nlog = "wok.data"\n'
+    )
+    config = load({"config": str(host / "a.toml")}, {}, "run", root=host)
+
+    assert (config.journal_bytes_max, config.history_tasks) == (1048576, 0)
+    assert datetime(2026, 11, 23, 8, tzinfo=UTC) == config.start_at
+    assert (("kimchi",), (host / "tables",)) == (config.apps, config.messages)
+    assert host / "wok.data" == config.log
+
+
+def test_a_time_without_a_zone_is_in_the_zone_of_the_log(host: Path) -> None:
+    """A start given as a local time means the configured zone, else the host's."""
+    flags = {"start_at": "2026-11-23", "timezone": "Asia/Kolkata"}
+    there = load(flags, {}, "run", root=host).first_time(0)
+    here = load({"start_at": "2026-11-23"}, {}, "run", root=host).first_time(0)
+
+    expected = datetime(2026, 11, 22, 18, 30, tzinfo=UTC).timestamp() * NANOS
+    assert expected == there
+    assert datetime(2026, 11, 23).astimezone().timestamp() * NANOS == here
+
+
+@pytest.mark.parametrize(
+    ("start_at", "expected"), [("beginning", 0), ("end", None), ("1h", 6_400 * NANOS), ("9h", 0)]
+)
+def test_the_first_time(host: Path, start_at: str, expected: int | None) -> None:
+    """A duration counts back from now, never before the epoch; the words are the ends of the log."""
+    config = load({"start_at": start_at}, {}, "run", root=host)
+
+    assert expected == config.first_time(10_000 * NANOS)
+
+
+def test_the_installed_wok(host: Path) -> None:
+    """The log of the newest Wok is preferred, and its error log is read where it can be."""
+    for name in ("var/log/wok/wok-req.log", "var/log/wok/wok-error.log"):
+        (host / name).parent.mkdir(parents=True, exist_ok=True)
+        (host / name).touch()
+    old = load({}, {}, "run", root=host)
+    (host / "var/lib/wok").mkdir(parents=True)
+    (host / "var/lib/wok/user-requests.data").touch()
+    new = load({}, {}, "run", root=host)
+
+    assert (host / "var/log/wok/wok-req.log", host / "var/log/wok/wok-error.log") == (
+        old.log,
+        old.wok_error_log,
+    )
+    assert host / "var/lib/wok/user-requests.data" == new.log
+
+
+def test_replay_takes_nothing_of_the_daemon(host: Path) -> None:
+    """A replay neither guesses an error log nor writes into a state that only the file or a variable names."""
+    (host / "var/log/wok").mkdir(parents=True)
+    (host / "var/log/wok/wok-error.log").touch()
+    (host / "etc/wok-exporter.toml").write_text('state = "/var/lib/wok-exporter"\n')
+    environ = {"WOK_EXPORTER_STATE": "/var/lib/wok-exporter"}
+    silent = load({}, environ, "replay", root=host)
+    told = load({"state": "/s", "wok_error_log": "/e"}, environ, "replay", root=host)
+
+    assert (silent.state, silent.wok_error_log) == (None, None)
+    assert (Path("/s"), Path("/e")) == (told.state, told.wok_error_log)
+
+
+def test_identity(host: Path) -> None:
+    """The instance is a hash of the machine id; without one it must be given, and serves as the host's id."""
+    ours = load({}, {}, "run", root=host)
+    found = []
+    for nothing in ("uninitialized\n", "0" * 32, "\n", MACHINE[:-2]):
+        (host / "etc/machine-id").write_text(nothing)
+        found += mistakes(host, {}, {})
+    told = load({"instance": "kvm-7"}, {}, "run", root=host)
+
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", ours.instance)
+    assert MACHINE not in ours.instance.replace("-", "")
+    missing = "instance: this host has no /etc/machine-id to make one from: set it with --instance"
+    assert [missing] * 4 == found
+    assert (told.instance, told.host_id) == ("kvm-7", "kvm-7")
+    assert load({}, {}, "check", root=host).instance == "unknown"
+
+
+def test_what_does_not_fit_together(host: Path) -> None:
+    """A key without certificate, one file in two roles, and files that are not there are mistakes of `run` alone."""
+    flags = {"tls_key": "/nowhere/k", "log": "/a", "wok_error_log": "/a", "messages": "/nowhere/i18n.py"}
+    found = mistakes(host, flags, {})
+
+    remedy = "name a file that wok-exporter's user may read"
+    expected = [
+        "--wok-error-log: is the same file as log: name Wok's error log, or off",
+        "--tls-key: a key without its certificate: set tls_certificate, too",
+        f"--tls-key: /nowhere/k cannot be read (No such file or directory): {remedy}",
+        "--messages: /nowhere/i18n.py does not exist: name an i18n.py, auto or off",
+    ]
+    assert expected == found
+    assert load(flags, {}, "check", root=host)
+
+
+def test_warnings(host: Path) -> None:
+    """To be open to the network without a password, or with one in clear, is allowed and warned of."""
+    (host / "f").touch()
+    file = str(host / "f")
+    flags = [
+        {"listen": "0.0.0.0:1"},
+        {"listen": "[::]:1", "auth_file": file},
+        {"listen": "[::]:1", "auth_file": file, "tls_certificate": file},
+        {"listen": "127.9.9.9:1"},
+        {"listen": "localhost:1"},
+        {"listen": "[::1]:1"},
+    ]
+    warnings = [load(each, {}, "run", root=host).warnings for each in flags]
+
+    who = "everyone who can reach 0.0.0.0:1 may read who did what"
+    expected = [
+        (f"--listen: {who}: set auth_file, or listen on 127.0.0.1:1",),
+        ("--listen: passwords for [::]:1 cross the network in clear: set tls_certificate",),
+        (), (), (), (),
+    ]  # fmt: skip
+    assert expected == warnings
+
+
+def test_the_file(host: Path) -> None:
+    """A file that was named must be there and be TOML; the default one may be missing, or closed to this user."""
+    (host / "bad.toml").write_text("log = \n")
+    (host / "latin.toml").write_bytes(b'log = "\xe9"\n')
+    named = [
+        mistakes(host, {"config": str(host / name)}, {}) for name in ("none.toml", "bad.toml", "latin.toml")
+    ]
+    (host / "etc/wok-exporter.toml").mkdir()
+    closed = load({}, {}, "run", root=host).warnings
+    by_variable = mistakes(host, {}, {"WOK_EXPORTER_CONFIG": str(host / "etc")})
+
+    faults = ["there is no such file", "is not TOML", "is not TOML"]
+    assert [f"{host}/{name}" for name in ("none.toml", "bad.toml", "latin.toml")] == [
+        m.split(": ")[0] for (m,) in named
+    ]
+    assert all(fault in m for fault, (m,) in zip(faults, named, strict=True))
+    remedy = "let this user read it, or name another with --config"
+    assert (f"{host}/etc/wok-exporter.toml: cannot be read (Is a directory): {remedy}",) == closed
+    assert [f"{host}/etc: cannot be read (Is a directory): {remedy}"] == by_variable
+
+
+def test_variables_that_are_nobodys(host: Path) -> None:
+    """Empty variables, other programs' variables and Kubernetes' links to a service of our name are ignored."""
+    environ = {
+        "WOK_EXPORTER_LISTEN": "",
+        "WOK_EXPORTER_PORT": "tcp://10.0.0.1:80",
+        "WOK_EXPORTER_PORT_80_TCP_ADDR": "10.0.0.1",
+        "WOK_EXPORTER_SERVICE_HOST": "10.0.0.1",
+        "WOK_HOME": "/",
+    }
+
+    assert load({}, {}, "run", root=host) == load({}, environ, "run", root=host)
+
+
+def test_resource_attributes(host: Path) -> None:
+    """OpenTelemetry's two variables are decoded as its specification says."""
+    environ = {"OTEL_RESOURCE_ATTRIBUTES": " team = a%2Cb ,k%3D=v=w,,site=S%C3%A3o Paulo,service.name=wok-7"}
+    config = load({}, environ, "run", root=host)
+    named = load({}, {**environ, "OTEL_SERVICE_NAME": "other"}, "run", root=host)
+
+    assert config.resource_attributes == {"team": "a,b", "k=": "v=w", "site": "São Paulo"}
+    assert (config.service_name, named.service_name) == ("wok-7", "other")
+
+
+def test_wrong_resource_attributes(host: Path) -> None:
+    """What cannot be decoded is a mistake, not an attribute with a hole."""
+    found = mistakes(host, {}, {"OTEL_RESOURCE_ATTRIBUTES": "a=1,b=50%,c=%FF,=x,d"})
+
+    where = "OTEL_RESOURCE_ATTRIBUTES:"
+    expected = [
+        f"{where} 'b=50%' holds a % without two hexadecimal digits: write %25 for it",
+        f"{where} 'c=%FF' is not UTF-8 when decoded: percent-encode the bytes of its UTF-8 form",
+        f"{where} '=x' is not key=value: write %3D for = and %2C for a comma inside",
+        f"{where} 'd' is not key=value: write %3D for = and %2C for a comma inside",
+    ]
+    assert expected == found
+
+
+def test_flags_of_a_command(host: Path) -> None:
+    """A command has the flags that matter to it, and what they were given is what `load` takes."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser, "replay")
+    flags = vars(parser.parse_args(["--give-up-after", "1s", "--wok-error-log", "off"]))
+
+    mine = {key for key, option in OPTIONS.items() if "replay" in option.commands}
+    assert mine | {"config"} == set(flags)
+    assert load(flags, {}, "replay", root=host).give_up_after == timedelta(seconds=1)
+    assert "WOK_EXPORTER_GIVE_UP_AFTER, default: 5m" in " ".join(parser.format_help().split())
+
+
+def test_every_option_belongs_to_a_command() -> None:
+    """No option is without a command, and every command can be given its flags."""
+    for command in ("run", "replay", "check", "tasks", "text", "demo"):
+        add_flags(argparse.ArgumentParser(), command)
+
+    assert not [key for key, option in OPTIONS.items() if not option.commands]
+
+
+def test_what_is_in_force(host: Path) -> None:
+    """The text for --check-config has every key with its value and where it came from."""
+    lines = effective(load({"listen": "[::1]:80"}, {}, "run", root=host)).splitlines()
+
+    assert list(OPTIONS) == [line.split()[0] for line in lines]
+    assert "listen            = [::1]:80  (--listen)" in lines
+    assert "start_at          = 1 day, 0:00:00  (default)" in lines
+    assert "tls_key           = -  (default)" in lines
+
+
+def test_the_page_is_current() -> None:
+    """docs/configuration.md is what `reference` says; write it again after changing an option."""
+    assert reference() == PAGE.read_text()
+
+
+def test_the_example_says_the_defaults(host: Path) -> None:
+    """The file that the page shows can be used as it is, and changes nothing."""
+    example = reference().partition("```toml\n")[2].partition("```")[0]
+    (host / "a.toml").write_text(example)
+    config = load({"config": str(host / "a.toml")}, {}, "run", root=host)
+
+    default = load({}, {}, "run", root=host)
+    keys = list(OPTIONS)
+    assert [getattr(default, key) for key in keys] == [getattr(config, key) for key in keys]
+    assert len(keys) == len(set(config.origins.values()))

@@ -1,0 +1,386 @@
+"""The state file: made privately, locked, checked at the start, migrated, and set aside when it is broken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from exporter.database import APPLICATION_ID, BROKEN_FILES_KEPT, MIGRATIONS, StoreError, open_writer
+from exporter.reader import Reader
+from exporter.store import Store
+from tests.store_made import commit, journal_row, request_row
+
+COUNT = ("wok_requests_total", "kimchi", "POST", "202")
+
+
+def committed(directory: Path, batches: int = 1) -> Path:
+    """Make a closed state with some batches in it; return its file."""
+    store = Store(directory)
+    store.set_signals(frozenset({"logs"}))
+    write(store, batches)
+    store.close()
+    return directory / "state.db"
+
+
+def write(store: Store, batches: int) -> None:
+    """Commit batches of a request each, whose ordinals and counter go on from what is there."""
+    first = store.load().ordinal + 1
+    for ordinal in range(first, first + batches):
+        store.commit(
+            commit(
+                positions={"log": str(ordinal)},
+                counters={COUNT: 1},
+                requests=[request_row(ordinal)],
+                journal=[journal_row("logs", ordinal)],
+            ),
+            1.0,
+        )
+
+
+def batches_in(directory: Path) -> int:
+    """The number of batches in a state, after a look whether all its parts agree on it."""
+    store = Store(directory)
+    reader = store.reader()
+    try:
+        loaded, snapshot = store.load(), reader.snapshot()
+    finally:
+        reader.close()
+        store.close()
+    position = int(loaded.positions.get("log", "0"))
+    journalled = snapshot.journal["logs"].records if snapshot.journal else 0
+
+    assert {position} == {loaded.ordinal, int(snapshot.counters.get(COUNT, 0)), journalled}
+    return position
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    """Whatever the umask is, the directory is 0700 and every file in it 0600, the -wal included."""
+    old_mask = os.umask(0)
+    try:
+        store = Store(tmp_path / "a" / "state")
+        write(store, 1)
+    finally:
+        os.umask(old_mask)
+    directory = tmp_path / "a" / "state"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (directory, *directory.iterdir())}
+    store.close()
+
+    assert modes == {
+        "state": 0o700,
+        "state.db": 0o600,
+        "state.db-wal": 0o600,
+        "state.db-shm": 0o600,
+        "state.lock": 0o600,
+    }
+
+
+def test_lax_mode_is_tightened(tmp_path: Path) -> None:
+    """A state file that others could read is made private at the start."""
+    file = committed(tmp_path)
+    file.chmod(0o644)
+    Store(tmp_path).close()
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_second_daemon_is_refused(tmp_path: Path) -> None:
+    """One daemon per state, also in another process; when the first has ended, the state is free."""
+    first = Store(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from exporter.store import Store; Store(Path(sys.argv[1]))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False
+    )
+    with pytest.raises(StoreError, match="is in use by another wok-exporter; stop that one"):
+        Store(tmp_path)
+    first.close()
+
+    assert f"{tmp_path} is in use by another" in other.stderr
+    assert other.returncode == 1
+
+    Store(tmp_path).close()
+
+
+def test_failed_start_releases_the_lock(tmp_path: Path) -> None:
+    """A start that fails leaves no lock behind: the next one sees the same trouble, not itself."""
+    (tmp_path / "state.db").write_bytes(b"\0" * 4096)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is broken"):
+            Store(tmp_path)
+
+
+def _truncated(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def _scribbled(file: Path) -> None:
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        for offset in range(4096, size, 4096):
+            opened.seek(offset)
+            opened.write(b"\xa5" * 200)
+
+
+BREAKAGES: dict[str, Callable[[Path], object]] = {
+    "NULs": lambda file: file.write_bytes(b"\0" * file.stat().st_size),
+    "garbage": lambda file: file.write_bytes(b"not a database\n" * 1000),
+    "a few bytes": lambda file: file.write_bytes(b"SQLite format 3\0"),
+    "truncated": _truncated,
+    "scribbled": _scribbled,
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_broken_state(tmp_path: Path, breakage: str) -> None:
+    """A broken file is refused with the remedy; on request it is set aside as it is, and a new one begun."""
+    file = committed(tmp_path, batches=20)
+    BREAKAGES[breakage](file)
+    content = file.read_bytes()
+    with pytest.raises(StoreError, match=r"state\.db is broken .*on_broken_state"):
+        Store(tmp_path)
+
+    assert content == file.read_bytes()
+
+    store = Store(tmp_path, on_broken="restart")
+    try:
+        assert store.load().is_new
+        assert content == (tmp_path / "state.db.broken-1").read_bytes()
+
+        store.set_signals(frozenset({"logs"}))
+        write(store, 3)
+    finally:
+        store.close()
+
+    assert batches_in(tmp_path) == 3
+
+
+@pytest.mark.parametrize("loss", ["missing", "empty"])
+def test_lost_state(tmp_path: Path, loss: str) -> None:
+    """A file that is missing or empty is a new state, even beside an old -wal."""
+    store = Store(tmp_path)
+    write(store, 2)
+    shutil.copy(tmp_path / "state.db-wal", tmp_path / "kept")
+    store.close()
+    (tmp_path / "kept").rename(tmp_path / "state.db-wal")
+    if loss == "missing":
+        (tmp_path / "state.db").unlink()
+    else:
+        os.truncate(tmp_path / "state.db", 0)
+
+    assert batches_in(tmp_path) == 0
+
+
+def test_broken_state_keeps_its_wal(tmp_path: Path) -> None:
+    """What a broken file's -wal holds is neither written into it nor lost: a repair may need it."""
+    store = Store(tmp_path / "state")
+    write(store, 50)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("state.db", "state.db-wal"):
+        shutil.copy(tmp_path / "state" / name, copy / name)
+    store.close()
+    (copy / "state.db").write_bytes(b"\xa5" * 8192)
+    wal = (copy / "state.db-wal").read_bytes()
+    with pytest.raises(StoreError, match="is broken"):
+        Store(copy)
+
+    assert wal == (copy / "state.db-wal").read_bytes()
+
+    Store(copy, on_broken="restart").close()
+
+    assert (copy / "state.db.broken-1").read_bytes() == b"\xa5" * 8192
+    assert wal == (copy / "state.db.broken-1-wal").read_bytes()
+
+
+def test_broken_files_do_not_pile_up(tmp_path: Path) -> None:
+    """However often a state breaks, only the newest broken files are kept, under numbers that rise."""
+    for number in range(1, 7):
+        (tmp_path / "state.db").write_bytes(b"broken" * 100 + bytes([number]))
+        (tmp_path / "state.db-wal").write_bytes(bytes([number]))
+        Store(tmp_path, on_broken="restart").close()
+
+    kept = sorted(path.name for path in tmp_path.iterdir() if "broken" in path.name)
+    assert [f"state.db.broken-{n}{part}" for n in (4, 5, 6) for part in ("", "-wal")] == kept
+    assert len(kept) == 2 * BROKEN_FILES_KEPT
+    assert (tmp_path / "state.db.broken-6-wal").read_bytes() == b"\6"
+
+
+def test_wal_cut_at_any_byte(tmp_path: Path) -> None:
+    """A -wal that ends anywhere gives the state after some whole batch, never half of one, never an error."""
+    store = Store(tmp_path / "state")
+    store.set_signals(frozenset({"logs"}))
+    write(store, 2)
+    reader = sqlite3.connect(tmp_path / "state" / "state.db")
+    reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    reader.close()
+    write(store, 3)
+    database, wal = ((tmp_path / "state" / name).read_bytes() for name in ("state.db", "state.db-wal"))
+    store.close()
+    # A frame is a page and 24 bytes, after a header of 32: around each border, and some cuts elsewhere.
+    borders = range(32, len(wal) + 1, 4096 + 24)
+    cuts = {border + step for border in borders for step in (-1, 0, 1)} | set(range(0, len(wal), 1777))
+    found = {}
+    for cut in sorted(cut for cut in cuts if cut <= len(wal)):
+        directory = tmp_path / str(cut)
+        directory.mkdir()
+        (directory / "state.db").write_bytes(database)
+        (directory / "state.db-wal").write_bytes(wal[:cut])
+        found[cut] = batches_in(directory)
+        shutil.rmtree(directory)
+
+    assert sorted(set(found.values())) == [2, 3, 4, 5]
+    assert sorted(found.values()) == list(found.values())
+    assert found[len(wal)] == 5
+
+
+def test_killed_between_any_two_commits(tmp_path: Path) -> None:
+    """A copy of the files taken while the store is open opens as the state of the last commit."""
+    store = Store(tmp_path / "state")
+    store.set_signals(frozenset({"logs"}))
+    try:
+        for number in range(1, 6):
+            write(store, 1)
+            copy = tmp_path / f"copy-{number}"
+            copy.mkdir()
+            for name in ("state.db", "state.db-wal"):
+                shutil.copy(tmp_path / "state" / name, copy / name)
+
+            assert batches_in(copy) == number
+    finally:
+        store.close()
+
+
+def _add_column(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE request ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+
+
+def _fail(db: sqlite3.Connection) -> None:
+    _add_column(db)
+    raise KeyboardInterrupt
+
+
+def test_older_state_is_migrated(tmp_path: Path) -> None:
+    """A state of an earlier version is brought up to date, once, and keeps what it holds."""
+    file = committed(tmp_path)
+    for _ in range(2):
+        db = open_writer(file, on_broken="fail", migrations=(*MIGRATIONS, _add_column))
+        try:
+            assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+            assert db.execute("SELECT ordinal, note FROM request").fetchall() == [(1, "")]
+        finally:
+            db.close()
+
+
+def test_failing_migration_changes_nothing(tmp_path: Path) -> None:
+    """A migration that is interrupted leaves the state of the earlier version, which still opens."""
+    file = committed(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        open_writer(file, on_broken="fail", migrations=(*MIGRATIONS, _fail))
+
+    assert batches_in(tmp_path) == 1
+
+
+def test_newer_state_is_refused(tmp_path: Path) -> None:
+    """A state of a later release is refused by daemon and reader, also with leave to restart, and not touched."""
+    file = committed(tmp_path)
+    open_writer(file, on_broken="fail", migrations=(*MIGRATIONS, _add_column)).close()
+    content = file.read_bytes()
+    for opened in (lambda: Store(tmp_path, on_broken="restart"), lambda: Reader(tmp_path)):
+        with pytest.raises(StoreError, match=r"written by a later release \(version 2, this one knows 1\)"):
+            opened()
+
+    assert content == file.read_bytes()
+    assert [file.name, "state.lock"] == sorted(
+        path.name for path in tmp_path.iterdir() if "-" not in path.name
+    )
+
+
+def test_reader_wants_the_current_version(tmp_path: Path) -> None:
+    """A reader does not guess at the state of an earlier release."""
+    sqlite3.connect(tmp_path / "state.db").close()
+    db = sqlite3.connect(tmp_path / "state.db")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.close()
+
+    with pytest.raises(StoreError, match="start the daemon once"):
+        Reader(tmp_path)
+
+
+def test_foreign_database_is_refused(tmp_path: Path) -> None:
+    """A database of another program is never renamed, migrated or written to."""
+    db = sqlite3.connect(tmp_path / "state.db")
+    db.execute("CREATE TABLE theirs (a)")
+    db.close()
+    content = (tmp_path / "state.db").read_bytes()
+    with pytest.raises(StoreError, match="belongs to another program"):
+        Store(tmp_path, on_broken="restart")
+
+    assert content == (tmp_path / "state.db").read_bytes()
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Be somebody whom file modes bind, also when the tests are run by root."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_unusable_places(tmp_path: Path) -> None:
+    """A file in the directory's place, a directory in the file's, a link in the lock's: each named, with a remedy."""
+    (tmp_path / "file").touch()
+    (tmp_path / "one" / "state.db").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "state.lock").symlink_to(tmp_path / "file")
+    for place, message in (
+        ("file", "file is not a directory"),
+        ("file/below", r"file/below cannot be used: Not a directory"),
+        ("one", r"state\.db cannot be used: Is a directory"),
+        ("two", r"two cannot be used: Too many levels of symbolic links"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            Store(tmp_path / place)
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o000])
+def test_unwritable_directory(tmp_path: Path, mode: int) -> None:
+    """A directory that the user may not write to is refused with a sentence, not a traceback."""
+    directory = tmp_path / "state"
+    committed(directory)
+    directory.chmod(mode)
+    try:
+        with ordinary_user(), pytest.raises(StoreError, match="Permission denied; it must belong to"):
+            Store(directory)
+    finally:
+        directory.chmod(0o700)
+
+
+def test_error_names_file_and_remedy(tmp_path: Path) -> None:
+    """What SQLite says during a commit reaches the caller with the file's name and what to do."""
+    store = Store(tmp_path)
+    try:
+        write(store, 1)
+        store._db.execute("PRAGMA query_only = 1")
+        with pytest.raises(
+            StoreError, match=rf"^{tmp_path}/state\.db: attempt to write a readonly .*writable"
+        ):
+            write(store, 1)
+        store._db.execute("PRAGMA query_only = 0")
+        write(store, 1)
+    finally:
+        store.close()

@@ -1,0 +1,206 @@
+"""Secrets leave nothing behind: by key, in texts of every quoting, in URLs, in excerpts."""
+
+from __future__ import annotations
+
+import json
+import pprint
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from exporter.redact import MAX_DEPTH, REDACTED, is_secret, may_hold_secret, redact_text, redact_value, safe_excerpt
+
+CANARY = "cAnArY"
+# What a password may be made of; the canary is at both ends, so that no part of it may stay.
+passwords = st.text(st.characters(codec="utf-8"), max_size=12).map(lambda middle: f"{CANARY}{middle}{CANARY}")
+secret_keys = st.sampled_from(
+    ["password", "passwd", "newPasswd", "PASSWORD", "pass", "user_pass", "passphrase", "client-secret", "token",
+     "accessToken", "auth", "credentials", "apiKey", "api_key", "APIKEY", "authorization", "pwd", "private_key"]
+)  # fmt: skip
+plain_keys = st.sampled_from(["username", "user", "name", "type", "host", "ident", "monkey", "passed", "author"])
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_keys | secret_keys, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["password", "passwd", "pass", "passphrase", "pass_phrase", "secret", "token", "auth", "credentials", "apikey",
+     "api_key", "API-Key", "passwdValidTo", "graphicsPasswd", "newpassword", "PASSWORD", "X-Auth-Token", "clientSecret",
+     "authorization", "pwd", "userpwd", "privateKey", "secrets", "password2", "oauth"],
+)  # fmt: skip
+def test_secret_keys(key: str) -> None:
+    """A key is a secret by its words, however they are joined."""
+    assert is_secret(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["username", "user", "name", "ident", "author", "passed", "bypass", "compass_word", "passthrough", "keyboard",
+     "public_key", "WOKAUTH0001E", "authentic", "", "tokenizer", "monkey", "pass2through".replace("2", "")],
+)  # fmt: skip
+def test_plain_keys(key: str) -> None:
+    """A key that only looks alike is kept."""
+    assert not is_secret(key)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{u'passwd': u'x', u'type': u'vnc'}", "{u'passwd': u'[redacted]', u'type': u'vnc'}"),
+        (r"{u'passwd': u'x\'y', u'type': u'vnc'}", "{u'passwd': u'[redacted]', u'type': u'vnc'}"),
+        ("""{'passwd': "it's", 'type': 'vnc'}""", """{'passwd': "[redacted]", 'type': 'vnc'}"""),
+        ("{u'a': {u'auth': {u'password': u'p', u'username': u'u'}}, u'b': 1}", "{u'a': {u'auth': [redacted]}, u'b': 1}"),
+        ("{'token': None, 'x': 1}", "{'token': [redacted], 'x': 1}"),
+        ("[('password', 'x'), ('a', 1)]", "[('password', '[redacted]'), ('a', 1)]"),
+        ('{"passwd": "x\\"y", "a": 1}', '{"passwd": "[redacted]", "a": 1}'),
+        (r'{\"passwd\": \"x\\\"y\", \"a\": 1}', r'{\"passwd\": \"[redacted]\", \"a\": 1}'),
+        ("'password': 'aaa '\n    'bbb', 'c': 1", "'password': '[redacted]', 'c': 1"),
+        ("password=hun,ter;2 next", "password=[redacted] next"),
+        ("?token=abc", "?token=[redacted]"),
+        ("Password: hunter2.", "Password: [redacted]"),
+        ("mount --password foo /mnt", "mount --password [redacted] /mnt"),
+        ("Authorization: Basic dTpw==\nok", "Authorization: [redacted]\nok"),
+        ("auth: Bearer abc.def x", "auth: [redacted] x"),
+        ("<passwd>abc</passwd>", "<passwd>[redacted]</passwd>"),
+        ("<graphics passwd='abc' port='1'/>", "<graphics passwd='[redacted]' port='1'/>"),
+        ("http://user:pw@host/x", "http://[redacted]@host/x"),
+        ("http://user:p/w#?@w@host/x", "http://[redacted]@host/x"),
+        ("https://ghp_token@host", "https://[redacted]@host"),
+        ("Invalid {u'passwd': u'never closed", "Invalid {u'passwd': u'[redacted]"),
+        (
+            "'x' is bad\n\nFailed validating 'type' in schema['vm_migrate']\n\n"
+            "On instance['vm_migrate']: {'password': 'LeakedPW!'}",
+            "'x' is bad\n\nFailed validating 'type' in schema['vm_migrate']\n\n"
+            "On instance['vm_migrate']: {'password': '[redacted]'}",
+        ),
+        (
+            "'hunter2' is too short\n\nFailed validating 'minLength' in schema:\n    {'minLength': 8}\n\n"
+            "On instance['graphics']['passwd']:\n    'hunter2'",
+            "[redacted]\n\nFailed validating 'minLength' in schema:\n    {'minLength': 8}\n\n"
+            "On instance['graphics']['passwd']:\n[redacted]",
+        ),
+    ],
+)  # fmt: skip
+def test_texts(text: str, expected: str) -> None:
+    """The value after a secret's name is replaced, and nothing but the value."""
+    assert expected == redact_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Clone guest 'token-server'", "/plugins/kimchi/vms/token-server/clone", "/etc/passwd~140", "User 'auth' logged in",
+     "{u'username': u'root', u'type': u'iscsi'}", "http://host:8080/a@b", "WOKAUTH0001E: Authentication failed",
+     "The password is wrong", "bypass: yes", "ssh-keygen root@host", ""],
+)  # fmt: skip
+def test_kept_texts(text: str) -> None:
+    """The word for a secret is no secret, and neither is a guest that is called after one."""
+    assert text == redact_text(text)
+
+
+def test_values() -> None:
+    """Keys are followed to any depth, through lists, and into strings; what is too deep is cut off."""
+    deep: Any = "bottom"
+    for _ in range(MAX_DEPTH + 5):
+        deep = [deep]
+    value = {
+        "name": "token-server",
+        "graphics": {"type": "vnc", "passwd": "x", "passwdValidTo": "2026"},
+        "sources": [{"auth": {"username": "u"}}, {"url": "nfs://a:b@c/d"}],
+        "repr": "{u'passwd': u'x'}",
+        "http://u:p@h": [1, 2.5, None, True],
+        "deep": deep,
+    }
+    cut: Any = "[too deep]"
+    for _ in range(MAX_DEPTH - 1):
+        cut = [cut]
+
+    assert redact_value(value) == {
+        "name": "token-server",
+        "graphics": {"type": "vnc", "passwd": REDACTED, "passwdValidTo": REDACTED},
+        "sources": [{"auth": REDACTED}, {"url": "nfs://[redacted]@c/d"}],
+        "repr": "{u'passwd': u'[redacted]'}",
+        "http://[redacted]@h": [1, 2.5, None, True],
+        "deep": cut,
+    }
+
+
+@given(secret_keys, passwords, plain_keys)
+@example("passwd", CANARY + "\\" + CANARY, "name")
+@example("passwd", CANARY + "'" + CANARY, "name")
+@example("passwd", CANARY + "'\"" + CANARY, "name")
+@example("passwd", CANARY + "\\'" + CANARY + "\\", "name")
+def test_no_quoting_hides_a_secret(key: str, password: str, other: str) -> None:
+    """A secret in a repr, in JSON, in JSON in JSON, in a repr in JSON, or pretty-printed never stays."""
+    value = {other: "before", "inner": [{key: password, other: "after"}], "last": 1}
+    forms = [repr(value), json.dumps(value), json.dumps(json.dumps(value)), json.dumps(repr(value)), repr(repr(value))]
+    forms += [json.dumps({"p": json.dumps({"q": repr(value)})}), pprint.pformat(value, width=20), f"Error: {value!r}."]
+
+    assert [] == [form for form in forms if CANARY in redact_text(form)]
+    assert CANARY not in repr(redact_value(value))
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=20), st.text(st.characters(codec="utf-8"), max_size=20))
+def test_no_url_keeps_credentials(user: str, password: str) -> None:
+    """Credentials in a URL never stay, escaped as urllib escapes them."""
+    text = f"cannot open http://{quote(user)}:{CANARY}{quote(password)}@host/path, giving up"
+
+    assert "cannot open http://[redacted]@host/path, giving up" == redact_text(text)
+
+
+@given(values)
+def test_idempotent(value: Any) -> None:
+    """Redacting twice changes nothing more, so that it does not matter who has redacted before."""
+    once = redact_value(value)
+    text = redact_text(repr(value))
+
+    assert repr(once) == repr(redact_value(once))
+    assert text == redact_text(text)
+
+
+@given(st.text(max_size=300) | st.text("pasword:=\"'\\{}[]@/ \n", max_size=300))
+def test_fast_test_is_safe(text: str) -> None:
+    """A line that the fast test passes holds nothing that the walk would change."""
+    line = json.dumps({"key": text, "k": {text: [text]}})
+
+    assert may_hold_secret(line) or redact_value(json.loads(line)) == json.loads(line)
+
+
+@pytest.mark.parametrize("text", ["p\\u0061ssword", "\\u003a//u:p@h", "PassWD", "API_KEY"])
+def test_fast_test_sees(text: str) -> None:
+    """Neither case nor JSON escapes hide a word from the fast test."""
+    assert may_hold_secret('{"' + text + '": 1}')
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"hello", "hello"),
+        (b"\x1b[31mred\x07\x00\x9b", "\ufffd[31mred\ufffd\ufffd\ufffd"),
+        ("a\u202eb\u2028c\u200bd\ufefféß日".encode(), "a\ufffdb\ufffdc\ufffdd\ufffdéß日"),
+        (b'{"graphics": {"passwd": "LeakedPW', '{"graphics": {"passwd": "[redacted]'),
+        (b'{"graphics": {"p\\u0061sswd": "LeakedPW"', '{"graphics": {"passwd": "[redacted]"'),
+        (rb'{"graphics": "{u\'passwd\': u\'a\\\'LeakedPW\', u\'b', '{"graphics": "{u\'passwd\': u\'[redacted]\'b'),
+        (b"get http://user:LeakedPW", "get http://[redacted]"),
+        (b"x" * 500, "x" * 199 + "\u2026"),
+        (b"", ""),
+    ],
+)
+def test_excerpts(data: bytes, expected: str) -> None:
+    """An excerpt is short, redacted even where the line is torn, and harmless on a terminal."""
+    assert expected == safe_excerpt(data)
+
+
+@given(st.binary(max_size=400))
+def test_any_excerpt(data: bytes) -> None:
+    """Whatever the bytes, the excerpt is at most 200 printable characters."""
+    excerpt = safe_excerpt(data)
+
+    assert len(excerpt) <= 200
+    assert excerpt.isprintable() or "\u00a0" in excerpt or not excerpt.replace("\u3000", " ").isascii()
+    assert excerpt.encode()
