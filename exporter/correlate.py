@@ -25,9 +25,12 @@ one queue, in order; the window is measured on the log's own times, so batches m
 is set back or forth closes the window too: a record two seconds away in either direction settles.
 
 Grades (`wok.task.correlation`). `exact`: one candidate, and the evidence names it. `likely`: one candidate, but
-others would have the same target_uri, or this kind of task is known to report again later. `ambiguous`: there
-were several; the oldest is taken, the others are named, and what remains of them is marked *contested*, for
-their matches are in doubt as well. `none`: no request is known. An exact match that is wrong is the worst bug
+others would have the same target_uri, or this kind of task is known to report again later. A start record that
+stands beside its request with nothing like them near is as good as a name, and so is an error that quotes a
+value of one request alone. `ambiguous`: there
+were several; the newest before the final record is taken (of starts and requests that stand side by side: the
+oldest), the others are named, and what remains of them is marked *contested*, for their matches are in doubt as
+well. `none`: no request is known. An exact match that is wrong is the worst bug
 this program can have, so every doubt lowers the grade.
 
 The state machine of an open task:
@@ -441,7 +444,7 @@ class Correlator:
                 return final
         return None
 
-    def _first_of(self, record: Record, waiting: Iterable[Final]) -> Final | None:
+    def _first_of(self, record: Record, waiting: Sequence[Final]) -> Final | None:
         """Find the waiting final record of which this one is the second."""
         if record.task_id:
             same = (
@@ -450,12 +453,13 @@ class Correlator:
             return next(same, None)
         if not record.error_code or is_requestless(record.target_uri):
             return None
-        for final in waiting:
-            if final.record.task_id or final.record.error_code:
-                continue
-            # A success is taken back only where no other task could have failed in the same moment.
-            if final.record.failed or len(self._candidates(record).tasks) <= 1:
+        bare = [final for final in waiting if not final.record.task_id and not final.record.error_code]
+        for final in reversed(bare):
+            if final.record.failed:
                 return final
+        # A success is taken back only where no other task could have failed in the same moment.
+        if len(bare) == 1 and len(self._candidates(record).tasks) <= 1:
+            return bare[0]
         return None
 
     def _second(self, final: Final, record: Record) -> None:
@@ -481,8 +485,7 @@ class Correlator:
                 if task.key in self._open and earliest < task.request_time < latest
             ]
             if found:
-                candidates = possible_at(found, target, SETTLE_NANOS)
-                return quoted_by(candidates, values_of(record.error_params), record.target_uri)
+                return possible_at(found, target, SETTLE_NANOS)
         return Candidates([])
 
     def _settle_final(self, final: Final) -> None:
@@ -508,6 +511,7 @@ class Correlator:
             for repeat in final.repeats:
                 self._repeat(repeat)
             return
+        candidates = quoted_by(candidates, values_of(record.error_params), record.target_uri)
         task = self._choose(final, candidates)
         task.start = candidates.epoch or min(task.start, final.time)
         task.target_uri = record.target_uri
@@ -516,7 +520,9 @@ class Correlator:
     def _choose(self, final: Final, candidates: Candidates) -> Open:
         """Choose the task that a final record ends, and grade the choice."""
         found = candidates.tasks
-        task = next((task for task in found if task.seq < final.seq), found[0])
+        # The newest that stands before: most tasks are short, and one that has been open for long has more likely
+        # ended in silence than just now. What stands after is taken only where nothing stands before.
+        task = min(found, key=lambda task: (task.seq > final.seq, abs(final.seq - task.seq)))
         form = form_of(task, candidates.text)
         if len(found) > 1:
             self._contest(found)

@@ -31,7 +31,7 @@ import logging
 import random
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from exporter.answers import DOUBTFUL
 from exporter.envelope import Request, cut, wrap
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from threading import Event
 
     from exporter.answers import Answer
+    from exporter.journal import JournalEntry
     from exporter.otlp import Sender
     from exporter.records import Series, Signal
-    from exporter.journal import JournalEntry
 
 DELIVERED = "wok_exporter_delivered_total"
 REJECTED = "wok_exporter_rejected_by_backend_total"
@@ -86,6 +86,13 @@ _REMEDIES: Mapping[str, str] = {
     "grpc_unimplemented": "check that OTEL_EXPORTER_OTLP_ENDPOINT is a gRPC receiver (usually port 4317)"
     " that takes this signal",
     "store": "check the disk that holds the state",
+}
+_WELL: Mapping[str, Any] = {
+    "failing_since": None,
+    "reason": "",
+    "message": "",
+    "held": False,
+    "remedy": "",
 }
 _REMEDY = "see the backend's message and log"
 
@@ -193,8 +200,8 @@ class Delivery:
                 self._failed("store", str(error), held=False, is_logged=False)
                 delay = STORE_WAIT_SECONDS
             else:
-                if not is_usable and self.status.reason == "store":
-                    self._recovered()
+                if self.status.reason == "store":
+                    self.status = self.status._replace(**_WELL)
                 is_usable = True
             if delay > 0:
                 work.wait(delay)
@@ -360,7 +367,7 @@ class Delivery:
             )
 
     def _recovered(self) -> None:
-        self.status = self.status._replace(failing_since=None, reason="", message="", held=False, remedy="")
+        self.status = self.status._replace(**_WELL)
         self._attempts = 0
         self._refused_since = None
         if self._announced is not None:

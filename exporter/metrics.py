@@ -214,7 +214,7 @@ def metrics_handler(collector: StoreCollector) -> Handler:
     def handle(request: Request) -> Response:
         try:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        except ValueError:
+        except (TypeError, ValueError):
             # A version that is no number: the oldest format is always understood.
             encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
         names = request.query.get("name[]")

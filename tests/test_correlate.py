@@ -88,15 +88,37 @@ def test_a_constant_target_is_only_likely() -> None:
 
 
 def test_several_candidates_are_ambiguous() -> None:
-    """Of two swaps the oldest is taken, the other named, and the match of the second is in doubt as well."""
+    """Of two swaps the newest is taken, the other named, and the match of the second is in doubt as well."""
     log = Log("json")
     first, second = log.request(0, "GINSP0001L", app="ginger"), log.request(1, "GINSP0001L", app="ginger")
     events = run([first, second, log.finished(5, SWAP, app="ginger"), log.finished(9, SWAP, app="ginger")])
     seen = requests(events)
 
     assert [(end.correlation, end.parent, list(end.candidates)) for end in ends(events)] == [
-        ("ambiguous", seen[0].context, [seen[1].context]),
-        ("ambiguous", seen[1].context, []),
+        ("ambiguous", seen[1].context, [seen[0].context]),
+        ("ambiguous", seen[0].context, []),
+    ]
+
+
+def test_an_error_that_quotes_one_request_names_it() -> None:
+    """A failure that names the swap file joins exactly, whatever else runs with the same target_uri."""
+    log = Log("json")
+    first = log.request(0, "GINSP0001L", {"file_loc": "/swap-a"}, app="ginger")
+    second = log.request(1, "GINSP0001L", {"file_loc": "/swap-b"}, app="ginger")
+    final = log.finished(5, SWAP, app="ginger", failed=True, error_code="GINSP0005E")
+    events = run([first, second, final._replace(error_params={"file_loc": "/swap-a", "err": "no space"})])
+
+    assert [(end.correlation, end.parent) for end in ends(events)] == [("exact", requests(events)[0].context)]
+
+
+def test_the_request_before_is_preferred() -> None:
+    """A request after the final record is taken only where none stands before."""
+    log = Log("json")
+    before, final = log.request(0, "GINSP0001L", app="ginger"), log.finished(1, SWAP, app="ginger")
+    events = run([before, final, log.request(1, "GINSP0001L", app="ginger")])
+
+    assert [(end.correlation, end.parent) for end in ends(events)] == [
+        ("ambiguous", requests(events)[0].context)
     ]
 
 
@@ -283,6 +305,35 @@ def test_crossing_starts_are_ambiguous() -> None:
     assert [(end.correlation, end.parent, list(end.candidates)) for end in ends(events)] == [
         ("ambiguous", first, [second]),
         ("ambiguous", second, [first]),
+    ]
+
+
+def test_a_lone_pair_is_exact_and_a_crowd_is_not() -> None:
+    """A start beside its request joins exactly though every swap has that target; near another it is likely."""
+    log = Log("rfc")
+    pair = [log.started(0, SWAP, "1", app="ginger"), log.request(0, "GINSP0001L", app="ginger")]
+    close = [log.started(1, SWAP, "2", app="ginger"), log.request(1, "GINSP0001L", app="ginger")]
+    far = [log.started(60, SWAP, "3", app="ginger"), log.request(60, "GINSP0001L", app="ginger")]
+    finals = [log.finished(90, SWAP, task_id, app="ginger") for task_id in "123"]
+
+    assert [end.correlation for end in ends(run([*pair, *close, *far, *finals]))] == [
+        "likely",
+        "likely",
+        "exact",
+    ]
+
+
+def test_a_request_that_failed_may_have_started_its_task() -> None:
+    """A 500 without an error, beside its start record, is its parent; with an error it is not."""
+    log = Log("rfc")
+    start, request = log.started(0, MIGRATE, "1"), log.request(0, "KCHVM0010L", {"ident": "web"}, status=500)
+    refused = request._replace(error_code="KCHVM0058E")
+
+    assert [event.correlation for event in run([start, request]) if isinstance(event, TaskStarted)] == [
+        "exact"
+    ]
+    assert [event.correlation for event in run([start, refused]) if isinstance(event, TaskStarted)] == [
+        "none"
     ]
 
 

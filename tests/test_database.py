@@ -182,14 +182,16 @@ def test_lost_state(tmp_path: Path, loss: str) -> None:
 
 def test_broken_state_keeps_its_wal(tmp_path: Path) -> None:
     """What a broken file's -wal holds is neither written into it nor lost: a repair may need it."""
+    committed(tmp_path / "state", batches=200)
     store = Store(tmp_path / "state")
-    write(store, 50)
+    write(store, 1)
     copy = tmp_path / "copy"
     copy.mkdir()
     for name in ("state.db", "state.db-wal"):
         shutil.copy(tmp_path / "state" / name, copy / name)
     store.close()
-    (copy / "state.db").write_bytes(b"\xa5" * 8192)
+    _scribbled(copy / "state.db")
+    content = (copy / "state.db").read_bytes()
     wal = (copy / "state.db-wal").read_bytes()
     with pytest.raises(StoreError, match="is broken"):
         Store(copy)
@@ -198,7 +200,7 @@ def test_broken_state_keeps_its_wal(tmp_path: Path) -> None:
 
     Store(copy, on_broken="restart").close()
 
-    assert (copy / "state.db.broken-1").read_bytes() == b"\xa5" * 8192
+    assert content == (copy / "state.db.broken-1").read_bytes()
     assert wal == (copy / "state.db.broken-1-wal").read_bytes()
 
 

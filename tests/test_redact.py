@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pprint
+import unicodedata
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.redact import MAX_DEPTH, REDACTED, is_secret, may_hold_secret, redact_text, redact_value, safe_excerpt
+from exporter.redact import (
+    MAX_DEPTH,
+    REDACTED,
+    is_secret,
+    may_hold_secret,
+    redact_text,
+    redact_value,
+    safe_excerpt,
+)
 
 CANARY = "cAnArY"
 # What a password may be made of; the canary is at both ends, so that no part of it may stay.
@@ -20,7 +29,9 @@ secret_keys = st.sampled_from(
     ["password", "passwd", "newPasswd", "PASSWORD", "pass", "user_pass", "passphrase", "client-secret", "token",
      "accessToken", "auth", "credentials", "apiKey", "api_key", "APIKEY", "authorization", "pwd", "private_key"]
 )  # fmt: skip
-plain_keys = st.sampled_from(["username", "user", "name", "type", "host", "ident", "monkey", "passed", "author"])
+plain_keys = st.sampled_from(
+    ["username", "user", "name", "type", "host", "ident", "monkey", "passed", "author"]
+)
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_keys | secret_keys, inner, max_size=3),
@@ -138,8 +149,18 @@ def test_values() -> None:
 def test_no_quoting_hides_a_secret(key: str, password: str, other: str) -> None:
     """A secret in a repr, in JSON, in JSON in JSON, in a repr in JSON, or pretty-printed never stays."""
     value = {other: "before", "inner": [{key: password, other: "after"}], "last": 1}
-    forms = [repr(value), json.dumps(value), json.dumps(json.dumps(value)), json.dumps(repr(value)), repr(repr(value))]
-    forms += [json.dumps({"p": json.dumps({"q": repr(value)})}), pprint.pformat(value, width=20), f"Error: {value!r}."]
+    forms = [
+        repr(value),
+        json.dumps(value),
+        json.dumps(json.dumps(value)),
+        json.dumps(repr(value)),
+        repr(repr(value)),
+    ]
+    forms += [
+        json.dumps({"p": json.dumps({"q": repr(value)})}),
+        pprint.pformat(value, width=20),
+        f"Error: {value!r}.",
+    ]
 
     assert [] == [form for form in forms if CANARY in redact_text(form)]
     assert CANARY not in repr(redact_value(value))
@@ -185,7 +206,10 @@ def test_fast_test_sees(text: str) -> None:
         ("a\u202eb\u2028c\u200bd\ufefféß日".encode(), "a\ufffdb\ufffdc\ufffdd\ufffdéß日"),
         (b'{"graphics": {"passwd": "LeakedPW', '{"graphics": {"passwd": "[redacted]'),
         (b'{"graphics": {"p\\u0061sswd": "LeakedPW"', '{"graphics": {"passwd": "[redacted]"'),
-        (rb'{"graphics": "{u\'passwd\': u\'a\\\'LeakedPW\', u\'b', '{"graphics": "{u\'passwd\': u\'[redacted]\'b'),
+        (
+            b"{\"graphics\": \"{u'passwd': u'a\\\\'LeakedPW', u'b",
+            "{\"graphics\": \"{u'passwd': u'[redacted]', u'b",
+        ),
         (b"get http://user:LeakedPW", "get http://[redacted]"),
         (b"x" * 500, "x" * 199 + "\u2026"),
         (b"", ""),
@@ -202,5 +226,4 @@ def test_any_excerpt(data: bytes) -> None:
     excerpt = safe_excerpt(data)
 
     assert len(excerpt) <= 200
-    assert excerpt.isprintable() or "\u00a0" in excerpt or not excerpt.replace("\u3000", " ").isascii()
-    assert excerpt.encode()
+    assert not {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} & {unicodedata.category(char) for char in excerpt}

@@ -288,7 +288,7 @@ class TruncatingModel(LogModel):
 
 for model in (LogModel, DatedModel, TruncatingModel):
     model.TestCase.settings = settings(
-        max_examples=1500,
+        max_examples=80,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -305,3 +305,669 @@ class TestDatedModel(DatedModel.TestCase):  # type: ignore[name-defined,misc]
 
 class TestTruncatingModel(TruncatingModel.TestCase):  # type: ignore[name-defined,misc]
     """Reads are bounded by the writes from above, and from below by those outside the race of copytruncate."""
+
+
+# --- Scenarios ------------------------------------------------------------------------------------------
+
+
+class Logger:
+    """Appends whole lines; keeps its file open for ever like Wok 2.1's, or opens the path for each line."""
+
+    def __init__(self, log: Path, *, keeps_open: bool) -> None:
+        self.log = log
+        self.stream = log.open("ab", buffering=0) if keeps_open else None
+
+    def write(self, *lines: bytes) -> None:
+        for line in lines:
+            if self.stream is not None:
+                self.stream.write(line + b"\n")
+            else:
+                append(self.log, line + b"\n")
+
+    def close(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+def by_rename(log: Path) -> None:
+    log.rename(Shifts(log).shift())
+    log.touch()
+
+
+def by_rename_without_create(log: Path) -> None:
+    log.rename(Shifts(log).shift())
+
+
+def by_date(log: Path) -> None:
+    day = 1 + len(list(log.parent.glob("wok-req.log-*")))
+    log.rename(f"{log}-201611{day:02}")
+    log.touch()
+
+
+def by_compressing(log: Path) -> None:
+    target = Shifts(log).shift()
+    log.rename(target)
+    log.touch()
+    compress(target)
+
+
+def by_copying(log: Path) -> None:
+    shutil.copy(log, Shifts(log).shift())
+    os.truncate(log, 0)
+
+
+def by_deleting(log: Path) -> None:
+    log.unlink()
+    log.touch()
+
+
+class Scenario(NamedTuple):
+    rotate: Callable[[Path], None]
+    keeps_open: bool
+    stops: bool
+    event: list[str]
+    lost: list[bytes] = []
+
+
+# What a logger writes to a file that was unlinked is read as long as the file is held open, and no longer.
+SCENARIOS = [
+    Scenario(by_rename, keeps_open=False, stops=False, event=["rename"]),
+    Scenario(by_rename, keeps_open=False, stops=True, event=["rename"]),
+    Scenario(by_rename, keeps_open=True, stops=False, event=[]),
+    Scenario(by_rename, keeps_open=True, stops=True, event=["rename"]),
+    Scenario(by_rename_without_create, keeps_open=False, stops=False, event=["rename"]),
+    Scenario(by_rename_without_create, keeps_open=False, stops=True, event=["rename"]),
+    Scenario(by_rename_without_create, keeps_open=True, stops=False, event=[]),
+    Scenario(by_date, keeps_open=False, stops=False, event=["rename"]),
+    Scenario(by_date, keeps_open=False, stops=True, event=["rename"]),
+    Scenario(by_compressing, keeps_open=False, stops=False, event=["compressed"]),
+    Scenario(by_compressing, keeps_open=False, stops=True, event=["compressed"]),
+    Scenario(by_compressing, keeps_open=True, stops=False, event=[]),
+    Scenario(by_compressing, keeps_open=True, stops=True, event=["compressed"], lost=[b"four"]),
+    Scenario(by_copying, keeps_open=False, stops=False, event=["copytruncate"]),
+    Scenario(by_copying, keeps_open=False, stops=True, event=["rename"]),
+    Scenario(by_copying, keeps_open=True, stops=False, event=["copytruncate"]),
+    Scenario(by_deleting, keeps_open=False, stops=False, event=["replaced"]),
+    Scenario(by_deleting, keeps_open=False, stops=True, event=["gap"], lost=[b"three"]),
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: f"{one.rotate.__name__}-{one[1:3]}")
+def test_rotation_scenario(scenario: Scenario, log: Path, open_tail: Callable[..., Tail]) -> None:
+    """Each way of rotating, with each kind of logger, running and stopped, gives each line once."""
+    logger = Logger(log, keeps_open=scenario.keeps_open)
+    logger.write(b"one", b"two")
+    tail = open_tail()
+    before, _ = drain(tail)
+    position = tail.read(1).position
+    if scenario.stops:
+        tail.close()
+    logger.write(b"three")
+    scenario.rotate(log)
+    logger.write(b"four")
+    if scenario.stops:
+        tail = open_tail(position)
+    after, events = drain(tail)
+    logger.close()
+
+    assert texts(before) == [b"one", b"two"]
+    assert texts(after) == [line for line in (b"three", b"four") if line not in scenario.lost]
+    assert kinds(events) == scenario.event
+
+
+LOGROTATE = {
+    "rename": "create 0644",
+    "dateext": "create 0644\n dateext\n dateformat -%Y%m%d-%s",
+    "compress": "create 0644\n compress",
+    "delaycompress": "create 0644\n compress\n delaycompress",
+    "nocreate": "nocreate",
+    "copytruncate": "copytruncate",
+    "copytruncate and compress": "copytruncate\n compress",
+}
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["running", "stopped"])
+@pytest.mark.parametrize("options", LOGROTATE.values(), ids=LOGROTATE)
+def test_real_logrotate(options: str, stops: bool, log: Path, open_tail: Callable[..., Tail]) -> None:
+    """The real logrotate, three times in a row with and without reads between, loses and repeats nothing."""
+    program = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin:/sbin")
+    if program is None:
+        pytest.skip("logrotate is not installed")
+    config = log.parent / "logrotate.conf"
+    config.write_text(f"{log} {{\n rotate 9\n {options}\n}}\n")
+    config.chmod(0o600)
+    state = log.parent / "logrotate.state"
+    tail = open_tail()
+    position = ""
+    written: list[bytes] = []
+    received: list[bytes] = []
+    for turn in range(4):
+        lines = [b"turn %d line %d" % (turn, number) for number in range(50)]
+        append(log, b"".join(line + b"\n" for line in lines))
+        written += lines
+        if turn != 2:  # two rotations without a read between them
+            chunk = tail.read(200)
+            received += texts(list(chunk.lines))
+            position = chunk.position
+        if stops:
+            tail.close()
+        # dateformat has whole seconds: the file's own date must not repeat
+        subprocess.run([program, "-f", "-s", str(state), str(config)], check=True, capture_output=True)
+        for number, path in enumerate(sorted(log.parent.glob("wok-req.log-*"))):
+            path.rename(
+                f"{log}-20161101-{number}{''.join(path.suffixes[-1:]) if path.suffix == '.gz' else ''}"
+            )
+        if stops:
+            tail = open_tail(position)
+    append(log, b"last\n")
+    received += texts(drain(tail, 500)[0])
+
+    assert received == [*written, b"last"]
+
+
+# --- One thing at a time --------------------------------------------------------------------------------
+
+
+def test_lines_carry_identity_offset_and_length(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A line knows its file by the digest of the first line, its byte offset and its length."""
+    log.write_bytes(b"first\r\nsecond \xe2\x80\xa8 \xc2\x85\x0b\x0c\xff\n\nfourth\nunfinished")
+    chunk = open_tail().read(1 << 20)
+
+    file = bytes.fromhex("ea80b06b0d9ee3a1d1dd0e7ce7b1ecac")
+    expected = [
+        (file, 0, b"first\r", 6, True),
+        (file, 7, b"second \xe2\x80\xa8 \xc2\x85\x0b\x0c\xff", 16, True),
+        (file, 24, b"", 0, True),
+        (file, 25, b"fourth", 6, True),
+    ]
+    assert [tuple(line) for line in chunk.lines] == expected
+    assert chunk.behind == len("unfinished")
+
+
+def test_limit_bounds_a_chunk(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A chunk has at most about `limit` bytes, and at least one line where there is one."""
+    log.write_bytes(b"".join(b"%09d\n" % number for number in range(20)))
+    tail = open_tail()
+    sizes = [[line.length for line in tail.read(limit).lines] for limit in (35, 1, 10)]
+
+    assert sizes == [[9, 9, 9], [9], [9]]
+
+
+def test_line_byte_by_byte(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A line that arrives in pieces is returned when its newline has come, and not before."""
+    log.touch()
+    tail = open_tail()
+    counts = []
+    for byte in b"one\ntwo\n":
+        append(log, bytes([byte]))
+        counts.append(len(tail.read(100).lines))
+
+    assert counts == [0, 0, 0, 1, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("length", [100_000, 100_001, 400_000])
+def test_over_long_line(length: int, packed: bool, log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A line over the bound is one line with its beginning and its true length, over restarts within it."""
+    long = (b"%d " % length * (length // 7 + 1))[:length]
+    log.write_bytes(b"before\n" + long + b"\nafter\n")
+    if packed:
+        log.rename(f"{log}.1")
+        compress(Path(f"{log}.1"))
+    received: list[Line] = []
+    position = ""
+    for _ in range(60):
+        tail = open_tail(position, line_bytes_max=100_000)
+        chunk = tail.read(30_000)
+        received += chunk.lines
+        position = chunk.position
+        tail.close()
+
+    kept = long if length == 100_000 else long[:KEPT_BYTES]
+    assert [(line.offset, line.data, line.length) for line in received] == [
+        (0, b"before", 6),
+        (7, kept, length),
+        (8 + length, b"after", 5),
+    ]
+
+
+def test_over_long_first_and_unfinished_line(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A first line that is over-long, and never ends, is returned when its file has been rotated."""
+    log.write_bytes(b"x" * 300_000)
+    tail = open_tail(line_bytes_max=1000)
+    before, _ = drain(tail, 10_000)
+    by_rename(log)
+    append(log, b"next\n")
+    after, events = drain(tail, 10_000)
+
+    assert before == []
+    assert [(line.data, line.length, line.ended) for line in after] == [
+        (b"x" * 1000, 300_000, False),
+        (b"next", 4, True),
+    ]
+    assert kinds(events) == ["rename"]
+
+
+def test_hole_of_stale_writer(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A logger without O_APPEND leaves a hole of NUL bytes after copytruncate, which is bounded and passed."""
+    with log.open("wb", buffering=0) as writer:
+        writer.write(b"one\n" * 100_000)
+        tail = open_tail(line_bytes_max=100_000)
+        first, _ = drain(tail)
+        by_copying(log)
+        writer.write(b"two\nthree\n")
+        second, events = drain(tail)
+
+    assert len(first) == 100_000
+    assert [(line.offset, line.data[-5:], line.length) for line in second] == [
+        (0, b"\0" * 5, 400_003),
+        (400_004, b"three", 5),
+    ]
+    assert kinds(events) == ["copytruncate"]
+
+
+def test_truncated_and_regrown_past_the_offset(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that was cut and is longer than before at the next look is read from its beginning."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    log.write_bytes(b"two\nthree\nfour\n")
+    lines, events = drain(tail)
+
+    assert texts(lines) == [b"two", b"three", b"four"]
+    assert kinds(events) == ["copytruncate"]
+
+
+def test_copies_of_a_log_cut_twice(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """Two truncations between two reads: the rest of the first copy, all of the second, then the log."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    append(log, b"two\n")
+    by_copying(log)
+    append(log, b"three\n")
+    by_copying(log)
+    append(log, b"four\n")
+
+    assert texts(drain(tail)[0]) == [b"two", b"three", b"four"]
+
+
+def test_copy_that_is_still_being_made(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A start while copytruncate is copying reads each line once, and no piece of one."""
+    append(log, b"one\ntwo\nthree\n")
+    Path(f"{log}.1").write_bytes(b"one\ntw")
+
+    assert texts(drain(open_tail())[0]) == [b"one", b"two", b"three"]
+
+
+def test_first_start_reads_what_was_rotated(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A first start begins with the oldest generation, whatever way each is compressed."""
+    Path(f"{log}.10.gz").write_bytes(gzip.compress(b"one\n") + gzip.compress(b"two\n"))
+    Path(f"{log}.2.xz").write_bytes(lzma.compress(b"three\nfour"))
+    Path(f"{log}.1").write_bytes(b"five\n")
+    Path(f"{log}.old").write_bytes(b"no generation\n")
+    append(log, b"six\n")
+    lines, events = drain(open_tail())
+
+    assert texts(lines) == [b"one", b"two", b"three", b"four", b"five", b"six"]
+    assert [line.ended for line in lines] == [True, True, True, False, True, True]
+    assert events == []
+
+
+def test_from_end(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A first start from the end returns only what comes then, also after the log was replaced."""
+    Path(f"{log}.1.gz").write_bytes(gzip.compress(b"zero\n"))
+    append(log, b"one\ntwo")
+    tail = open_tail(from_end=True)
+    before, _ = drain(tail)
+    append(log, b" and a half\nthree\n")
+    after, _ = drain(tail)
+    log.unlink()
+    append(log, b"four\n")
+    last, _ = drain(open_tail(tail.read(1).position))
+
+    assert (before, texts(after), texts(last)) == ([], [b"two and a half", b"three"], [b"four"])
+
+
+def test_from_end_of_nothing(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A start from the end where no log is yet does not read rotated files later."""
+    Path(f"{log}.1").write_bytes(b"zero\n")
+    tail = open_tail(from_end=True)
+    position = tail.read(100).position
+    append(log, b"one\n")
+
+    assert texts(drain(open_tail(position, from_end=True))[0]) == [b"one"]
+
+
+def test_shorter_log_after_a_power_cut(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that has lost its end while the tail was stopped is not read again from its beginning."""
+    append(log, b"one\ntwo\nthree\n")
+    tail = open_tail()
+    drain(tail)
+    position = tail.read(1).position
+    os.truncate(log, 6)
+    tail = open_tail(position)
+    before, events = drain(tail)
+    append(log, b"x\nfour\n")
+
+    assert (before, texts(drain(tail)[0])) == ([], [b"twx", b"four"])
+    assert events == []
+
+
+def test_gap_is_reported_once(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that vanished while the tail was stopped is a gap, told once."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    position = tail.read(1).position
+    log.unlink()
+    append(log, b"two\n")
+    tail = open_tail(position)
+    lines, events = drain(tail)
+    again, later = drain(open_tail(tail.read(1).position))
+
+    assert (texts(lines), kinds(events), again, later) == ([b"two"], ["gap"], [], [])
+    assert "byte 4" in events[0].detail
+
+
+def test_rotated_file_that_is_gone_is_a_gap(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """With the last file gone, an earlier one still shows which files are old."""
+    Path(f"{log}.1").write_bytes(b"zero\n")
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    position = tail.read(1).position
+    log.unlink()
+    append(log, b"two\n")
+    lines, events = drain(open_tail(position))
+
+    assert (texts(lines), kinds(events)) == ([b"two"], ["gap"])
+
+
+def make_directory(log: Path) -> None:
+    log.mkdir()
+
+
+def make_fifo(log: Path) -> None:
+    os.mkfifo(log)
+
+
+def make_loop(log: Path) -> None:
+    log.symlink_to(log)
+
+
+def make_dangling_link(log: Path) -> None:
+    log.symlink_to(log.parent / "elsewhere")
+
+
+def make_nothing(log: Path) -> None:
+    """Leave the path without anything."""
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (make_directory, "is a directory"),
+        (make_fifo, "is not a regular file"),
+        (make_loop, "remove the loop"),
+        (make_dangling_link, "does not exist"),
+        (make_nothing, "does not exist"),
+    ],
+)
+def test_something_else_in_its_place(
+    make: Callable[[Path], None], words: str, log: Path, open_tail: Callable[..., Tail]
+) -> None:
+    """What is no log is a problem that names the path, told once, and reading goes on when it has gone."""
+    make(log)
+    tail = open_tail()
+    chunks = [tail.read(100) for _ in range(3)]
+    problem = tail.problem
+    if log.is_dir():
+        log.rmdir()
+    elif log.is_fifo() or log.is_symlink():
+        log.unlink()
+    append(log, b"one\n")
+    lines, events = drain(tail)
+
+    assert [kinds(list(chunk.events)) for chunk in chunks] == [["unreadable"], [], []]
+    assert all(chunk.caught_up and not chunk.lines for chunk in chunks)
+    assert words in problem
+    assert str(log) in problem
+    assert (texts(lines), events, tail.problem) == ([b"one"], [], "")
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    """A log whose folder does not exist yet is waited for."""
+    log = tmp_path / "wok" / "wok-req.log"
+    tail = Tail(log)
+    tail.read(1)
+    problem = tail.problem
+    log.parent.mkdir()
+    append(log, b"one\n")
+    lines, _ = drain(tail)
+    tail.close()
+
+    assert (f"{log} does not exist" in problem, texts(lines)) == (True, [b"one"])
+
+
+def test_directory_in_place_of_a_read_log(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that was moved away for a directory is still read to its end, and gone on with afterwards."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    append(log, b"two\n")
+    log.rename(f"{log}.1")
+    log.mkdir()
+    during, events = drain(tail)
+    problem = tail.problem
+    log.rmdir()
+    append(log, b"three\n")
+    after, _ = drain(tail)
+
+    assert (texts(during), kinds(events), texts(after)) == ([b"two"], ["unreadable"], [b"three"])
+    assert "is a directory" in problem
+
+
+def test_permission_lost_and_given_back(
+    log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that the system refuses to open holds reading up, says so once, and is read when it is allowed."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    by_rename(log)
+    append(log, b"two\n")
+    system_open = os.open
+    with monkeypatch.context() as patch:
+
+        def refuse(path: str, *rest: int) -> int:
+            if Path(path).name.startswith(log.name):
+                raise PermissionError(13, "Permission denied", str(path))
+            return system_open(path, *rest)
+
+        patch.setattr(os, "open", refuse)
+        chunks = [tail.read(100) for _ in range(3)]
+        problem = tail.problem
+    lines, events = drain(tail)
+
+    assert [kinds(list(chunk.events)) for chunk in chunks] == [["unreadable"], [], []]
+    assert problem == f"cannot read {log}: Permission denied; give the exporter's user read access"
+    assert (texts(lines), kinds(events), tail.problem) == ([b"two"], ["rename"], "")
+
+
+def test_stale_handle(log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ESTALE the file is let go of and found again by its content."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    append(log, b"two\n")
+    with monkeypatch.context() as patch:
+
+        def fail(*_: int) -> bytes:
+            raise OSError(116, "Stale file handle")
+
+        patch.setattr(os, "pread", fail)
+        chunk = tail.read(100)
+    lines, _ = drain(tail)
+
+    assert (chunk.lines, kinds(list(chunk.events)), texts(lines)) == ((), ["unreadable"], [b"two"])
+
+
+def test_symbolic_link(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """Of a log that is a symbolic link, the generations beside the real file count."""
+    real = log.parent / "data" / "requests"
+    real.parent.mkdir()
+    append(real, b"one\n")
+    log.symlink_to(real)
+    tail = open_tail()
+    drain(tail)
+    append(real, b"two\n")
+    by_rename(real)
+    append(real, b"three\n")
+    lines, events = drain(tail)
+
+    assert (texts(lines), kinds(events)) == ([b"two", b"three"], ["rename"])
+
+
+def test_same_text_in_another_file(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that was replaced by a copy of itself goes on where it was."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    other = log.parent / "copy"
+    shutil.copy(log, other)
+    other.replace(log)
+    append(log, b"two\n")
+    lines, events = drain(tail)
+
+    assert (texts(lines), kinds(events)) == ([b"two"], ["replaced"])
+
+
+def test_damaged_gzip(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A cut gzip file is tried again, then read as far as it goes and reported; one that grows is read whole."""
+    whole = gzip.compress(b"".join(b"line %d\n" % number for number in range(5000)))
+    packed = Path(f"{log}.1.gz")
+    packed.write_bytes(whole[:-4000])
+    append(log, b"last\n")
+    patient = open_tail()
+    early = [patient.read(1 << 20) for _ in range(3)]
+    packed.write_bytes(whole)
+    complete, no_events = drain_repeatedly(patient)
+    packed.write_bytes(whole[:-4000])
+    lines, events = drain_repeatedly(open_tail())
+
+    count = sum(len(chunk.lines) for chunk in early)
+    assert 0 < count < 5000
+    assert (count + len(complete), no_events) == (5001, [])
+    assert texts(lines)[-1] == b"last"
+    assert texts(lines)[:count] == [b"line %d" % number for number in range(count)]
+    assert kinds(events) == ["gap"]
+    assert packed.name in events[0].detail
+
+
+def drain_repeatedly(tail: Tail) -> tuple[list[Line], list[TailEvent]]:
+    """Drain more often than a damaged file is tried again."""
+    drained = [drain(tail) for _ in range(6)]
+    return [line for lines, _ in drained for line in lines], [
+        event for _, events in drained for event in events
+    ]
+
+
+def test_zstd_without_library(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A .zst file that cannot be read for want of a library is named with the remedy, and passed over."""
+    if can_read_zstd():
+        pytest.skip("this Python reads zstd")
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    log.unlink()
+    Path(f"{log}.1.zst").write_bytes(b"\x28\xb5\x2f\xfd....")
+    append(log, b"two\n")
+    lines, events = drain(tail)
+
+    assert (texts(lines), kinds(events)) == ([b"two"], ["unreadable", "replaced"])
+    assert "install the Python package `zstandard`" in events[0].detail
+
+
+def can_read_zstd() -> bool:
+    for name in ("compression.zstd", "zstandard"):
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+def test_behind(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """What is known to be unread is counted over the open file and the later ones."""
+    for number, name in enumerate((f"{log}.2", f"{log}.1", f"{log}")):
+        Path(name).write_bytes(b"line %d\n" % number * 10)
+    tail = open_tail()
+    behind = []
+    while not (chunk := tail.read(70)).caught_up:
+        behind.append(chunk.behind)
+
+    assert behind == [140, 70] or behind == [140, 70, 0]
+    assert chunk.behind == 0
+
+
+@pytest.mark.parametrize(
+    "position", ["{}", "[]", "null", '{"version":2,"marks":[]}', '{"version":1,"marks":[1]}', "x"]
+)
+def test_bad_position(position: str, log: Path) -> None:
+    """A text that is no position is refused."""
+    with pytest.raises(ValueError, match=r"position|mark|Expecting"):
+        Tail(log, position)
+
+
+def test_position_is_small(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A position has a bounded number of marks: it is written with every batch."""
+    for number in range(40, 0, -1):
+        Path(f"{log}.{number}").write_bytes(b"file %d\n" % number)
+    append(log, b"live\n")
+    tail = open_tail()
+    lines, _ = drain(tail)
+    position = tail.read(1).position
+
+    assert len(lines) == 41
+    assert len(json.loads(position)["marks"]) == 8
+
+
+def test_quiet_log_costs_two_system_calls(
+    log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a quiet log, also one with an unfinished line, a read is one stat and one short read."""
+    append(log, b"one\n" + b"y" * 100_000)
+    tail = open_tail()
+    drain(tail)
+    drain(tail)
+    sizes: list[int] = []
+    system_read = os.pread
+
+    def count(descriptor: int, size: int, offset: int) -> bytes:
+        sizes.append(size)
+        return system_read(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", count)
+    monkeypatch.setattr(os, "scandir", None)
+    monkeypatch.setattr(os, "open", None)
+    chunk = tail.read(1 << 20)
+
+    assert (sizes, chunk.lines, chunk.caught_up) == ([4], (), True)
+
+
+def test_corpus_by_pieces(tmp_path: Path) -> None:
+    """The lines of a real log are the same in one read, in small reads and over restarts."""
+    corpus = Path(__file__).parents[2] / "shared" / "corpus" / "wok-3.0.0-calm" / "user-requests.data"
+    if not corpus.exists():
+        pytest.skip("the corpus is not here")
+    log = tmp_path / "user-requests.data"
+    shutil.copy(corpus, log)
+    chunks: list[Chunk] = []
+    while not chunks or not chunks[-1].caught_up:
+        tail = Tail(log, chunks[-1].position if chunks else "")
+        chunks += [tail.read(5000), tail.read(20_000)]
+        tail.close()
+
+    assert [line.data for chunk in chunks for line in chunk.lines] == corpus.read_bytes().split(b"\n")[:-1]

@@ -121,7 +121,9 @@ def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(tested._minutes) <= 3
 
 
-@pytest.mark.parametrize("name", ["America/Sao_Paolo", "/etc/passwd", "../x", "Europe", "a\0b", "Foo", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["America/Sao_Paolo", "/etc/passwd", "../x", "Europe", "a\0b", "Foo", "x" * 5000]
+)
 def test_unknown_zone(name: str) -> None:
     """An unknown zone is an error that names it and says what to do."""
     with pytest.raises(ValueError, match=r"no time zone '.*set `zone` to a name .* 'America/Sao_Paulo'"):
