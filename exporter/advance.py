@@ -104,6 +104,15 @@ class Core:
             tasks=output.tasks,
         )
 
+    def is_due(self, now: int) -> bool:
+        """Tell whether the wall clock alone (in nanoseconds) gives something to do: a window to close, a task
+        that has expired, a mark whose time has come.
+        """
+        due = self._correlator.due
+        return (due is not None and due <= now) or (
+            bool(self._marks) and self._marks[0] + SETTLE_QUIET_NANOS <= now
+        )
+
     def _read(self, chunk: Chunk, output: _Output) -> None:
         feed, count, marks = self._parser.feed, self._tally.parsed, self._marks
         correlate, restart, take = self._correlator.feed, self._correlator.restart, output.take

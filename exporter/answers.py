@@ -1,8 +1,8 @@
 """What a backend's answer to one request means.
 
-OTLP has five outcomes that must be told apart: taken, taken in part, an outage, a refusal of this payload, and a
-configuration that fails every request alike. Here statuses, bodies and exceptions of both transports become
-one `Answer`. Pure: no socket, no clock but the one that a Retry-After with a date is measured against.
+OTLP has five outcomes that must be told apart: taken, taken in part, an outage, a refusal of this payload,
+and a configuration that fails every request alike. Here statuses, bodies and exceptions of both transports
+become one `Answer`. Pure: no socket, no clock but the one that a Retry-After with a date is measured against.
 
 Where OTLP's own list ends, this is the reading: a redirect and a success whose body is not OTLP are a
 configuration (a login page, a proxy); so are 401, 403, 404 and their likes, which OTLP would have a client
@@ -73,8 +73,8 @@ class Answer(NamedTuple):
 
     `taken`: all of it is stored. `partial`: `rejected` items are not, for good, the others are. `retry`: an
     outage. `refused`: something about this very payload. `config`: somebody's configuration, so every
-    request would fare the same. `reason` is of a finite set, for labels; `message` is the backend's own words, bounded
-    and printable, but otherwise untrusted.
+    request would fare the same. `reason` is of a finite set, for labels; `message` is the backend's own
+    words, bounded and printable, but otherwise untrusted.
     Source: OTLP 1.x, "OTLP/HTTP Response", "OTLP/gRPC Response", with Loki's own refusals beside them.
     """
 
@@ -121,7 +121,7 @@ def _retry_after_seconds(text: str) -> float | None:
 
 
 def trouble(error: Exception) -> Answer:
-    """What kept an HTTP request from an answer, found among the causes that the packages wrap into each other."""
+    """What kept an HTTP request from an answer: found among causes that are wrapped into each other."""
     import requests  # noqa: PLC0415  # heavy
     import urllib3  # noqa: PLC0415  # heavy
 
@@ -282,7 +282,7 @@ def _words(content: bytes, media: str) -> str:
 
 
 def printable(words: str) -> str:
-    """A backend's words for logs and terminals: no control characters, no other writing direction, bounded."""
+    """A backend's words for logs and terminals: bounded, no control characters, no turned direction."""
     kept = "".join(c if c.isprintable() else " " for c in words[: 4 * MESSAGE_CHARACTERS_MAX])
     return " ".join(kept.split())[:MESSAGE_CHARACTERS_MAX]
 

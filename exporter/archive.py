@@ -115,7 +115,7 @@ class Archive:
         offset = reader.offset
         try:
             lines = reader.take(limit)
-            if reader.offset == offset:
+            if reader.offset == offset and not self._is_continued(reader):
                 lines = reader.take_unfinished()
         except ChangedError:
             events.append(TailEvent("unreadable", f"{reader.file.path} changed while it was read"))
@@ -153,6 +153,21 @@ class Archive:
             file = open_log(other.path)
             try:
                 if proved_mark(file, [end], is_finished=True) is not None:
+                    return True
+            finally:
+                file.close()
+        return False
+
+    def _is_continued(self, reader: Reader) -> bool:
+        """Return whether a file that is still to be read has the unfinished last line too, or all of it."""
+        if not reader.unfinished():
+            return False
+        for other in self._members[self._at + 1 :]:
+            if reader.offset and other.identity != reader.identity:
+                continue
+            file = open_log(other.path)
+            try:
+                if reader.is_held_by(file):
                     return True
             finally:
                 file.close()

@@ -16,8 +16,8 @@ What an answer leads to:
 A backend that refuses everything looks, item by item, like one that refuses a bad item. So a suspect alone
 proves nothing: the item after it is sent, past the suspect. If that one is refused as well it is a suspect in
 its turn, up to a bound; then it is the backend that is at fault, and all is held. If it is taken, the backend
-is well, and the suspects are tried once more: what is refused now is at fault, and is set aside: counted, logged,
-passed. (The item after it is sent twice; a crash would do the same.) Where no item follows, the others of the
+is well, and the suspects are tried once more: what is refused now is at fault, and is set aside: counted,
+logged, passed. (The item after it is sent twice; a crash would do the same.) Where no item follows, the others of the
 refused request may speak for a suspect; else it waits. Refusals that are likely to be the backend's own
 trouble (a 500) are treated as an outage several times before they count as a refusal.
 
@@ -57,7 +57,7 @@ LOOK_AHEAD_BYTES = 16 * 1024 * 1024
 SUSPECTS_MAX = 10  # so many refused items side by side are a backend that refuses everything
 DOUBTFUL_TRIES = 5  # about half a minute of back-off: longer than a restart behind a load balancer
 HELD_AFTER_SECONDS = 120  # refusals and nothing else for this long are a matter for people
-HOLD_SECONDS = 30  # a repaired configuration should show within a coffee's reach, without hammering
+HOLD_SECONDS = 30  # a repair should show soon, and a login page need not be hammered
 BACKOFF_SECONDS_MIN = 1.0
 BACKOFF_SECONDS_MAX = 60.0
 BACKOFF_SECONDS_FLOOR = 0.1  # full jitter may draw 0
@@ -100,7 +100,7 @@ log = logging.getLogger(__name__)
 
 
 class Outbox(Protocol):
-    """What delivery needs of the store; called from one thread, may raise anything, and is then called again."""
+    """What delivery needs of the store; used by one thread; may raise anything, and is then called again."""
 
     def journal_read(self, signal: Signal, items_max: int, bytes_max: int) -> Sequence[JournalEntry]:
         """Rows after the cursor, whole and in order, within the limits, but at least one if there is any."""
@@ -141,7 +141,7 @@ class Delivery:
     """Sends the journal of one signal to one destination.
 
     `scope` is an encoded InstrumentationScope, `schema_url` that of resources and scope. `clock` is
-    monotonic and drives the back-off, `now` is the wall clock for people, `draw` gives the jitter, from 0 to 1.
+    monotonic and drives the back-off, `now` is the wall clock for people, `draw` gives the jitter (0 to 1).
     `status`, `tally` and `is_drained` are replaced whole, so that other threads may read them at any time.
     Source: OTLP 1.x, "Failures", "Retryable Response Codes", "Partial Success"; RFC 9110, "Retry-After".
     """
@@ -174,7 +174,6 @@ class Delivery:
         self._items_max = REQUEST_ITEMS_MAX
         self._bytes_max = REQUEST_BYTES_MAX
         self._suspects: list[str] = []  # reasons of the first items after the cursor, refused one by one
-        self._suspects_at = (0, 0)  # row and item where they begin
         self._proofs = 0  # so many former suspects are at fault, if they are refused once more
         self._refused_since: float | None = None  # by `clock`; None after a success
         self._refused_until = (0, 0)  # row and item at the end of the last larger request that was refused
@@ -225,11 +224,8 @@ class Delivery:
         )
         self.is_drained = not entries
         if not entries:
+            self._suspects.clear()  # the journal was full, and its bound has taken them
             return IDLE_SECONDS
-        if self._suspects_at != (entries[0].row, entries[0].skip):
-            # The journal was full, and its bound has taken them: others stand in their place.
-            self._suspects.clear()
-            self._suspects_at = (entries[0].row, entries[0].skip)
         passed = len(self._suspects)
         request = cut(entries, passed, 1 if passed else self._items_max, self._bytes_max)
         if request is None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -28,11 +27,12 @@ MAX_SALVAGE_TRIES = 8
 INT64 = 1 << 63
 
 _RECORD_START = (
-    r'\{"(?:info|message|error|id|status|zone|ip|app|req|user|time|date|msgCode|detCode)": ?(?:\{|"|null|\d)'
+    r'\{"(?:info|message|error|id|status|zone|ip|app|req|user|time|date|msgCode|detCode)": ?(?=\{|"|null|\d)'
 )
 _RECORD_START_TEXT = re.compile(_RECORD_START)
 _RECORD_START_BYTES = re.compile(_RECORD_START.encode())
 _ARROW = re.compile(r"[ \t]*>>>")
+_ERROR_PARAMS = re.compile(r"[ \t]*(?:\{|\Z)")
 _BLANKS = re.compile(r"[ \t]*")
 
 
@@ -138,10 +138,9 @@ def read(data: bytes) -> Raw | str:
             return Raw(line, "text", first, "", {}, "", {}, text, "", is_damaged)
         params, at = _object(line, at)
         error_params: dict[str, Any] = {}
-        if "detCode" in first:
-            # An error without parameters: what follows is the text.
-            with suppress(ValueError, RecursionError):
-                error_params, at = _object(line, at)
+        # Leniently: an error without parameters, and what follows is the text.
+        if "detCode" in first and _ERROR_PARAMS.match(line, at) is not None:
+            error_params, at = _object(line, at)
     except (ValueError, RecursionError):
         return "encoding" if is_damaged else "json"
     text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
@@ -189,6 +188,9 @@ def _object(line: str, at: int) -> tuple[dict[str, Any], int]:
     arrow = _ARROW.match(line, end)
     if type(value) is not dict or arrow is None:
         raise ValueError("no object between arrows")
+    # Wok of that time wrote all parameters as strings: this is the INFO of a record that was appended to a torn one.
+    if _is_info(value) and type(value.get("status")) is int:
+        raise ValueError("the INFO of another record")
     return value, arrow.end()
 
 

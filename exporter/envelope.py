@@ -4,8 +4,8 @@ A row's payload is what stands inside OTLP's ScopeSpans (or ScopeLogs) after the
 number 2, one after the other. A request is some consecutive items of some consecutive rows, put back between
 a scope and a resource: only lengths are read, so every item goes out with the bytes that were committed.
 
-Source: the protobuf encoding specification; opentelemetry-proto 1.x, where traces and logs have the same field
-numbers all the way down from the request.
+Source: the protobuf encoding specification; opentelemetry-proto 1.x, where traces and logs have the same
+field numbers all the way down from the request.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Request(NamedTuple):
 
 
 def cut(entries: Sequence[JournalEntry], passed: int, items_max: int, bytes_max: int) -> Request | None:
-    """Take the next items of a journal within both limits, but at least one, after passing the first `passed`.
+    """Take the next items of a journal, after passing the first `passed`.
 
-    None if there are no more items than that. Raises ValueError for a payload that is not what it should be.
+    They stay within both limits, but are at least one. None if there are no more items than that. Raises ValueError for a payload that is not what it should be.
     """
     parts: list[tuple[bytes, bytes]] = []
     items = row = item = 0
@@ -67,8 +67,8 @@ def cut(entries: Sequence[JournalEntry], passed: int, items_max: int, bytes_max:
 def wrap(parts: Sequence[tuple[bytes, bytes]], scope: bytes, schema_url: bytes) -> bytes:
     """Wrap items into an Export...ServiceRequest of either signal.
 
-    Neighbours of the same resource share a ResourceSpans. `schema_url` (left out if empty) is that of the resources
-    and of the scope.
+    Neighbours of the same resource share a ResourceSpans. `schema_url` (left out if empty) is that of the
+    resources and of the scope.
     """
     head = _field(1, scope)
     tail = _field(3, schema_url) if schema_url else b""

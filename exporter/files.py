@@ -214,6 +214,7 @@ def _unpacked(raw: BinaryIO, magic: bytes, path: Path) -> Any:
         raise UnsupportedError(
             f"cannot decompress {path}: install the Python package `zstandard` or use Python 3.14"
         ) from None
+    # Unlike the other libraries, this one does not tell a file that was cut from one that is complete.
     return unpacker.stream_reader(raw, read_across_frames=True, closefd=False)
 
 

@@ -100,8 +100,8 @@ def sender(signal: Signal, environ: Mapping[str, str]) -> Sender:
     """The sender that the environment describes for one signal; does not connect yet.
 
     Not for several threads at once: the exporters read the process' own environment, so `environ` takes
-    its place for a moment. Raises OtlpConfigError for a missing endpoint, an unknown protocol or compression, unreadable
-    certificates, malformed headers or timeouts, or a package that is not installed.
+    its place for a moment. Raises OtlpConfigError for a missing endpoint, an unknown protocol or
+    compression, unreadable certificates, malformed headers or timeouts, or a package that is not installed.
     """
     name, text = _setting(signal, "PROTOCOL", environ)
     if (text or "http/protobuf") not in ("http/protobuf", "grpc"):

@@ -20,11 +20,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 from exporter.dialects import Part, Raw, holds_object, parts_of, read
+from exporter.proof import Proof
 from exporter.records import Continuation, Kind, Line, Parsed, Record, Rejected
 from exporter.redact import may_hold_secret, redact_value, safe_excerpt
 from exporter.zones import Zones
@@ -41,11 +41,6 @@ MAX_ENTRIES = 200
 MAX_NESTING_SIGNS = 20
 """Brackets in a line that cannot be nested deeper than is allowed, so that its depth need not be measured."""
 MAX_CACHED_APPS = 256
-MAX_PROOF_LINES = 1000
-"""Lines of multi-line values whose digests are kept; further ones are taken on trust after so many matched."""
-MAX_PROOF_VALUES = 64
-MIN_PROOF_LINES = 8
-"""Digests of any one value, however many share the limit above: trust must be earned by exact matches."""
 INT32 = 1 << 31
 UUID_CHARS = 36
 
@@ -75,11 +70,11 @@ class Parser:
         self._seed = hashlib.sha256(_framed(instance.encode("utf-8", "surrogatepass")))
         self._apps: dict[str, str] = {}
         self._text_may_continue = bool(state)
-        self._proof: _Proof | None = None
+        self._proof: Proof | None = None
         if state:
             try:
                 proof = dict(json.loads(state)).get("proof")
-                self._proof = _Proof.restored(proof) if proof else None
+                self._proof = Proof.restored(proof) if proof else None
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"not the state of a parser: {state[:80]!r}") from error
 
@@ -117,7 +112,7 @@ class Parser:
             is_forged = any(holds_object(data[start : max(proved, 0)]) for start in records)
             # A record that is proved only in part is a genuine one: the value did not go on here after all.
             if proved >= 0 and (is_forged or not records):
-                self._proof = proof if proof.active else None
+                self._proof = proof if proof.is_open else None
                 return [Continuation(is_forged, offset)]
         return [self._parsed(part, line, offset + part.start) for part in parts]
 
@@ -125,7 +120,7 @@ class Parser:
         raw = part.content
         if not isinstance(raw, str):
             self._text_may_continue = raw.dialect != "json"
-            self._proof = _Proof.of(raw, line.data) if raw.dialect == "coded" else None
+            self._proof = Proof.of(raw, line.data) if raw.dialect == "coded" else None
             return self._record(raw, part.data, line.file, offset)
         if raw == "nul":
             self._text_may_continue = False
@@ -218,102 +213,6 @@ class Parser:
         return seed.digest()[:16]
 
 
-_Value = tuple[int, list[tuple[int, str]]]
-
-
-class _Proof:
-    """What a record's parameters prove about the physical lines after it.
-
-    Each multi-line value is (number of its lines, [(size, digest)] of the first of them). `active` holds the
-    hypotheses: pairs (value, line) for which the next physical line would be that line of that value. Of the
-    last line of a value only the beginning is known, for the template's text goes on behind it.
-    """
-
-    def __init__(self, values: list[_Value], active: list[tuple[int, int]]) -> None:
-        self.values = values
-        self.active = active
-
-    @classmethod
-    def of(cls, raw: Raw, data: bytes) -> _Proof | None:
-        """Return what a record proves whose physical line is `data`; None when its text cannot continue."""
-        strings = [
-            value
-            for params in (raw.params, raw.error_params)
-            for value in params.values()
-            if type(value) is str and "\n" in value
-        ]
-        if not strings:
-            return None
-        # Wok on Python 2 writes the text as UTF-8 that may hold surrogates.
-        values = [value.encode("utf-8", "surrogatepass").split(b"\n") for value in strings]
-        values.sort(key=lambda lines: not data.removesuffix(b"\r").endswith(lines[0].removesuffix(b"\r")))
-        del values[MAX_PROOF_VALUES:]
-        kept = max(MAX_PROOF_LINES // len(values), MIN_PROOF_LINES)
-        proof = cls(
-            [(len(lines), [(len(line), _digest(line)) for line in lines[:kept]]) for lines in values], []
-        )
-        proof.active = proof._begun(data)
-        return proof if proof.active else None
-
-    @classmethod
-    def restored(cls, saved: Mapping[str, Any]) -> _Proof:
-        """Return the proof that `saved` described. Raises ValueError, TypeError or KeyError for anything else."""
-        values: list[_Value] = [
-            (int(count), [(int(size), str(digest)) for size, digest in lines])
-            for count, lines in saved["values"]
-        ]
-        active = [(int(value), int(number)) for value, number in saved["active"]]
-        if any(not (0 <= value < len(values) and 0 < number < values[value][0]) for value, number in active):
-            raise ValueError("a hypothesis about no line")
-        return cls(values, active)
-
-    def saved(self) -> dict[str, Any]:
-        """Return what `restored` understands, fit for JSON."""
-        return {"values": self.values, "active": self.active}
-
-    def advance(self, data: bytes) -> int:
-        """Return how many bytes of the next physical line are proved, -1 for none at all, and go on to the next."""
-        proved = -1
-        active = []
-        for value, number in self.active:
-            count, lines = self.values[value]
-            size = _matched(data, lines[number], number == count - 1) if number < len(lines) else len(data)
-            if size >= 0:
-                proved = max(proved, size)
-                if number < count - 1:
-                    active.append((value, number + 1))
-        if proved >= 0:
-            active += [begun for begun in self._begun(data) if begun not in active]
-        self.active = active
-        return proved
-
-    def _begun(self, data: bytes) -> list[tuple[int, int]]:
-        """The values whose first line may stand at the end of this physical line."""
-        return [
-            (value, 1)
-            for value, (_, lines) in enumerate(self.values)
-            if any(
-                len(end) >= lines[0][0] and _digest(end[len(end) - lines[0][0] :]) == lines[0][1]
-                for end in _with_and_without_return(data)
-            )
-        ]
-
-
-def _matched(data: bytes, expected: tuple[int, str], is_last: bool) -> int:
-    """How many bytes of a physical line are the expected line (for the last one: begin it), or -1."""
-    size, digest = expected
-    if is_last:
-        return size if len(data) >= size and _digest(data[:size]) == digest else -1
-    if any(len(whole) == size and _digest(whole) == digest for whole in _with_and_without_return(data)):
-        return len(data)
-    return -1
-
-
-def _with_and_without_return(data: bytes) -> tuple[bytes, ...]:
-    """A carriage return belongs to the value, or to whoever converted the file."""
-    return (data, data[:-1]) if data.endswith(b"\r") else (data,)
-
-
 def _uuid(text: Any) -> bytes | None:
     """The bytes of a canonical uuid (lower case, not zero), None for anything else."""
     if type(text) is not str or len(text) != UUID_CHARS:
@@ -371,7 +270,3 @@ def _excerpt(data: bytes) -> str:
 
 def _framed(data: bytes) -> bytes:
     return len(data).to_bytes(8, "big") + data
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -24,6 +24,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -51,7 +52,7 @@ LINGERING_MAX = 64
 """A refused client is given this long to read its 503; closing at once would destroy it unread."""
 
 POLL_SECONDS = 0.5
-"""How soon `serve` notices `close`."""
+"""How often `serve` looks after refused connections."""
 
 ACCEPT_PAUSE_SECONDS = 0.2
 """Without file descriptors the listening socket stays readable: do not spin on it."""
@@ -104,6 +105,9 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._lingering: deque[tuple[float, socket.socket]] = deque()
         self._closing = threading.Event()
         self._is_serving = False
+        if not 0 <= port <= 65535:
+            # The resolver would take such a number modulo 65536.
+            raise _cannot_listen(host, port, OverflowError("no such port"))
         try:
             family, _, _, _, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -129,8 +133,11 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.server_close()
 
     def close(self) -> None:
-        """Let `serve` end, within half a second; answers under way are not waited for."""
+        """Let `serve` end; answers under way are not waited for."""
         self._closing.set()
+        # Wakes a `serve` that waits for a connection; the thread that waits must be the one that closes.
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         if not self._is_serving:
             self.server_close()
 
@@ -307,6 +314,7 @@ class _Exchange(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    command = ""
 
     def setup(self) -> None:
         wire: Any = self.request
@@ -320,8 +328,6 @@ class _Exchange(BaseHTTPRequestHandler):
         try:
             self.handle_one_request()
         except _TooLargeError:
-            self.requestline = self.command = ""
-            self.request_version = self.protocol_version
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def do_GET(self) -> None:
@@ -367,6 +373,8 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - the base class's signature
         """Answer what the base class found wrong, in a line of text."""
+        # Until a request line has been understood the base class takes it for HTTP/0.9, without headers.
+        self.request_version = self.protocol_version
         if code == HTTPStatus.NOT_IMPLEMENTED:
             self._send(plain(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"}))
         else:

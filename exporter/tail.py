@@ -239,9 +239,7 @@ class Tail:
         if mark.file != last.file:
             self._report_gap()
         elif not one.is_live and not last.done:
-            self._events.append(
-                TailEvent(became, f"now {one.path.name}")
-            )
+            self._events.append(TailEvent(became, f"now {one.path.name}"))
         return True
 
     def _skip_to_end(self, listed: Sequence[Generation]) -> None:
@@ -350,8 +348,6 @@ class Tail:
                 mark = proved_mark(file, marks, is_finished=not one.is_live)
                 if mark is None and became == "replaced":
                     mark = shortened_mark(file, marks, is_finished=not one.is_live)
-                if mark is not None and not one.is_live and mark.offset == file.end():
-                    continue
                 offset = reader.offset
                 lines = reader.take(limit)
                 if reader.offset == offset and not reader.is_held_by(file):
@@ -396,35 +392,24 @@ class Tail:
         self._marks = self._marks_with(mark)
 
     def _follow_truncation(self, live: os.stat_result | None) -> None:
-        """Go on in the copy that was made before the file was cut, else at the file's beginning.
+        """Let go of a file that was cut: its copy, if there is one, is found like after a restart.
 
-        A file that is no longer the log, and was cut or overwritten all the same, is given up.
+        So are copies that were made and cut again in the meantime. A file that is no longer the log and was
+        overwritten all the same (logrotate's `shred`) is given up.
         """
         reader = self._reader
-        mark = reader.mark() if reader is not None else None
+        mark = reader.mark(done=True) if reader is not None else None
         if reader is None or mark is None:
             return
-        listed = generations(self._path)
-        for index in reversed(range(len(listed))):
-            one = listed[index]
-            file = self._opened(one) if one.key != reader.file.key else None
-            if file is None:
-                continue
-            if proved_mark(file, [mark], is_finished=True) is None:
-                file.close()
-                continue
-            self._events.append(
-                TailEvent("copytruncate", f"goes on at byte {mark.offset} of {one.path.name}")
-            )
-            self._begin(file, mark, listed, index)
-            return
-        detail = f"cut after byte {mark.offset} had been read; what followed there, if anything, is lost"
-        self._marks = self._marks_with(mark._replace(done=True))
+        self._marks = self._marks_with(mark)
         if live is not None and (live.st_dev, live.st_ino) == reader.file.key:
+            detail = (
+                f"cut after byte {mark.offset} had been read; what followed there is read if it was copied"
+            )
             self._events.append(TailEvent("copytruncate", detail))
         else:
+            detail = f"{reader.file.path} was overwritten after byte {mark.offset} had been read"
             self._events.append(TailEvent("gap", detail))
-        # Copies that were made and cut again in the meantime are found like after a restart.
         self._forget(reader)
 
     def _marks_with(self, mark: Mark | None) -> list[Mark]:

@@ -8,8 +8,7 @@ scripted, one `Reply` a request, or left to a `judge` of the request; without ei
         sender = otlp.sender("traces", sink.environ())
         sink.script([Reply(status=503, headers={"Retry-After": "7"})])
 
-By itself, `python tests/sink.py --port 4318` receives until it is interrupted, then prints its counts as JSON;
-with `--discard` it only counts requests and bytes, which is cheap enough for a benchmark.
+By itself, `python tests/sink.py --port 4318` receives until it is interrupted, then prints its counts; with `--discard` it only counts requests and bytes, which is cheap enough for a benchmark.
 """
 
 from __future__ import annotations
@@ -51,8 +50,9 @@ class Reply(NamedTuple):
     """What to answer to one request. `body` None is OTLP's own response, with `rejected` and `message`.
 
     `fault` is a way of not answering: `hang` never answers, `half` resets the connection half way through the
-    response, `drip` sends a byte now and then, `close` hangs up before a byte. `is_kept` says whether the items count as stored;
-    None means: if it is a success. Over gRPC, `code` and `message` are the status, `retry_after_seconds` its RetryInfo.
+    response, `drip` sends a byte now and then, `close` hangs up before a byte. `is_kept` says whether the
+    items count as stored; None means: if it is a success. Over gRPC, `code` and `message` are the status, and
+    `retry_after_seconds` is its RetryInfo.
     """
 
     status: int = 200
@@ -68,7 +68,7 @@ class Reply(NamedTuple):
 
 
 class Received(NamedTuple):
-    """One request as it came: `headers` in lower case (the metadata, over gRPC), `body` without compression."""
+    """One request as it came: `headers` (or metadata) in lower case, `body` decompressed."""
 
     path: str
     headers: Mapping[str, str]

@@ -198,7 +198,7 @@ def test_log_records_go_the_same_way() -> None:
 
 @PROTOCOLS
 def test_a_backend_that_is_down_is_tried_for_ever(protocol: Any) -> None:
-    """Back-off doubles from one second to a minute, the reason is shown, and nothing is lost (fault 8)."""
+    """Back-off doubles from one second to a minute, the reason is shown, and nothing is lost."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
     with Sink(protocol) as sink:
@@ -224,7 +224,7 @@ def test_a_backend_that_is_down_is_tried_for_ever(protocol: Any) -> None:
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_an_overloaded_backend_is_obeyed(status: int) -> None:
-    """Retry-After is honoured up to an hour; without it, and when it is shorter, back-off counts (fault 9)."""
+    """Retry-After is honoured up to an hour; without it, and when it is shorter, back-off counts."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
     after = ["", "7", "1", "86400"]
@@ -239,7 +239,7 @@ def test_an_overloaded_backend_is_obeyed(status: int) -> None:
 
 
 def test_an_overloaded_grpc_backend_is_obeyed() -> None:
-    """RetryInfo is honoured in the same way (fault 9)."""
+    """RetryInfo is honoured in the same way."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
     with Sink("grpc") as sink:
@@ -260,7 +260,7 @@ def refuse_seven(received: Received) -> Reply | None:
 
 @PROTOCOLS
 def test_a_refused_item_is_set_aside(protocol: Any) -> None:
-    """One bad item among others is found, counted by reason, shown and passed; all others arrive (fault 10)."""
+    """One bad item among others is found, counted by reason, shown and passed; all others arrive."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 6)), span_row(2, range(6, 21))])
     with Sink(protocol) as sink:
@@ -294,7 +294,7 @@ def test_a_refused_item_is_set_aside(protocol: Any) -> None:
     ],
 )
 def test_a_wrong_configuration_is_held(protocol: Any, reply: Reply, reason: str) -> None:
-    """Credentials, paths, redirects and login pages hold the journal, say so, and drop nothing (10, 11)."""
+    """Credentials, paths, redirects and login pages hold the journal, say so, and drop nothing."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
     with Sink(protocol) as sink:
@@ -314,7 +314,7 @@ def test_a_wrong_configuration_is_held(protocol: Any, reply: Reply, reason: str)
 
 @PROTOCOLS
 def test_a_partial_success_is_not_repeated(protocol: Any) -> None:
-    """What a backend has rejected is counted and passed, whatever number it names (fault 12)."""
+    """What a backend has rejected is counted and passed, whatever number it names."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 11))])
     with Sink(protocol) as sink:
@@ -339,7 +339,7 @@ def test_a_backend_cannot_reject_more_than_it_got() -> None:
 
 
 def test_lokis_refusals_are_passed() -> None:
-    """Loki's 400 for times, after it has taken the rest, is counted by reason and not sent again (fault 13)."""
+    """Loki's 400 for times, after it has taken the rest, is counted by reason and not sent again."""
     clock = Clock()
     journal = Journal("logs", [log_row(1, range(1, 11))])
     words = "entry with timestamp x ignored, reason: 'entry too far behind',\nuser 'fake', total ignored: 3 out of 10"
@@ -359,7 +359,7 @@ def test_lokis_refusals_are_passed() -> None:
     ("protocol", "fault"), [("http", "hang"), ("http", "drip"), ("http", "half"), ("grpc", "hang")]
 )
 def test_a_receipt_that_never_came(protocol: Any, fault: Any) -> None:
-    """Items whose receipt was lost are sent again with the same bytes, beside newer ones (faults 14, 15)."""
+    """Items whose receipt was lost are sent again with the same bytes, beside newer ones."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
     with Sink(protocol) as sink:
@@ -378,7 +378,7 @@ def test_a_receipt_that_never_came(protocol: Any, fault: Any) -> None:
 
 
 def test_one_backend_down_does_not_hold_up_the_other() -> None:
-    """Traces wait for their backend while log records flow (fault 16)."""
+    """Traces wait for their backend while log records flow."""
     clock = Clock()
     traces, logs = Journal("traces", [span_row(1, range(1, 4))]), Journal("logs", [log_row(1, range(1, 4))])
     with Sink() as down, Sink() as up:
@@ -465,8 +465,22 @@ def test_the_last_item_is_judged_by_those_of_its_request() -> None:
     assert (delays, journal.rows, journal.counters[REJECTED, "traces", "http_400"]) == ([], [], 1)
 
 
+def test_a_witness_speaks_for_its_own_request_only() -> None:
+    """When a backend begins to refuse everything, what it took earlier does not condemn a later lone item."""
+    clock = Clock()
+    journal = Journal("traces", [span_row(1, range(1, 8))])
+    judge = Judge(lambda names: Answer("refused", "http_400") if "7" in names else Answer("taken"))
+    subject = delivery(judge, journal, clock)
+    drive(subject, clock)
+    judge.verdict = lambda _: Answer("refused", "http_400")
+    journal.rows.append(span_row(2, range(8, 9)))
+    drive(subject, clock, 10)
+
+    assert (journal.rows, subject.tally.rejected) == ([span_row(2, range(8, 9))], {"http_400": 1})
+
+
 def test_a_500_is_an_outage_before_it_is_a_refusal() -> None:
-    """An internal error is waited for five times; a bad item that always causes one is set aside in the end."""
+    """An internal error is waited for five times; an item that always causes one is set aside at last."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
     judge = Judge(lambda names: Answer("refused", "http_500") if "2" in names else Answer("taken"))

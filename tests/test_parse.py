@@ -406,11 +406,13 @@ def test_windows_line_end(line: bytes) -> None:
 
 
 def test_byte_order_mark() -> None:
-    """A byte order mark at the beginning of the file is skipped; anywhere else it makes no record of a line."""
+    """A byte order mark at the beginning of the file is skipped; anywhere else it is something torn."""
     mark = b"\xef\xbb\xbf"
     first, second = (Line(FILE, offset, mark + E5, len(E5) + 3) for offset in (0, 1000))
 
-    assert [("json", "POST", 3), "shape"] == outline(new_parser().feed(first) + new_parser().feed(second))
+    parsed = new_parser().feed(first) + new_parser().feed(second)
+
+    assert outline(parsed) == [("json", "POST", 3), "torn", ("json", "POST", 1003)]
 
 
 def test_invalid_utf8() -> None:
@@ -446,22 +448,22 @@ def test_hole(line: bytes) -> None:
     assert fed(bytes(5)) == [Rejected("nul", FILE, 1000, "5 NUL bytes")]
 
 
-@pytest.mark.parametrize("next_line", ERAS)
+@pytest.mark.parametrize("next_line", ERAS[2:])
 @pytest.mark.parametrize("torn", [E3, E4_ERROR, RFC_START, E5, E5_TASK, E6])
 def test_torn(torn: bytes, next_line: bytes) -> None:
     """Wherever a line was torn, the record that was appended to it is recovered, with its own offset.
 
     Where all but the text was written, the torn record is one as well.
     """
-    text_at = torn.rfind(b">>> ") if b">>> " in torn else len(torn) - 1
-    for cut in range(2, len(torn), 7):
+    text_at = max(torn.rfind(b"} >>> ") + 5, torn.rfind(b"}  >>> ") + 6) if b">>>" in torn else len(torn)
+    for cut in range(2, len(torn)):
         first, last = fed(torn[:cut] + next_line)
 
         assert isinstance(last, Record), cut
         assert (
             last == one(next_line)._replace(offset=1000 + cut, trace_id=last.trace_id) or b"NaN" in next_line
         )
-        assert isinstance(first, Record if cut > text_at else Rejected), cut
+        assert isinstance(first, Record if cut >= text_at else Rejected), cut
 
 
 def test_torn_many_times() -> None:
@@ -496,7 +498,6 @@ FORGED = RFC_START.decode()
         (login(f"x\u2028\ud800\n{FORGED}"), [True]),
         (login(f"x\n{E5.decode()}"), [False]),  # with the rest of the sentence it is no record
         (login("x\n" * 1500 + FORGED + "\n" + FORGED), [False] * 1499 + [True, True]),
-        (coded({"a": "1\n2"}, f"User '{FORGED}' and\n2"), [False]),
         (coded({"a": "x\ny", "b": f"p\n{FORGED}"}, f"From 'x\ny' to 'p\n{FORGED}'"), [False, True]),
         (coded({"a": "x\ny"}, f"From 'x\ny' (E: no\n{FORGED})", {"err": f"no\n{FORGED}"}), [False, True]),
         (coded({"a": f"x\n{FORGED}"}, f"From 'x\n{FORGED}' to 'x\n{FORGED}'"), [True, True]),
@@ -692,8 +693,8 @@ def test_corpus(name: str) -> None:
     ]
 
     assert [event["line"] for event in events if event["type"] == "forged"] == forged
-    assert [] == [items for items in parsed if len(items) != 1 or isinstance(items[0], Rejected)]
-    assert [] == [secret for secret in SECRETS if secret in repr(parsed)]
+    assert [items for items in parsed if len(items) != 1 or isinstance(items[0], Rejected)] == []
+    assert [secret for secret in SECRETS if secret in repr(parsed)] == []
 
 
 def test_corpus_cut_anywhere() -> None:

@@ -1,0 +1,260 @@
+"""The command line: the only part of the program that prints for people and that exits.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but something is wrong with what was
+looked at or sent; 2 the command, the configuration or the state does not allow it; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from exporter import __version__
+from exporter.config import Config, ConfigError, effective, load
+from exporter.options import add_flags
+
+WRONG = 1
+REFUSED = 2
+INTERRUPTED = 130
+
+DESCRIPTION = """\
+Wok's user request log as OpenTelemetry traces, log records and Prometheus metrics: how long did a task take or is
+it taking, what else was requested meanwhile, and why did it fail."""
+
+EPILOG = """\
+examples:
+  wok-exporter demo                                watch it work, on a simulated Wok
+  wok-exporter check /var/lib/wok/user-requests.data
+                                                   what would be understood; sends nothing
+  wok-exporter tasks --failed                      what failed, and why
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 wok-exporter run
+                                                   the daemon, sending to a collector on this host
+
+Where traces and log records go is set by the OTEL_EXPORTER_OTLP_* variables of the OpenTelemetry specification;
+everything else by /etc/wok-exporter.toml, WOK_EXPORTER_* variables and flags (docs/configuration.md)."""
+
+
+class _Command:
+    """A subcommand: its name, its one sentence, and the function that does it."""
+
+    def __init__(self, name: str, sentence: str, do: Callable[[Config, argparse.Namespace], int]) -> None:
+        self.name = name
+        self.sentence = sentence
+        self.do = do
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    environ = os.environ if environ is None else environ
+    parser, commands = _parser()
+    args = parser.parse_args(argv)
+    try:
+        config = load(vars(args), environ, args.command)
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            print(f"error: {mistake}", file=sys.stderr)
+        return REFUSED
+    _log_to_stderr(config)
+    try:
+        return commands[args.command].do(config, args)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except _expected_errors() as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, _Command]]:
+    parser = argparse.ArgumentParser(
+        prog="wok-exporter",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"wok-exporter {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = {command.name: command for command in _COMMANDS}
+    for command in _COMMANDS:
+        sub = subparsers.add_parser(
+            command.name,
+            help=command.sentence,
+            description=command.sentence[0].upper() + command.sentence[1:] + ".",
+            usage=f"wok-exporter {command.name} [option ...]{_FILES.get(command.name, '')}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command.name in _FILES:
+            nargs = "*" if command.name == "tasks" else "+"
+            sub.add_argument("files", nargs=nargs, metavar="FILE", type=Path, help=_FILES_HELP[command.name])
+        _add_own_flags(sub, command.name)
+        add_flags(sub, command.name)
+    return parser, commands
+
+
+_FILES = {"replay": " FILE ...", "check": " FILE ...", "tasks": " [FILE ...]", "text": " FILE ..."}
+_FILES_HELP = {
+    "replay": "logs: plain, .gz or .zst, rotated sets in any order",
+    "check": "logs: plain, .gz or .zst",
+    "tasks": "logs to look at, instead of the daemon's state",
+    "text": "logs: plain, .gz or .zst",
+}
+
+
+def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
+    if command == "run":
+        sub.add_argument(
+            "--check-config", action="store_true", help="prove the configuration, print it, and exit"
+        )
+    if command in ("check", "tasks"):
+        sub.add_argument("--json", action="store_true", help="print JSON, for programs")
+    if command == "tasks":
+        which = sub.add_mutually_exclusive_group()
+        which.add_argument("--running", action="store_true", help="only what runs")
+        which.add_argument("--failed", action="store_true", help="only what failed or was lost")
+        sub.add_argument(
+            "--limit", type=int, default=50, metavar="COUNT", help="ended tasks shown (default: 50)"
+        )
+
+
+def _run(config: Config, args: argparse.Namespace) -> int:
+    from exporter import otlp  # noqa: PLC0415 - the heavy half of the program
+    from exporter.daemon import Daemon  # noqa: PLC0415
+
+    if args.check_config:
+        for signal_name in otlp.configured(os.environ):
+            otlp.sender(signal_name, os.environ).close()
+        print(effective(config), end="")
+        return 0
+    for warning in config.warnings:
+        logging.warning("%s", warning)
+    stopped = _stop_on_signals()
+    daemon = Daemon(config, os.environ)
+    for line in daemon.announcement():
+        logging.info("%s", line)
+    daemon.run(stopped)
+    logging.info("stopped")
+    return 0
+
+
+def _replay(config: Config, args: argparse.Namespace) -> int:
+    from exporter.replay import Replay  # noqa: PLC0415 - the heavy half of the program
+
+    stopped = _stop_on_signals()
+    replay = Replay(config, args.files, os.environ, screen=sys.stderr)
+    if not replay.endpoints:
+        print(
+            "error: there is nowhere to send to: set OTEL_EXPORTER_OTLP_ENDPOINT"
+            " (or look at the log with `check`, `tasks` and `text`)",
+            file=sys.stderr,
+        )
+        replay.close()
+        return REFUSED
+    missing = replay.run(stopped)
+    for problem in replay.problems() if missing else []:
+        print(f"error: {problem}", file=sys.stderr)
+    for signal_name, count in missing.waiting.items():
+        if count:
+            print(f"error: {signal_name}: {count:,} items were not acknowledged", file=sys.stderr)
+    for signal_name, reasons in missing.refused.items():
+        for reason, count in reasons.items():
+            print(f"error: {signal_name}: {count:,} items were refused ({reason})", file=sys.stderr)
+    if stopped.is_set() or not replay.caught_up:
+        where = f"--state {config.state}" if config.state else "--state DIRECTORY, which keeps what was done,"
+        print(f"not finished: run it again with {where} to go on", file=sys.stderr)
+        return INTERRUPTED if stopped.is_set() else WRONG
+    return WRONG if missing else 0
+
+
+def _check(config: Config, args: argparse.Namespace) -> int:
+    from exporter.check import check  # noqa: PLC0415 - each command loads what it needs
+
+    return check(config, args.files, as_json=args.json, out=sys.stdout)
+
+
+def _tasks(config: Config, args: argparse.Namespace) -> int:
+    from exporter.tasks import tasks  # noqa: PLC0415 - each command loads what it needs
+
+    which: Any = "running" if args.running else "failed" if args.failed else "all"
+    return tasks(config, args.files, which=which, limit=args.limit, as_json=args.json, out=sys.stdout)
+
+
+def _text(config: Config, args: argparse.Namespace) -> int:
+    from exporter.check import text  # noqa: PLC0415 - each command loads what it needs
+
+    return text(config, args.files, out=sys.stdout)
+
+
+def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
+    from exporter.demo import demo  # noqa: PLC0415 - each command loads what it needs
+
+    return demo(config, os.environ, out=sys.stdout, stopped=_stop_on_signals())
+
+
+_COMMANDS = (
+    _Command("run", "the daemon: follow the log, deliver, serve metrics", _run),
+    _Command("replay", "read finished logs, deliver all of it, end when it is acknowledged", _replay),
+    _Command("check", "tell what would be understood of a log; send nothing", _check),
+    _Command("tasks", "what runs, what failed and why, and what else was requested meanwhile", _tasks),
+    _Command("text", "print a log as the text lines of Wok's download", _text),
+    _Command("demo", "watch it all work, on a simulated Wok, with no backend needed", _demo),
+)
+
+
+def _stop_on_signals() -> Event:
+    stopped = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is for the operator: named late, so that a command loads only what it needs."""
+    found: list[type[Exception]] = []
+    for module, name in (
+        ("exporter.archive", "ArchiveError"),
+        ("exporter.store", "StoreError"),
+        ("exporter.otlp", "OtlpConfigError"),
+        ("exporter.server", "ServerError"),
+        ("exporter.auth", "AuthError"),
+    ):
+        loaded = sys.modules.get(module)
+        if loaded is not None:
+            found.append(getattr(loaded, name))
+    return tuple(found)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, for log collectors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        import json  # noqa: PLC0415 - only where it was asked for
+
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log_to_stderr(config: Config) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonLines()
+        if config.log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
