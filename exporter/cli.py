@@ -20,6 +20,8 @@ from exporter import __version__
 from exporter.config import Config, ConfigError, effective, load
 from exporter.options import add_flags
 
+log = logging.getLogger(__name__)
+
 WRONG = 1
 REFUSED = 2
 INTERRUPTED = 130
@@ -136,13 +138,13 @@ def _run(config: Config, args: argparse.Namespace) -> int:
         print(effective(config), end="")
         return 0
     for warning in config.warnings:
-        logging.warning("%s", warning)
+        log.warning("%s", warning)
     stopped = _stop_on_signals()
     daemon = Daemon(config, os.environ)
     for line in daemon.announcement():
-        logging.info("%s", line)
+        log.info("%s", line)
     daemon.run(stopped)
-    logging.info("stopped")
+    log.info("stopped")
     return 0
 
 

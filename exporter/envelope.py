@@ -36,7 +36,8 @@ class Request(NamedTuple):
 def cut(entries: Sequence[JournalEntry], passed: int, items_max: int, bytes_max: int) -> Request | None:
     """Take the next items of a journal, after passing the first `passed`.
 
-    They stay within both limits, but are at least one. None if there are no more items than that. Raises ValueError for a payload that is not what it should be.
+    They stay within both limits, but are at least one. None if there are no more items than that. Raises
+    ValueError for a payload that is not what it should be.
     """
     parts: list[tuple[bytes, bytes]] = []
     items = row = item = 0

@@ -626,10 +626,10 @@ def test_mutations(line: bytes, edits: list[tuple[int, int, bytes]]) -> None:
     data = line
     for at, removed, added in edits:
         data = data[:at] + added + data[at + removed :]
-    if any(word in data for word in (b"passwd'", b"passwd': u'S3cret'")) or b"S3cret" not in data:
-        assert "S3cret" not in repr(fed(data))
-    else:
-        fed(data)
+    is_planted = b"passwd': u'S3cret'" in data
+    shown = repr(fed(data))
+
+    assert not is_planted or "S3cret" not in shown
 
 
 @given(
