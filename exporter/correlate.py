@@ -99,6 +99,8 @@ SETTLING_MAX = 4096
 """Records that may wait at one time; above it the oldest settles early. Two seconds of the densest log have 200."""
 LINKS_MAX = 32
 """Concurrent requests that a task's span links to; the count goes on."""
+LATEST_MAX = LINKS_MAX + 1
+"""Requests that are kept for tasks that have not seen so many yet: one more, for a task's own may be among them."""
 ENDED_MAX = 10_000
 """Ended tasks whose further final records are recognised as repeats."""
 TASK_ID_DISORDER_MAX = 20
@@ -166,6 +168,7 @@ class Correlator:
         self._settling: deque[Open | Final] = deque()
         self._waiting = 0
         self._expiring: list[tuple[int, int, bytes]] = []
+        self._latest: deque[tuple[int, bytes]] = deque(maxlen=LATEST_MAX)
         self._filling: dict[int, Open] = {}
         self._ended: dict[tuple[str, str, str], _Ended] = {}
         self._ended_order: deque[tuple[int, tuple[str, str, str]]] = deque()
@@ -231,11 +234,12 @@ class Correlator:
     def _request(self, record: Record) -> None:
         self._ordinal += 1
         context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
-        for task in list(self._filling.values()):
-            task.links.append((self._ordinal, context))
+        self._latest.append((self._ordinal, context))
+        filling = self._filling
+        while filling and filling[next(iter(filling))].since + LATEST_MAX <= self._ordinal:
+            task = filling.pop(next(iter(filling)))
+            task.links = list(self._latest)
             self._dirty[task.key] = task
-            if len(task.links) > LINKS_MAX:  # one more than needed: its own request may be among them
-                del self._filling[task.seq]
         operation = self._naming.of_request(
             record.app, record.method, record.code, record.params, record.status
         )
@@ -309,6 +313,7 @@ class Correlator:
             for starter in starts:
                 if len(starts) > 1 or not seeking:
                     starter.crowded = True
+                    self._touch(starter)
             if seeking:
                 for starter in seeking:
                     if len(seeking) > 1:
@@ -328,6 +333,7 @@ class Correlator:
         for target in self._targets(task.app, task.target_uri):
             for other in self._index.starts(task.app, target.text):
                 other.crowded = task.crowded = True
+                self._touch(other)
             requests = [
                 request
                 for request in self._index.requests(task.app, target.text)
@@ -350,6 +356,7 @@ class Correlator:
         self._join(task, request, form)
 
     def _join(self, task: Open, request: Open, form: Form) -> None:
+        self._touch(task)
         task.seeking = False
         task.parent = request.parent
         task.operation = request.operation
@@ -362,7 +369,7 @@ class Correlator:
                 rival.candidates.append(task.parent)
                 if rival.parent:
                     task.candidates.append(rival.parent)
-                self._dirty[key] = rival
+                self._touch(rival)
 
     def _settle_start(self, task: Open) -> None:
         """Close the window of a start: its request is known by now, or never will be."""
@@ -380,7 +387,7 @@ class Correlator:
             task.grade = _grade(contested=task.contested, exact=task.named or not task.crowded)
         task.context = trace_id + task_span_id(trace_id, record.file, record.offset)
         task.record = None
-        self._dirty[task.key] = task
+        self._touch(task)
         self._events.append(
             TaskStarted(
                 record, task.operation, task.context, task.parent, task.grade, task.start, task.counted
@@ -426,8 +433,6 @@ class Correlator:
         if task is not None:
             final.task = task
             task.final = final
-            self._filling.pop(task.seq, None)
-            self._dirty[task.key] = task
 
     def _running(self, record: Record) -> Open | None:
         """Find the open task of a task id; two may share one, then the target_uri tells them apart."""
@@ -585,7 +590,8 @@ class Correlator:
         if outcome == "unknown":
             end, until, reported = task.start, task.since, task.start + self._expiry
         own = task.request if task.since < task.request <= until else 0
-        links = [link for ordinal, link in task.links if ordinal <= until and ordinal != own]
+        between = task.links if task.seq not in self._filling else self._latest
+        links = [link for ordinal, link in between if task.since < ordinal <= until and ordinal != own]
         others = [context for context in dict.fromkeys(task.candidates) if context != task.parent]
         self._index.remove(task)
         self._close(task)
@@ -693,8 +699,12 @@ class Correlator:
     def _contest(self, tasks: Sequence[Open]) -> None:
         for task in tasks:
             task.contested = True
-            if task.key in self._open:
-                self._dirty[task.key] = task
+            self._touch(task)
+
+    def _touch(self, task: Open) -> None:
+        """Let a task that is kept by the store be kept anew."""
+        if task.key in self._open:
+            self._dirty[task.key] = task
 
     def _opened(self, task: Open) -> None:
         self._open[task.key] = task
@@ -729,6 +739,7 @@ class Correlator:
             "previous": self._previous,
             "task_id_max": self._task_id_max,
             "task_ids": self._task_ids,
+            "latest": [[ordinal, context.hex()] for ordinal, context in self._latest],
             "ended": self._ended_count - self._ended_before_restart,
             "settling": [waiting_to_json(waiting) for waiting in self._settling if waiting.waiting],
         }
@@ -738,7 +749,7 @@ class Correlator:
         tasks = sorted((Open.from_row(row) for row in open_tasks), key=lambda task: task.seq)
         for task in tasks:
             self._opened(task)
-            if len(task.links) > LINKS_MAX:
+            if task.links:
                 del self._filling[task.seq]
             if task.by_start:
                 self._index.add_running(task)
@@ -755,6 +766,7 @@ class Correlator:
         self._previous = kept["previous"]
         self._task_id_max = kept["task_id_max"]
         self._task_ids = kept["task_ids"]
+        self._latest.extend((ordinal, bytes.fromhex(context)) for ordinal, context in kept["latest"])
         for end in list(ended)[-ENDED_MAX:]:
             self._remember((end.app, end.target_uri, end.task_id), end.context, end.parent, end.operation)
         before = self._ended_before_restart = max(0, self._ended_count - kept["ended"])
@@ -769,7 +781,6 @@ class Correlator:
             final.task = self._open.get(bytes.fromhex(waiting["key"]))
             if final.task is not None:
                 final.task.final = final
-                self._filling.pop(final.task.seq, None)
             self._wait(final)
         elif waiting["is"] == "recent":
             request = recent_from_json(waiting)

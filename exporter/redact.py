@@ -41,7 +41,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _STEM = re.compile(
     r"pass|pwd|secret|token|auth|credential|(?:api|private|access)[_.-]?key", re.IGNORECASE | re.ASCII
 )
-_NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+_NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 # The second form is for a password with a raw slash; a port number is no password. Bounds keep it linear.
 _URL = re.compile(
     r"""://(?:[^\s'"/]{0,512}|[^\s'"/:@]{0,128}:(?!\d{1,5}/)[^\s'"]{0,512})@""",
@@ -163,13 +163,11 @@ def _redact_schema_error(text: str) -> str:
 
 def _secret_span(text: str, start: int, end: int, floor: int) -> tuple[int, int] | None:
     """The span of the value that is assigned to the name around a stem, None when it names or assigns none."""
-    left = start
-    while left > max(floor, start - MAX_KEY_CHARS) and text[left - 1] in _NAME_CHARS:
-        left -= 1
     size = len(text)
-    right = end
-    while right < min(size, end + MAX_KEY_CHARS) and text[right] in _NAME_CHARS:
-        right += 1
+    before = text[max(floor, start - MAX_KEY_CHARS) : start]
+    left = start - len(before) + len(before.rstrip(_NAME_CHARS))
+    after = text[end : end + MAX_KEY_CHARS]
+    right = end + len(after) - len(after.lstrip(_NAME_CHARS))
     key = text[left:right]
     if not is_secret(key):
         return None

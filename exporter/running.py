@@ -19,8 +19,8 @@ class Open:
     `by_start` when a start record opened it, else a request did. `seeking` while a start record has no request,
     `waiting` while its window is open. `crowded` when another start or request of the same form was near,
     `contested` when it could as well have been theirs. `since` is the ordinal of the last request before it,
-    `record` the start record until it has been told. `links` are (ordinal, context) of the requests after its
-    start. `values` are the request's, where its forms name nothing: an error may quote one.
+    `record` the start record until it has been told. `links` are (ordinal, context) of the first requests
+    after its start, once there are enough of them. `values` are the request's, where its forms name nothing: an error may quote one.
     """
 
     __slots__ = (

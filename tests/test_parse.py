@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from exporter import parse
 from exporter.dialects import MAX_SALVAGE_TRIES
 from exporter.parse import Parser
+from exporter.proof import MAX_RECORDS
 from exporter.records import NANOS, Continuation, Line, Parsed, Record, Rejected
 from exporter.zones import Zones
 
@@ -473,6 +474,7 @@ def test_torn_many_times() -> None:
 
     assert outline(few) == ["torn", ("json", "POST", 1050)]
     assert outline(many) == ["json"]
+    assert len(fed(E3 * 20)) == MAX_SALVAGE_TRIES + 1
 
 
 def test_continuations() -> None:
@@ -518,6 +520,7 @@ def test_forged(lines: list[bytes], following: list[bool]) -> None:
         '\' login\n{"status": ',
         "' login\n" + RFC_START[:150].decode(),
         "x\n{",
+        "' login\n" + "z" * 200,
         "\n",
         "x\n\n",
         "' login\n",
@@ -526,6 +529,24 @@ def test_forged(lines: list[bytes], following: list[bool]) -> None:
 def test_nobody_hides_a_record(name: str) -> None:
     """A value that foretells the beginning of the next record cannot make a continuation of it."""
     assert outline(fed(*login(name), RFC_START))[-1][:2] == ("rfc", "TASK")
+
+
+def test_value_outside_of_the_text() -> None:
+    """A parameter that the sentence does not show proves nothing, even if it foretells the whole next record."""
+    lines = coded(
+        {"username": "v", "note": f"q\n{FORGED}", "more": f"x\nv' login\n{FORGED}"}, "User 'v' login"
+    )
+
+    assert [item for item in fed(*lines, RFC_START) if not isinstance(item, Record)] == []
+
+
+def test_too_many_forgeries() -> None:
+    """Of one value a thousand different forgeries are known as such; the memory for more would be the attacker's."""
+    records = "\n".join(f"{FORGED}/{number}" for number in range(MAX_RECORDS + 10))
+    parsed = fed(*login(f"x\n{records}\n"), E3)
+
+    assert outline(parsed[1 : MAX_RECORDS + 1]) == [True] * MAX_RECORDS
+    assert isinstance(parsed[MAX_RECORDS + 1], Record)
 
 
 def test_too_long_ends_a_proof() -> None:

@@ -652,18 +652,86 @@ def test_names_that_move_while_they_are_listed(
     append(log, b"two\n")
     by_rename(log)
     append(log, b"three\n")
-    missed = [Path(f"{log}.1")]
+    missed = [f"{log.name}.1", ""]  # the second listing misses it
     system_scandir = os.scandir
 
     @contextmanager
     def scan(path: Path) -> Iterator[list[os.DirEntry[str]]]:
-        hidden = missed.pop().name if missed else ""
+        hidden = missed.pop() if missed else ""
         with system_scandir(path) as entries:
             yield [entry for entry in entries if entry.name != hidden]
 
     monkeypatch.setattr(os, "scandir", scan)
 
     assert texts(drain(tail)[0]) == [b"two", b"three"]
+
+
+def test_names_that_move_after_they_were_listed(
+    log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that has got another's name between listing and opening is not taken for it."""
+    append(Path(f"{log}.1"), b"one\n")
+    append(log, b"two\n")
+    rotations = [by_rename]
+
+    def list_and_rotate(path: Path) -> list[Generation]:
+        listed = generations(path)
+        if rotations:
+            rotations.pop()(log)
+        return listed
+
+    monkeypatch.setattr("exporter.tail.generations", list_and_rotate)
+
+    assert texts(drain(open_tail())[0]) == [b"one", b"two"]
+
+
+def test_gzip_in_the_making(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A start while a rotated file is being compressed reads the plain one, at once and once."""
+    text = b"".join(b"line %d\n" % number for number in range(3000))
+    Path(f"{log}.1").write_bytes(text)
+    Path(f"{log}.1.gz").write_bytes(gzip.compress(text)[:2000])
+    append(log, b"last\n")
+    lines, events = drain(open_tail())
+
+    assert (b"".join(line.data + b"\n" for line in lines), events) == (text + b"last\n", [])
+
+
+def test_log_that_begins_again_like_before(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that was cut while the tail ran is read again from its beginning, even one that looks the same."""
+    append(log, b"one\ntwo\n")
+    tail = open_tail()
+    drain(tail)
+    log.write_bytes(b"one\n")
+    lines, events = drain(tail)
+
+    assert (texts(lines), kinds(events)) == ([b"one"], ["copytruncate"])
+
+
+def test_log_replaced_by_its_beginning(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that somebody replaced by a shorter version of itself is not read again."""
+    append(log, b"one\ntwo\nthree\n")
+    tail = open_tail()
+    drain(tail)
+    other = log.parent / "head"
+    other.write_bytes(b"one\ntwo\n")
+    other.replace(log)
+    before, events = drain(tail)
+    append(log, b"four\n")
+
+    assert (before, kinds(events), texts(drain(tail)[0])) == ([], ["replaced"], [b"four"])
+
+
+def test_restart_inside_an_over_long_first_line(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A position inside a first line that has no end yet is found again."""
+    append(log, b"x" * 200_000)
+    tail = open_tail(line_bytes_max=1000)
+    drain(tail, 50_000)
+    position = tail.read(1).position
+    append(log, b"y\nnext\n")
+    lines, events = drain(open_tail(position, line_bytes_max=1000))
+
+    assert [(line.offset, line.length) for line in lines] == [(0, 200_001), (200_002, 4)]
+    assert events == []
 
 
 def test_copy_that_is_still_being_made(log: Path, open_tail: Callable[..., Tail]) -> None:
