@@ -120,7 +120,7 @@ class Archive:
         except ChangedError:
             events.append(TailEvent("unreadable", f"{reader.file.path} changed while it was read"))
             lines = []
-        if reader.offset != offset:
+        if lines or reader.offset != offset:
             return lines
         if reader.file.damage:
             detail = f"{reader.file.path} is damaged after byte {reader.offset}: {reader.file.damage}"

@@ -44,7 +44,7 @@ _STEM = re.compile(
 _NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 # The second form is for a password with a raw slash; a port number is no password. Bounds keep it linear.
 _URL = re.compile(
-    r"""://(?:[^\s'"/]{0,512}|[^\s'"/:@]{0,128}:(?!\d{1,5}/)[^\s'"]{0,512})@""",
+    r"""://(?:[^\s'"/]{0,512}|[^\s'"/:@]{0,512}:(?!\d{1,5}/)[^\s'"]{0,512})@""",
 )
 _URL_CUT = re.compile(r"""://[^\s'"/]*\Z""")
 _BARE = re.compile(r"""(?:[^\s'"]|['"](?![\s,;:.)\]}>]|\Z))+""")

@@ -178,28 +178,27 @@ class Tail:
         if self._reader is None and not self._resume():
             return (), True
         while (reader := self._reader) is not None:
-            is_live = live is not None and (live.st_dev, live.st_ino) == reader.file.key
-            self._was_live |= is_live
-            if is_live and live is not None and self._is_settled(live, reader):
+            here = live if live is not None and _key(live) == reader.file.key else None
+            self._was_live |= here is not None
+            if here is not None and self._is_settled(here, reader):
                 return (), True
             offset = reader.offset
             lines: Sequence[Line] = reader.take(limit)
-            if lines or reader.offset != offset:
+            if reader.offset != offset:
                 self._damage_reads = 0
-                if is_live and offset == 0 and self._has_other_past():
+                if here is not None and offset == 0 and self._has_other_past(reader):
                     self._forget(reader)
                     return (), False
-                is_all = is_live and live is not None and live.st_size == reader.offset
-                return lines, is_all
-            if is_live and live is not None:
-                self._settled = (live.st_size, live.st_mtime_ns)
+                return lines, here is not None and here.st_size == reader.offset
+            if here is not None:
+                self._settled = (here.st_size, here.st_mtime_ns)
                 return (), True
             if reader.file.damage and self._damage_reads < DAMAGE_READS_MAX:
                 self._damage_reads += 1
                 reader.file.retry()
                 return (), True
             lines = self._move_on(reader, limit)
-            if lines or self._reader is reader:
+            if self._reader is reader:
                 return lines, not lines and reader.offset == offset
         return (), False
 
@@ -208,13 +207,17 @@ class Tail:
         is_same = live.st_size == reader.offset or (live.st_size, live.st_mtime_ns) == self._settled
         return is_same and reader.is_proved()
 
-    def _has_other_past(self) -> bool:
+    def _has_other_past(self, reader: Reader) -> bool:
         """Return whether files were rotated since this one was opened: what it then held may be in a copy.
 
         Asked once for each file, before its first lines are handed on and after they were read, because only
         with them does it get the identity by which a truncation is noticed.
         """
-        return _rotated(generations(self._path)) != self._past
+        try:
+            return _rotated(generations(self._path)) != self._past
+        except OSError:
+            self._forget(reader)  # what it has just given is not handed on
+            raise
 
     def _forget(self, reader: Reader) -> None:
         reader.file.close()
@@ -223,12 +226,13 @@ class Tail:
     def _resume(self) -> bool:
         """Open the file to go on with; return False when there is none."""
         listed = generations(self._path)
-        if listed and self._skips_to_end:
-            self._skip_to_end(listed)
+        if self._skips_to_end:
+            self._marks = self._ends(listed)
             self._skips_to_end = False
         place = self._located(listed, self._marks)
         if place is None:
-            self._report_gap()
+            if listed:
+                self._report_gap()
             return self._open_first(listed)
         index, mark = place
         one = listed[index]
@@ -242,8 +246,9 @@ class Tail:
             self._events.append(TailEvent(became, f"now {one.path.name}"))
         return True
 
-    def _skip_to_end(self, listed: Sequence[Generation]) -> None:
-        """Mark what is there as read."""
+    def _ends(self, listed: Sequence[Generation]) -> list[Mark]:
+        """Return the marks that say that all that is there was read."""
+        marks: list[Mark] = []
         for one in listed[-MARKS_MAX:]:
             file = self._opened(one)
             if file is None:
@@ -251,9 +256,10 @@ class Tail:
             try:
                 if known := identity(file, is_finished=not one.is_live):
                     end = last_line_end(file, file.end()) if one.is_live else file.end()
-                    self._marks.append(mark_at(file, known, end)._replace(done=not one.is_live))
+                    marks.append(mark_at(file, known, end)._replace(done=not one.is_live))
             finally:
                 file.close()
+        return marks
 
     def _located(self, listed: Sequence[Generation], marks: Sequence[Mark]) -> tuple[int, Mark] | None:
         """Return which file proves the last mark, or failing that an earlier one, and where to go on in it.
@@ -352,10 +358,10 @@ class Tail:
                 lines = reader.take(limit)
                 if reader.offset == offset and not reader.is_held_by(file):
                     lines = reader.take_unfinished()
-                if reader.offset == offset:
+                if reader.offset == offset and not lines:
                     self._leave(reader, became)
-                    self._begin(file, mark, listed, later)
-                    file = None
+                    successor, file = file, None
+                    self._begin(successor, mark, listed, later)
                 return lines
             finally:
                 if file is not None:
@@ -402,7 +408,7 @@ class Tail:
         if reader is None or mark is None:
             return
         self._marks = self._marks_with(mark)
-        if live is not None and (live.st_dev, live.st_ino) == reader.file.key:
+        if live is not None and _key(live) == reader.file.key:
             detail = (
                 f"cut after byte {mark.offset} had been read; what followed there is read if it was copied"
             )
@@ -430,9 +436,13 @@ class Tail:
         live_bytes = live.st_size if live is not None else 0
         if self._reader is None:
             return live_bytes
-        if live is not None and (live.st_dev, live.st_ino) == self._reader.file.key:
+        if live is not None and _key(live) == self._reader.file.key:
             return max(0, live_bytes - self._reader.offset)
         return self._reader.file.bytes_after(self._reader.offset) + self._newer_bytes + live_bytes
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return (status.st_dev, status.st_ino)
 
 
 def _open(one: Generation) -> LogFile:

@@ -156,6 +156,18 @@ def test_restarts_and_more_files(
     assert sorted(received) == sorted(line[:50] for line in expected)
 
 
+def test_over_long_unfinished_line(tmp_path: Path) -> None:
+    """An over-long line that never ends is one line, with its true length."""
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n" + b"x" * 200_000)
+    lines = lines_of(chunks_of(Archive([path], line_bytes_max=1000), 10_000))
+
+    assert [(line.offset, len(line.data), line.length, line.ended) for line in lines] == [
+        (0, 3, 3, True),
+        (4, 1000, 200_000, False),
+    ]
+
+
 def test_damaged_file(tmp_path: Path) -> None:
     """A cut gzip file is read as far as it goes, reported, and followed by the next."""
     cut, whole = tmp_path / "log.2.gz", tmp_path / "log.1"

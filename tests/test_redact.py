@@ -165,7 +165,7 @@ def test_no_quoting_hides_a_secret(key: str, password: str, other: str) -> None:
 @given(st.text(st.characters(codec="utf-8"), max_size=20), st.text(st.characters(codec="utf-8"), max_size=20))
 def test_no_url_keeps_credentials(user: str, password: str) -> None:
     """Credentials in a URL never stay, escaped as urllib escapes them."""
-    text = f"cannot open http://{quote(user, '')}:{CANARY}{quote(password)}@host/path, giving up"
+    text = f"cannot open http://{quote(user, '')}:{CANARY}{quote(password, '')}@host/path, giving up"
 
     assert redact_text(text) == "cannot open http://[redacted]@host/path, giving up"
 

@@ -652,7 +652,9 @@ def test_names_that_move_while_they_are_listed(
     append(log, b"two\n")
     by_rename(log)
     append(log, b"three\n")
-    missed = [f"{log.name}.1", ""]  # the second listing misses it
+    by_rename(log)
+    append(log, b"four\n")
+    missed = [f"{log.name}.2", ""]  # the second listing misses it
     system_scandir = os.scandir
 
     @contextmanager
@@ -663,13 +665,14 @@ def test_names_that_move_while_they_are_listed(
 
     monkeypatch.setattr(os, "scandir", scan)
 
-    assert texts(drain(tail)[0]) == [b"two", b"three"]
+    assert texts(drain(tail)[0]) == [b"two", b"three", b"four"]
 
 
 def test_names_that_move_after_they_were_listed(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that has got another's name between listing and opening is not taken for it."""
+    append(Path(f"{log}.2"), b"zero\n")
     append(Path(f"{log}.1"), b"one\n")
     append(log, b"two\n")
     rotations = [by_rename]
@@ -682,7 +685,53 @@ def test_names_that_move_after_they_were_listed(
 
     monkeypatch.setattr("exporter.tail.generations", list_and_rotate)
 
-    assert texts(drain(open_tail())[0]) == [b"one", b"two"]
+    assert texts(drain(open_tail())[0]) == [b"zero", b"one", b"two"]
+
+
+def test_first_lines_are_kept_when_the_folder_fails(
+    log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be listed just when the first lines were read costs no line."""
+    log.touch()
+    tail = open_tail()
+    drain(tail)
+    append(log, b"one\n")
+    with monkeypatch.context() as patch:
+
+        def fail(_: Path) -> list[Generation]:
+            raise OSError(24, "Too many open files")
+
+        patch.setattr("exporter.tail.generations", fail)
+        chunk = tail.read(100)
+
+    assert (chunk.lines, "raise the limit of open files" in tail.problem) == ((), True)
+    assert texts(drain(tail)[0]) == [b"one"]
+
+
+def test_folder_that_is_away_at_the_start(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A folder that is not there yet, such as a late mount, is no gap."""
+    append(log, b"one\n")
+    tail = open_tail()
+    drain(tail)
+    position = tail.read(1).position
+    append(log, b"two\n")
+    log.rename(log.parent / "away")
+    tail = open_tail(position)
+    before, events = drain(tail)
+    position = tail.read(1).position
+    (log.parent / "away").rename(log)
+    after, later = drain(open_tail(position))
+
+    assert (before, kinds(events), texts(after), later) == ([], ["unreadable"], [b"two"], [])
+
+
+def test_from_end_of_a_log_that_is_still_missing(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """Where there is nothing at the start, everything that comes is new."""
+    tail = open_tail(from_end=True)
+    drain(tail)
+    append(log, b"one\n")
+
+    assert texts(drain(tail)[0]) == [b"one"]
 
 
 def test_gzip_in_the_making(log: Path, open_tail: Callable[..., Tail]) -> None:
