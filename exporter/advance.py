@@ -1,7 +1,6 @@
-"""The whole middle of the program: a batch of lines in, one commit out.
+"""The whole middle of the program: a batch of parsed lines in, one commit out.
 
-`Core.advance` parses the lines, correlates the records, encodes what they became and counts all of it. It has
-no clock and no files. What it returns is everything the batch has changed; what it keeps is the same thing in
+`Core.advance` correlates the records, encodes what they became and counts all of it. It has no clock and no files. What it returns is everything the batch has changed; what it keeps is the same thing in
 memory. When the commit fails, the core is thrown away and made again from the store: that is the only recovery.
 """
 
@@ -11,9 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 
 from exporter.correlate import SETTLE_QUIET_NANOS, Correlator
-from exporter.parse import Parser
+from exporter.reading import Reading
 from exporter.records import (
-    Chunk,
     Commit,
     Event,
     JournalRow,
@@ -29,7 +27,7 @@ from exporter.telemetry import Telemetry
 
 
 class Core:
-    """Parser, correlator, telemetry and tally as one: what a batch of lines means.
+    """Correlator, telemetry and tally as one: what a batch of lines means.
 
     `skip_until` is the time, in nanoseconds, before which a first start leaves records out (`--start-at`); the
     first record that is not older ends it.
@@ -37,7 +35,6 @@ class Core:
 
     def __init__(
         self,
-        parser: Parser,
         correlator: Correlator,
         telemetry: Telemetry,
         tally: Tally,
@@ -46,7 +43,6 @@ class Core:
         marks: Iterable[int] = (),
         skip_until: int = 0,
     ) -> None:
-        self._parser = parser
         self._correlator = correlator
         self._telemetry = telemetry
         self._tally = tally
@@ -56,14 +52,14 @@ class Core:
 
     def advance(
         self,
-        chunk: Chunk,
+        reading: Reading,
         *,
         marks: Sequence[int] = (),
         restarts_position: str = "",
         now: int | None = None,
         finished: bool = False,
     ) -> Commit:
-        """Take a chunk of lines and return what it has changed.
+        """Take a chunk of parsed lines and return what it has changed.
 
         `marks` are further starts of wokd, from wok-error.log; all up to the newest of these lines must be
         known by now. `now` is the wall clock in nanoseconds when the reader is caught up. `finished` says that
@@ -72,7 +68,7 @@ class Core:
         if marks:
             self._marks = sorted([*self._marks, *marks])
         output = _Output(self._telemetry, self._tally, self._signals)
-        self._read(chunk, output)
+        self._take(reading, output)
         if finished:
             output.take(self._correlator.finish())
         elif now is not None:
@@ -83,12 +79,12 @@ class Core:
         changes = self._correlator.changes()
         counters, gauges, histograms = self._tally.take()
         state = {
-            "parser": self._parser.state,
+            "parser": reading.parser,
             "correlator": changes.state,
             "marks": self._marks,
             "skip_until": self._skip_until,
         }
-        positions = {"log": chunk.position}
+        positions = {"log": reading.position}
         if restarts_position:
             positions["restarts"] = restarts_position
         return Commit(
@@ -113,23 +109,22 @@ class Core:
             bool(self._marks) and self._marks[0] + SETTLE_QUIET_NANOS <= now
         )
 
-    def _read(self, chunk: Chunk, output: _Output) -> None:
-        feed, count, marks = self._parser.feed, self._tally.parsed, self._marks
+    def _take(self, reading: Reading, output: _Output) -> None:
+        count, marks = self._tally.parsed, self._marks
         correlate, restart, take = self._correlator.feed, self._correlator.restart, output.take
-        self._tally.chunk(chunk)
-        for line in chunk.lines:
-            for item in feed(line):
-                if isinstance(item, Record):
-                    if self._skip_until:
-                        if item.time < self._skip_until:
-                            continue
-                        self._skip_until = 0
-                    count(item)
-                    while marks and marks[0] <= item.time:
-                        take(restart(marks.pop(0)))
-                    take(correlate(item))
-                elif not self._skip_until:
-                    count(item)
+        self._tally.reading(reading)
+        for item in reading.items:
+            if isinstance(item, Record):
+                if self._skip_until:
+                    if item.time < self._skip_until:
+                        continue
+                    self._skip_until = 0
+                count(item)
+                while marks and marks[0] <= item.time:
+                    take(restart(marks.pop(0)))
+                take(correlate(item))
+            elif not self._skip_until:
+                count(item)
 
 
 class _Output:

@@ -29,7 +29,7 @@ from exporter.files import (
     shortened_mark,
 )
 from exporter.records import Chunk, Line, TailEvent
-from exporter.rotation import rank_of_name
+from exporter.rotation import Rank, rank_of_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class _Member(NamedTuple):
     path: Path
     identity: bytes
     size: int
-    order: tuple[bytes, tuple[int, int], int]
+    order: tuple[bytes, Rank, int]
 
 
 class Archive:
@@ -211,7 +211,7 @@ def _first_time(file: LogFile) -> bytes:
     return b""
 
 
-def _order(member: _Member) -> tuple[bytes, tuple[int, int], int]:
+def _order(member: _Member) -> tuple[bytes, Rank, int]:
     return member.order
 
 

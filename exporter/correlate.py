@@ -53,7 +53,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from exporter.evidence import (
@@ -168,7 +168,7 @@ class Correlator:
         self._settling: deque[Open | Final] = deque()
         self._waiting = 0
         self._expiring: list[tuple[int, int, bytes]] = []
-        self._latest: deque[tuple[int, bytes]] = deque(maxlen=LATEST_MAX)
+        self._latest: deque[bytes] = deque(maxlen=LATEST_MAX)
         self._filling: dict[int, Open] = {}
         self._ended: dict[tuple[str, str, str], _Ended] = {}
         self._ended_order: deque[tuple[int, tuple[str, str, str]]] = deque()
@@ -234,12 +234,12 @@ class Correlator:
     def _request(self, record: Record) -> None:
         self._ordinal += 1
         context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
-        self._latest.append((self._ordinal, context))
+        self._latest.append(context)
         filling = self._filling
         while filling and filling[next(iter(filling))].since + LATEST_MAX <= self._ordinal:
             task = filling.pop(next(iter(filling)))
             task.links = list(self._latest)
-            self._dirty[task.key] = task
+            self._touch(task)
         operation = self._naming.of_request(
             record.app, record.method, record.code, record.params, record.status
         )
@@ -330,13 +330,13 @@ class Correlator:
             if request is not None:
                 self._take_request(task, request, Form("", named=True))
             return
-        for target in self._targets(task.app, task.target_uri):
-            for other in self._index.starts(task.app, target.text):
+        for text in self._start_texts(task):
+            for other in self._index.starts(task.app, text):
                 other.crowded = task.crowded = True
                 self._touch(other)
             requests = [
                 request
-                for request in self._index.requests(task.app, target.text)
+                for request in self._index.requests(task.app, text)
                 if abs(request.request_time - task.start) < SETTLE_NANOS
             ]
             if requests:
@@ -344,7 +344,7 @@ class Correlator:
                     task.candidates = [request.parent for request in requests[1:]]
                     task.contested = True
                     self._contest(requests)
-                self._take_request(task, requests[0], form_of(requests[0], target.text))
+                self._take_request(task, requests[0], form_of(requests[0], text))
                 return
 
     def _take_request(self, task: Open, request: Open, form: Form) -> None:
@@ -394,10 +394,13 @@ class Correlator:
             )
         )
 
-    def _start_texts(self, task: Open) -> list[str]:
-        if task.request_id:
-            return ["=" + task.request_id]
-        return [target.text for target in self._targets(task.app, task.target_uri)]
+    def _start_texts(self, task: Open) -> Sequence[str]:
+        if not task.texts:
+            if task.request_id:
+                task.texts = ("=" + task.request_id,)
+            else:
+                task.texts = tuple(target.text for target in self._targets(task.app, task.target_uri))
+        return task.texts
 
     def _starts_over(self, record: Record) -> bool:
         """Tell whether this task id proves that wokd has been restarted."""
@@ -590,8 +593,7 @@ class Correlator:
         if outcome == "unknown":
             end, until, reported = task.start, task.since, task.start + self._expiry
         own = task.request if task.since < task.request <= until else 0
-        between = task.links if task.seq not in self._filling else self._latest
-        links = [link for ordinal, link in between if task.since < ordinal <= until and ordinal != own]
+        links = self._links(task, until, own)
         others = [context for context in dict.fromkeys(task.candidates) if context != task.parent]
         self._index.remove(task)
         self._close(task)
@@ -610,7 +612,7 @@ class Correlator:
                 correlation=task.grade,
                 record=final.record if final is not None else None,
                 concurrent=max(0, until - task.since - (1 if own else 0)),
-                links=links[:LINKS_MAX],
+                links=links,
                 candidates=others[:CANDIDATES_MAX] if task.grade == "ambiguous" else (),
                 counts_start=False,
                 request=task.request,
@@ -623,6 +625,18 @@ class Correlator:
             self._remember(key, task.context, task.parent, task.operation)
             for repeat in final.repeats:
                 self._events.append(TaskRepeated(repeat, task.operation, task.context, task.parent))
+
+    def _links(self, task: Open, until: int, own: int) -> list[bytes]:
+        """Return the contexts of the first other requests between a task's start and its end."""
+        links = task.links
+        if task.seq in self._filling:
+            # Ordinals have no gaps: what came after the task's start are the last so many.
+            count = self._ordinal - task.since
+            links = list(self._latest)[-count:] if count else []
+        links = links[: until - task.since]
+        if own and own - task.since <= len(links):
+            del links[own - task.since - 1]
+        return links[:LINKS_MAX]
 
     def _remember(self, key: tuple[str, str, str], context: bytes, parent: bytes, operation: str) -> None:
         self._ended_count += 1
@@ -690,11 +704,10 @@ class Correlator:
 
     # Bookkeeping
 
-    def _targets(self, app: str, target_uri: str) -> tuple[Target, ...]:
-        targets = of_target(target_uri)
+    def _targets(self, app: str, target_uri: str) -> Iterator[Target]:
+        yield from of_target(target_uri)
         if self._naming.of_target(app, target_uri) == "other":
-            return targets + general_targets(target_uri)
-        return targets
+            yield from general_targets(target_uri)
 
     def _contest(self, tasks: Sequence[Open]) -> None:
         for task in tasks:
@@ -739,7 +752,7 @@ class Correlator:
             "previous": self._previous,
             "task_id_max": self._task_id_max,
             "task_ids": self._task_ids,
-            "latest": [[ordinal, context.hex()] for ordinal, context in self._latest],
+            "latest": [context.hex() for context in self._latest],
             "ended": self._ended_count - self._ended_before_restart,
             "settling": [waiting_to_json(waiting) for waiting in self._settling if waiting.waiting],
         }
@@ -766,7 +779,7 @@ class Correlator:
         self._previous = kept["previous"]
         self._task_id_max = kept["task_id_max"]
         self._task_ids = kept["task_ids"]
-        self._latest.extend((ordinal, bytes.fromhex(context)) for ordinal, context in kept["latest"])
+        self._latest.extend(bytes.fromhex(context) for context in kept["latest"])
         for end in list(ended)[-ENDED_MAX:]:
             self._remember((end.app, end.target_uri, end.task_id), end.context, end.parent, end.operation)
         before = self._ended_before_restart = max(0, self._ended_count - kept["ended"])

@@ -23,6 +23,7 @@ from exporter.messages import Messages
 from exporter.metrics import StoreCollector, metrics_handler
 from exporter.operations import Operations
 from exporter.pipeline import Meaning, Pipeline, Progress
+from exporter.reading import Here
 from exporter.records import NANOS, Signal
 from exporter.routes import Handler, healthz_handler, readyz_handler
 from exporter.server import Server, Tls
@@ -146,21 +147,25 @@ class Daemon:
     def _make_pipeline(self) -> Pipeline:
         config = self._config
         first = config.first_time(self._wall())
+        means = meaning(config, config.log.name, skip_until=first or 0)
+
+        def open_log(position: str, parser: str) -> Here:
+            self._tail = Tail(
+                config.log,
+                position,
+                line_bytes_max=config.line_bytes_max,
+                from_end=first is None and not position,
+            )
+            return Here(self._tail, means.parser(parser))
+
         return Pipeline(
             self.store,
-            meaning(config, config.log.name, skip_until=first or 0),
-            log=lambda position: self._open_tail(position, from_end=first is None),
+            means,
+            log=open_log,
             marks=partial(Tail, config.wok_error_log) if config.wok_error_log else None,
             signals=self._deliveries.signals,
             wall=self._wall,
         )
-
-    def _open_tail(self, position: str, *, from_end: bool) -> Tail:
-        config = self._config
-        self._tail = Tail(
-            config.log, position, line_bytes_max=config.line_bytes_max, from_end=from_end and not position
-        )
-        return self._tail
 
     def _serve(self) -> Server | None:
         config = self._config
@@ -247,7 +252,8 @@ class Daemon:
     def announcement(self) -> list[str]:
         """Say what is about to happen: what is read, where it goes, where to look."""
         config = self._config
-        lines = [f"reading {config.log}, in the zone {config.timezone}; state in {config.state}"]
+        zone = f"the zone {config.timezone}" if config.timezone else "this host's zone"
+        lines = [f"reading {config.log}, in {zone}; state in {config.state}"]
         if config.wok_error_log is not None:
             lines.append(f"reading restarts of wokd from {config.wok_error_log}")
         lines += [

@@ -17,16 +17,14 @@ from __future__ import annotations
 import http.client
 import logging
 import shlex
-import shutil
 import tempfile
-import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from typing import TextIO
@@ -36,11 +34,11 @@ from exporter.config import Config
 from exporter.daemon import Daemon
 from exporter.reader import Reader
 from exporter.records import NANOS, RequestRow, TaskRow
+from exporter.screen import Screen
 from exporter.server import ServerError
 from exporter.simulate import SimulatedLine
 from exporter.store import StoreError
 from exporter.story import story
-from exporter.text import visible
 
 STORY_SECONDS = 40.0
 UPDATED_SECONDS = 28.0
@@ -54,34 +52,43 @@ HISTORY_ROWS_MAX = 1000
 """Many times the story's tasks, and its requests."""
 OPERATIONS_SHOWN = 5
 NOTE_COLUMN = 7
-FINDING_COLUMN = 16
+FINDING_COLUMN = 14
 MEANWHILE_SHOWN = 3
 
 INTERRUPTED = 130
 WRONG = 1
 
 WORDS = {"success": "done", "failure": "failed", "lost": "lost", "unknown": "unknown"}
-COLOURS = {"done": "32", "failed": "31", "lost": "35", "unknown": "33", "refused": "33", "title": "1"}
-"""Select Graphic Rendition (ECMA-48): green, red, magenta, yellow, bold."""
+COLOURS = {"done": "green", "failed": "red", "lost": "magenta", "unknown": "yellow", "refused": "yellow"}
 ITEMS = {"traces": "spans", "logs": "log records"}
 OPERATION_SCRAPED = "vms.clone"
-SERIES_SHOWN = ("wok_tasks_finished_total", "wok_task_failures_total", "wok_task_duration_seconds_sum")
+SERIES_SHOWN = (
+    "wok_tasks_finished_total{",
+    "wok_task_failures_total{",
+    'wok_task_duration_seconds_sum{app="kimchi",operation="vms.clone",outcome="success"}',
+)
 ON_A_REAL_WOK = (
     ("wok-exporter check /var/lib/wok/user-requests.data", "a real Wok's log"),
     ("wok-exporter run", "the daemon beside it"),
 )
-FOR_WHOM = {"exact": "for {}", "likely": "probably for {}", "ambiguous": "perhaps for {}"}
+FOR_WHOM = {"exact": " for {}", "likely": ", probably for {}", "ambiguous": ", perhaps for {}"}
 
 
 def demo(
-    config: Config, environ: Mapping[str, str], *, out: TextIO, stopped: Event, speed: float = 1.0
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    out: TextIO,
+    stopped: Event,
+    speed: float = 1.0,
+    wall: Callable[[], int] = time.time_ns,
 ) -> int:
     """Show the exporter at work on a simulated Wok; return an exit code.
 
     0 when all was shown, 130 when `stopped` was set before, 1 when the exporter did not keep up. Without
     `config.state` all is kept in a temporary directory, which is removed. `speed` is that of the story's time,
-    `math.inf` for no waiting at all; the records' times are those of the last forty seconds then. Raises
-    StoreError when `config.state` is in use, and what `Daemon` raises.
+    `math.inf` for no waiting at all; its records end now by `wall` (nanoseconds since the epoch). Raises StoreError
+    when `config.state` is in use, and what `Daemon` raises.
     """
     screen = Screen(out, environ)
     with ExitStack() as resources:
@@ -90,14 +97,18 @@ def demo(
             resources.enter_context(tempfile.TemporaryDirectory(prefix="wok-exporter-demo-"))
         )
         stage = _stage(config, directory)
-        daemon, listens_elsewhere = _daemon(stage, environ)
+        daemon, listens_elsewhere = _daemon(stage, environ, wall)
         reader = resources.enter_context(closing(daemon.store.reader()))
         url = _url(stage, daemon)
         is_kept = config.state is not None
         _introduce(screen, stage, url, environ, is_kept=is_kept, listens_elsewhere=listens_elsewhere)
         runs = resources.enter_context(_running(daemon))
-        watch = Watch(reader, screen, runs)
-        lines = _lines(datetime.now().astimezone() - timedelta(seconds=STORY_SECONDS * (1 - 1 / speed)))
+        watch = Watch(reader, screen, runs, wall)
+        # at the speed of life the story begins now; at any other it ends when life's would
+        begins = datetime.fromtimestamp(wall() / NANOS, UTC) - timedelta(
+            seconds=STORY_SECONDS * (1 - 1 / speed)
+        )
+        lines = _lines(begins.astimezone())
         written = _play(lines, stage, watch, stopped, speed)
         is_whole = _wait_for_all(watch, daemon, written, stopped)
         if stopped.is_set():
@@ -144,15 +155,15 @@ def _stage(config: Config, directory: Path) -> Config:
     return stage
 
 
-def _daemon(stage: Config, environ: Mapping[str, str]) -> tuple[Daemon, bool]:
+def _daemon(stage: Config, environ: Mapping[str, str], wall: Callable[[], int]) -> tuple[Daemon, bool]:
     """Return the daemon, and whether it had to listen on another port than the configured one."""
     try:
-        return Daemon(stage, environ), False
+        return Daemon(stage, environ, wall=wall), False
     except ServerError:
         if stage.listen is None or stage.listen.port == 0:
             raise
         # most often the real daemon has the port
-        return Daemon(replace(stage, listen=stage.listen._replace(port=0)), environ), True
+        return Daemon(replace(stage, listen=stage.listen._replace(port=0)), environ, wall=wall), True
 
 
 @contextmanager
@@ -231,66 +242,10 @@ def _wait_for_all(watch: Watch, daemon: Daemon, written: int, stopped: Event) ->
 # --- what is printed while it happens
 
 
-class Screen:
-    """Prints for people: folded and in colour on a terminal, whole lines without any escapes elsewhere.
-
-    Colour obeys `NO_COLOR` and `TERM=dumb`.
-    """
-
-    def __init__(self, out: TextIO, environ: Mapping[str, str]) -> None:
-        self._out = out
-        self._is_terminal = out.isatty()
-        self._is_coloured = (
-            self._is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-        )
-        self._status = ""
-
-    def say(self, text: str, *, first: str = "", indent: int = 0, colour: str = "") -> None:
-        """Print a line: `first` in front, in its colour, and the text behind it, from column `indent` on."""
-        self.status("")
-        head = visible(first).ljust(indent)
-        whole = visible(text)
-        folded = textwrap.wrap(whole, max(20, self._columns() - indent)) if self._is_terminal else [whole]
-        for part in folded or [""]:
-            self._put(f"{self._painted(head, colour)}{part}".rstrip() + "\n")
-            head = " " * indent
-
-    def title(self, text: str) -> None:
-        """Print a heading."""
-        self.say("")
-        self.say("", first=text, colour="title")
-
-    def raw(self, text: str) -> None:
-        """Print a line that is to be copied, and so is not folded."""
-        self.status("")
-        self._put(visible(text) + "\n")
-
-    def status(self, text: str) -> None:
-        """Show a line that the next one replaces; on a terminal alone."""
-        if not self._is_terminal:
-            return
-        text = visible(text)[: self._columns() - 1]
-        if text == self._status:
-            return
-        self._put("\r" + " " * len(self._status) + "\r" + text)
-        self._status = text
-
-    def _columns(self) -> int:
-        return shutil.get_terminal_size().columns
-
-    def _painted(self, text: str, colour: str) -> str:
-        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self._is_coloured and colour and text else text
-
-    def _put(self, text: str) -> None:
-        encoding = self._out.encoding or "utf-8"
-        self._out.write(text.encode(encoding, "replace").decode(encoding))
-        self._out.flush()
-
-
 class Watch:
     """Looks at the store again and again, and tells what is new in it."""
 
-    def __init__(self, reader: Reader, screen: Screen, runs: Future[None]) -> None:
+    def __init__(self, reader: Reader, screen: Screen, runs: Future[None], wall: Callable[[], int]) -> None:
         self.tasks: list[TaskRow] = []
         self.requests = 0
         self.running = 0
@@ -298,6 +253,7 @@ class Watch:
         self._reader = reader
         self._screen = screen
         self._runs = runs
+        self._wall = wall
         self._waiting = 0
 
     def tell(self, line: SimulatedLine) -> None:
@@ -331,16 +287,11 @@ class Watch:
         self.tasks = ended
         running = snapshot.open_tasks
         self.running = len(running)
-        now = time.time_ns()
+        now = self._wall()
         said = ", ".join(f"{task.operation} {_seconds(now - task.start)}" for task in running)
         self._screen.status(f"{_clock(at)}  running: {said}" if said else "")
-        return int(
-            sum(
-                value
-                for series, value in snapshot.counters.items()
-                if series[0] == "wok_exporter_lines_total"
-            )
-        )
+        lines = [value for series, value in self.counters.items() if series[0] == "wok_exporter_lines_total"]
+        return int(sum(lines))
 
     def is_delivered(self) -> bool:
         """Whether nothing waited to be sent at the last look."""
@@ -348,23 +299,27 @@ class Watch:
 
     def _tell_refusal(self, row: RequestRow) -> None:
         if row.status is not None and row.status >= 400:
-            self._find("refused", f"{row.operation} from {row.address}: {row.status}, {row.message}")
+            self._find(
+                "refused", f"{row.operation} by {row.user or row.address}: {row.status}, {row.message}"
+            )
 
     def _tell_end(self, task: TaskRow) -> None:
         request = self._reader.request(task.request) if task.request else None
-        whose = FOR_WHOM[task.correlation].format(request.user) if request else "which no request asked for"
+        whose = FOR_WHOM[task.correlation].format(request.user) if request else ", no request"
         many = {0: "", 1: ", 1 other request meanwhile"}.get(
             task.concurrent, f", {task.concurrent} other requests meanwhile"
         )
         word = WORDS[task.outcome]
-        comma = "" if request else ","
-        self._find(word, f"{task.operation}{comma} {whose}: {_seconds(task.end - task.start)}{many}")
+        # without a request and a start record, its end is all that is known
+        is_timed = request is not None or task.task_id != ""
+        took = _seconds(task.end - task.start) if is_timed else "start not in the log"
+        self._find(word, f"{task.operation}{whose}: {took}{many}")
         if task.outcome == "success":
             return
         why = task.message.removeprefix("lost: ")
-        self._screen.say(
-            f"why: {why}" + (f" ({task.error_code})" if task.error_code else ""), indent=FINDING_COLUMN
-        )
+        # a message that no table of this host knows begins with its code
+        code = f" ({task.error_code})" if task.error_code and task.error_code not in why else ""
+        self._screen.say(f"why: {why}{code}", indent=FINDING_COLUMN)
         if task.concurrent:
             self._screen.say(f"meanwhile: {self._meanwhile(task)}", indent=FINDING_COLUMN)
         self._screen.say(f"trace {task.context[:16].hex()}", indent=FINDING_COLUMN)
@@ -375,12 +330,12 @@ class Watch:
             for row in self._reader.requests_between(task.since + 1, task.until, MEANWHILE_SHOWN + 1)
             if row.ordinal != task.request
         ][:MEANWHILE_SHOWN]
-        said = ", ".join(f"{row.operation} by {row.user}" for row in others)
+        said = ", ".join(f"{row.operation} by {row.user or row.address}" for row in others)
         more = task.concurrent - len(others)
         return f"{said}, and {more} more" if more else said
 
     def _find(self, word: str, text: str) -> None:
-        self._screen.say(text, first=f"     > {word}", indent=FINDING_COLUMN, colour=word)
+        self._screen.say(text, first=f"   > {word}", indent=FINDING_COLUMN, colour=COLOURS[word])
 
 
 # --- what is printed before and after
@@ -396,9 +351,9 @@ def _introduce(
     listens_elsewhere: bool,
 ) -> None:
     screen.say(
-        "For forty seconds a simulated Wok writes its log, and the real exporter follows it. No line of that log"
-        " says which request a task belongs to, how long it took, or that it was lost: watch it found out (>),"
-        " some seconds later."
+        "A simulated Wok writes its log for forty seconds; the real exporter follows it. No line of that log says"
+        " which request a task belongs to, how long it took, or that it was lost: lines with > are what the"
+        " exporter finds out."
     )
     if url:
         why = f" ({stage.listen} is taken)" if listens_elsewhere else ""
@@ -422,11 +377,11 @@ def _sum_up(screen: Screen, watch: Watch) -> None:
     for task in tasks:
         by_operation.setdefault(f"{task.app} {task.operation}", []).append(task)
     spent = {name: sum(task.end - task.start for task in rows) for name, rows in by_operation.items()}
-    screen.say(f"  {'where the time went':<32}{'time':>6}{'tasks':>7}{'failed':>8}{'lost':>6}")
+    screen.raw(f"  {'where the time went':<32}{'time':>6}{'tasks':>7}{'failed':>8}{'lost':>6}")
     for name in sorted(spent, key=lambda name: -spent[name])[:OPERATIONS_SHOWN]:
         rows = by_operation[name]
         failed, lost = (sum(task.outcome == outcome for task in rows) for outcome in ("failure", "lost"))
-        screen.say(f"  {name:<32}{_seconds(spent[name]):>6}{len(rows):>7}{failed or '-':>8}{lost or '-':>6}")
+        screen.raw(f"  {name:<32}{_seconds(spent[name]):>6}{len(rows):>7}{failed or '-':>8}{lost or '-':>6}")
 
 
 def _show_metrics(screen: Screen, daemon: Daemon, url: str) -> None:
@@ -467,7 +422,7 @@ def _show_next(screen: Screen, stage: Config, *, is_kept: bool) -> None:
     screen.title("What to try next")
     if is_kept:
         state, log = shlex.quote(str(stage.state)), shlex.quote(str(stage.log))
-        again = (
+        again: tuple[tuple[str, str], ...] = (
             (f"wok-exporter tasks --state {state}", "what the daemon knows, as a table"),
             (f"wok-exporter text {log}", "the log, to be read"),
             (f"wok-exporter check {log}", "what is understood of it"),
@@ -487,4 +442,4 @@ def _clock(at: float) -> str:
 
 def _seconds(nanos: int) -> str:
     """Return a duration of the log's clock, which has whole seconds."""
-    return f"{nanos // NANOS} s" if nanos >= NANOS else "under 1 s"
+    return f"{round(nanos / NANOS)} s" if nanos >= NANOS else "under 1 s"

@@ -10,6 +10,7 @@ before it serves a request, so every mark that matters to a chunk is there once 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,18 +18,23 @@ from exporter import restarts
 from exporter.advance import Core, restore
 from exporter.correlate import Correlator, Naming
 from exporter.parse import Parser
-from exporter.records import Chunk, Signal, Source
+from exporter.reading import Readings
+from exporter.records import NANOS, Signal, Source
 from exporter.store import Loaded, Store
 from exporter.tally import Tally
 from exporter.telemetry import Telemetry
 from exporter.zones import Zones
 
+log = logging.getLogger(__name__)
+
 READ_BYTES = 512 * 1024
 """One batch: some milliseconds of work, so that a stop is answered at once, and few commits for a long backlog."""
 MARKS_READ_BYTES = 1024 * 1024
 
+OpenReadings = Callable[[str, str], Readings]
+"""Opens the log at a position and with a parser's state, as the store has kept them; empty is the beginning."""
 OpenSource = Callable[[str], Source]
-"""Opens a source at a position, as the store has kept it; an empty one is the beginning."""
+"""Opens the log of wokd's starts at a position."""
 
 
 class Meaning(NamedTuple):
@@ -44,11 +50,14 @@ class Meaning(NamedTuple):
     expiry: int
     skip_until: int = 0
 
+    def parser(self, state: str) -> Parser:
+        """Make the parser as it was in `state`."""
+        return Parser(self.instance, self.zones, state)
+
     def core(self, loaded: Loaded, signals: frozenset[Signal]) -> Core:
         """Make the core as it was when `loaded` was committed."""
-        parser, correlator, marks, skip_until = restore(loaded.state)
+        _, correlator, marks, skip_until = restore(loaded.state)
         return Core(
-            Parser(self.instance, self.zones, parser),
             Correlator(
                 self.naming,
                 expiry=self.expiry,
@@ -84,7 +93,7 @@ class Pipeline:
         store: Store,
         meaning: Meaning,
         *,
-        log: OpenSource,
+        log: OpenReadings,
         marks: OpenSource | None,
         signals: frozenset[Signal],
         wall: Callable[[], int] | None,
@@ -95,7 +104,7 @@ class Pipeline:
         self._open_marks = marks
         self._signals = signals
         self._wall = wall
-        self._log: Source | None = None
+        self._log: Readings | None = None
         self._marks: Source | None = None
         self._marks_position = ""
         self.restart()
@@ -105,7 +114,8 @@ class Pipeline:
         self.close()
         loaded = self._store.load()
         self._core = self._meaning.core(loaded, self._signals)
-        self._log = self._open_log(loaded.positions.get("log", ""))
+        parser, *_ = restore(loaded.state)
+        self._log = self._open_log(loaded.positions.get("log", ""), parser)
         if self._open_marks is not None:
             self._marks_position = loaded.positions.get("restarts", "")
             self._marks = self._open_marks(self._marks_position)
@@ -113,22 +123,20 @@ class Pipeline:
     def step(self) -> Progress:
         """Read what is there, up to a batch, and commit what it means."""
         assert self._log is not None, "restart() opens the log"
-        chunk = self._log.read(READ_BYTES)
+        reading = self._log.read(READ_BYTES)
         marks = self._read_marks()
-        now = self._wall() if self._wall is not None and chunk.caught_up else None
-        finished = self._wall is None and chunk.caught_up
-        is_idle = not (chunk.lines or chunk.events or marks or finished)
+        for event in reading.events:
+            log.warning("%s: %s", event.kind, event.detail)
+        now = self._wall() if self._wall is not None and reading.caught_up else None
+        finished = self._wall is None and reading.caught_up
+        is_idle = not (reading.lines or reading.events or marks or finished)
         if is_idle and (now is None or not self._core.is_due(now)):
-            return Progress(0, committed=False, caught_up=chunk.caught_up, behind=chunk.behind)
-        self._commit(chunk, marks, now, finished=finished)
-        return Progress(len(chunk.lines), committed=True, caught_up=chunk.caught_up, behind=chunk.behind)
-
-    def _commit(self, chunk: Chunk, marks: list[int], now: int | None, *, finished: bool) -> None:
+            return Progress(0, committed=False, caught_up=reading.caught_up, behind=reading.behind)
         commit = self._core.advance(
-            chunk, marks=marks, restarts_position=self._marks_position, now=now, finished=finished
+            reading, marks=marks, restarts_position=self._marks_position, now=now, finished=finished
         )
-        seconds = (self._wall() if self._wall is not None else 0) / 1e9
-        self._store.commit(commit, seconds)
+        self._store.commit(commit, (self._wall() if self._wall is not None else 0) / NANOS)
+        return Progress(reading.lines, committed=True, caught_up=reading.caught_up, behind=reading.behind)
 
     def _read_marks(self) -> list[int]:
         if self._marks is None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple, TextIO
 
+from exporter.ahead import Ahead
 from exporter.archive import Archive
 from exporter.config import Config
 from exporter.daemon import Deliveries, meaning
-from exporter.pipeline import Pipeline
+from exporter.pipeline import READ_BYTES, Pipeline
 from exporter.records import Signal
 from exporter.store import Store
 
@@ -69,14 +70,13 @@ class Replay:
                 closing(Store(directory, journal_bytes_max=JOURNAL_BYTES_MAX, gives_up_when_full=False))
             )
             self._deliveries = Deliveries(self.store, environ)
-            self._archives: list[Archive] = []
-            marks = partial(self._open, [config.wok_error_log]) if config.wok_error_log else None
+            marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None
             self._pipeline = self._resources.enter_context(
                 closing(
                     Pipeline(
                         self.store,
                         meaning(config, _base_name(files[0])),
-                        log=partial(self._open, files),
+                        log=partial(_read_ahead, config, files),
                         marks=marks,
                         signals=self._deliveries.signals,
                         wall=None,
@@ -87,14 +87,10 @@ class Replay:
         self.endpoints = self._deliveries.endpoints
         self.lines = 0
         self.caught_up = False
+        self._behind = self._total = sum(path.stat().st_size for path in files)
         self._began = clock()
         self._shown = -LINE_SECONDS
         self._width = 0
-
-    def _open(self, files: Sequence[Path], position: str) -> Archive:
-        archive = Archive(files, position, line_bytes_max=self._config.line_bytes_max)
-        self._archives.append(archive)
-        return archive
 
     def close(self) -> None:
         """Release everything without a run."""
@@ -123,6 +119,7 @@ class Replay:
                 progress = self._pipeline.step()
                 self.lines += progress.lines
                 self.caught_up = progress.caught_up
+                self._behind = progress.behind
                 self._deliveries.wake()
             self._show()
 
@@ -169,16 +166,26 @@ class Replay:
 
     def _progress(self, now: float) -> str:
         seconds = max(now - self._began, 0.001)
-        total = sum(archive.total_bytes for archive in self._archives[:1])
-        done = sum(archive.done_bytes for archive in self._archives[:1])
-        share = done / total if total else 1.0
-        left = "" if self.caught_up or not done else f", {_duration(seconds * (1 - share) / share)} left"
+        share = 1 - self._behind / self._total if self._total else 1.0
+        left = "" if self.caught_up or not share else f", {_duration(seconds * (1 - share) / share)} left"
         acknowledged = ", ".join(f"{count:,} {signal}" for signal, count in self.delivered().items())
         waiting = sum(self._waiting().values())
         return (
             f"{share:4.0%}  {self.lines:,} lines, {self.lines / seconds:,.0f}/s{left}; acknowledged: {acknowledged}"
             + (f"; {waiting:,} wait" if waiting else "")
         )
+
+
+def _read_ahead(config: Config, files: Sequence[Path], position: str, parser: str) -> Ahead:
+    return Ahead(
+        files,
+        position,
+        instance=config.instance,
+        zone=config.timezone,
+        parser=parser,
+        line_bytes_max=config.line_bytes_max,
+        limit=READ_BYTES,
+    )
 
 
 class _Patience:

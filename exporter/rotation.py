@@ -1,14 +1,17 @@
 """The generations of a log: which files beside it are its own past, and in which order they were written.
 
 logrotate and Python's handlers name them `log.1` (the higher, the older), `log-20161123` (`dateext`) or
-with another date format, each with `.gz`, `.zst`, `.xz` or `.bz2` behind it once it is compressed. Names
-move while a directory is being read, so a listing counts only when a second one agrees with it.
+with another date format, each with `.gz`, `.zst`, `.xz` or `.bz2` behind it once it is compressed. Where wokd
+creates the new log before logrotate's `create` does, logrotate 3.21 moves it away again, with its lines, to
+`log-2016112304.backup`. Names move while a directory is being read, so a listing counts only when a second
+one agrees with it.
 
 Not recognised: `olddir`, and logrotate's `extension` (`log.1.data`).
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 import stat
@@ -21,8 +24,13 @@ LISTINGS_MAX = 10
 """How often a directory is read until two listings agree: a rotation renames about as many files."""
 
 _ROTATED = re.compile(
-    r"(?:\.(?P<number>\d{1,6})|[-._](?P<date>\d{4}-?\d\d-?\d\d(?:[-_.T]?\d+)*|\d{8,}))(?:\.(?:gz|zst|xz|bz2))?$"
+    r"(?:\.(?P<number>\d{1,6})|[-._](?P<date>\d{4}-?\d\d-?\d\d(?:[-_.T]?\d+)*|\d{8,})(?:\.backup)?)"
+    r"(?:\.(?:gz|zst|xz|bz2))?$"
 )
+
+
+Rank = tuple[int, int, str]
+"""The way of naming, a number, and a date's digits: as text, because dates may go down to hours or not."""
 
 
 class Generation(NamedTuple):
@@ -35,7 +43,7 @@ class Generation(NamedTuple):
     is_live: bool
 
 
-def rank(suffix: str) -> tuple[int, int] | None:
+def rank(suffix: str) -> Rank | None:
     """Return what sorts the rotated names of one log, oldest first, or None for a name of another kind.
 
     `suffix` is the part of the name behind the log's own. Numbered names sort before dated ones.
@@ -44,14 +52,14 @@ def rank(suffix: str) -> tuple[int, int] | None:
     if match is None:
         return None
     if match["number"]:
-        return (0, -int(match["number"]))
-    return (1, int(re.sub(r"\D", "", match["date"])))
+        return (0, -int(match["number"]), "")
+    return (1, 0, re.sub(r"\D", "", match["date"]))
 
 
-def rank_of_name(name: str) -> tuple[int, int]:
+def rank_of_name(name: str) -> Rank:
     """Return what sorts names of any one log, oldest first: numbered, dated, then the log itself."""
     match = _ROTATED.search(name)
-    return (match and rank(match[0])) or (2, 0)
+    return (match and rank(match[0])) or (2, 0, "")
 
 
 def generations(path: Path) -> list[Generation]:
@@ -71,7 +79,8 @@ def generations(path: Path) -> list[Generation]:
 
 
 def _listed(real: Path) -> list[Generation]:
-    found: dict[int, list[tuple[int, str, Generation]]] = {0: [], 1: []}
+    numbered: list[tuple[Rank, Generation]] = []
+    dated: list[tuple[Rank, Generation]] = []
     live: list[Generation] = []
     try:
         with os.scandir(real.parent) as entries:
@@ -93,18 +102,17 @@ def _listed(real: Path) -> list[Generation]:
                 if place is None:
                     live.append(one)
                 else:
-                    found[place[0]].append((place[1], entry.name, one))
+                    (dated if place[0] else numbered).append((place, one))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    # The two ways of naming are never in use at once: what was written last shows which came later.
-    ways = sorted(found.values(), key=lambda way: max((one.mtime_ns for _, _, one in way), default=0))
-    rotated = [one for way in ways for _, _, one in sorted(way, key=_place)]
-    return _without_twins(rotated) + live
+    # Within one way of naming the names are right even where times were lost; between the two, times are all.
+    ways = [[one for _, one in sorted(way, key=_place)] for way in (numbered, dated)]
+    return _without_twins(list(heapq.merge(*ways, key=lambda one: one.mtime_ns))) + live
 
 
-def _place(item: tuple[int, str, Generation]) -> tuple[int, bool, str]:
-    number, name, _ = item
-    return (number, not name.endswith(PACKED_SUFFIXES), name)
+def _place(item: tuple[Rank, Generation]) -> tuple[Rank, bool, str]:
+    place, one = item
+    return (place, one.path.suffix not in PACKED_SUFFIXES, one.path.name)
 
 
 def _without_twins(rotated: list[Generation]) -> list[Generation]:

@@ -12,6 +12,8 @@ from typing import Any
 from exporter.evidence import Form
 from exporter.records import Grade, OpenTask, Record
 
+CONTEXT_BYTES = 24
+
 
 class Open:
     """A task that runs, or a request that a start record may claim.
@@ -19,8 +21,8 @@ class Open:
     `by_start` when a start record opened it, else a request did. `seeking` while a start record has no request,
     `waiting` while its window is open. `crowded` when another start or request of the same form was near,
     `contested` when it could as well have been theirs. `since` is the ordinal of the last request before it,
-    `record` the start record until it has been told. `links` are (ordinal, context) of the first requests
-    after its start, once there are enough of them. `values` are the request's, where its forms name nothing: an error may quote one.
+    `record` the start record until it has been told. `links` are the contexts of the first requests after
+    its start, once there are enough of them, `texts` the forms by which a start seeks its request. `values` are the request's, where its forms name nothing: an error may quote one.
     """
 
     __slots__ = (
@@ -50,6 +52,7 @@ class Open:
         "start",
         "target_uri",
         "task_id",
+        "texts",
         "values",
         "waiting",
     )
@@ -80,7 +83,8 @@ class Open:
         self.counted = True
         self.candidates: list[bytes] = []
         self.rivals: list[bytes] = []
-        self.links: list[tuple[int, bytes]] = []
+        self.links: list[bytes] = []
+        self.texts: tuple[str, ...] = ()
         self.record: Record | None = None
         self.final: Final | None = None
 
@@ -101,7 +105,7 @@ class Open:
             "counted": self.counted,
             "candidates": [context.hex() for context in self.candidates],
             "rivals": [key.hex() for key in self.rivals],
-            "links": [[ordinal, context.hex()] for ordinal, context in self.links],
+            "links": b"".join(self.links).hex(),
         }
         return OpenTask(
             key=self.key,
@@ -140,7 +144,8 @@ class Open:
         task.counted = data["counted"]
         task.candidates = [bytes.fromhex(context) for context in data["candidates"]]
         task.rivals = [bytes.fromhex(key) for key in data["rivals"]]
-        task.links = [(ordinal, bytes.fromhex(context)) for ordinal, context in data["links"]]
+        links = bytes.fromhex(data["links"])
+        task.links = [links[at : at + CONTEXT_BYTES] for at in range(0, len(links), CONTEXT_BYTES)]
         return task
 
 

@@ -12,10 +12,10 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable
 
+from exporter.reading import Reading
 from exporter.records import (
     NANOS,
     OUTCOMES,
-    Chunk,
     Event,
     Histogram,
     Parsed,
@@ -66,10 +66,10 @@ class Tally:
         self._begin()
         return taken
 
-    def chunk(self, chunk: Chunk) -> None:
+    def reading(self, reading: Reading) -> None:
         """Count what was read and what happened to the file."""
-        self._add(("wok_exporter_read_bytes_total",), sum(line.length + line.ended for line in chunk.lines))
-        for event in chunk.events:
+        self._add(("wok_exporter_read_bytes_total",), reading.size_bytes)
+        for event in reading.events:
             if event.kind == "gap":
                 # How many records a lost file held is not known: the loss is counted, not its size.
                 self._add(("wok_exporter_lost_records_total", "gap"))

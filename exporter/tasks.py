@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple, TextIO
@@ -24,6 +25,7 @@ from exporter.config import Config
 from exporter.pipeline import Pipeline
 from exporter.progress import ProgressLine
 from exporter.reader import Reader, Snapshot
+from exporter.reading import Here
 from exporter.records import NANOS, Grade, OpenTask, Outcome, RequestRow, TaskRow
 from exporter.running import Open
 from exporter.store import Store, StoreError
@@ -138,11 +140,13 @@ def _from_files(config: Config, files: Sequence[Path], resources: ExitStack, scr
     store = resources.enter_context(closing(Store(directory)))
     log = Archive(files, line_bytes_max=config.line_bytes_max)
     errors = config.wok_error_log
+    meant = meaning(config, files[0].name)
     pipeline = Pipeline(
         store,
-        meaning(config, files[0].name),
-        log=lambda _: log,
-        marks=(lambda position: Archive([errors], position)) if errors else None,
+        meant,
+        # a state that is new is read from its beginning, once
+        log=lambda _, parser: Here(log, meant.parser(parser)),
+        marks=partial(Archive, [errors]) if errors else None,
         signals=frozenset(),
         wall=None,
     )

@@ -30,6 +30,10 @@ DOUBTS: dict[Grade, str] = {"exact": "", "likely": " ?", "ambiguous": " ??", "no
 NOTHING = "-"
 GAP = "  "
 INDENT = "    "
+FLOOR_CELLS = 8
+"""What is narrower says nothing."""
+SENTENCE_CELLS_MAX = 100
+"""Of a sentence that stands in for a resource: in a pipe, too, a column is no place for a paragraph."""
 DETAIL_LINES_MAX = 4
 """Of a reason that is as long as the output of a package manager, the beginning."""
 
@@ -60,7 +64,9 @@ class TaskView(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """`least` is how narrow it may become (0: it never shrinks), `leaves` when it leaves (0: never)."""
+    """`least` is how narrow it becomes before others leave (0: it never shrinks), `leaves` when it leaves itself
+    (0: never).
+    """
 
     title: str
     least: int = 0
@@ -73,7 +79,7 @@ _COLUMNS = (
     _Column("DURATION"),
     _Column("APP", leaves=3),
     _Column("OPERATION", least=8),
-    _Column("RESOURCE", least=10),
+    _Column("RESOURCE", least=20),
     _Column("USER", least=8, leaves=5),
     _Column("REQUEST", leaves=2),
     _Column("MEANWHILE", leaves=1),
@@ -165,8 +171,10 @@ def _cells(task: TaskView, zone: tzinfo | None) -> dict[str, str]:
         user = request.user
         asked = " ".join(filter(None, (request.method, request.operation, _status(request))))
         asked += DOUBTS[task.correlation]
-    # While a task runs that wrote no start record, only its request tells what it works on.
-    resource = task.target_uri or (request.message if request is not None else "")
+    resource = task.target_uri
+    if not resource and request is not None:
+        # While a task runs that wrote no start record, only its request's sentence tells what it works on.
+        resource = _clipped(visible(request.message), SENTENCE_CELLS_MAX)
     cells = {
         "STATE": task.state,
         "STARTED": f"{local(task.start, zone):%Y-%m-%d %H:%M:%S}",
@@ -242,9 +250,10 @@ def _fitted(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[_Co
             break
         columns.remove(leaving)
     excess = sum(natural[column.title] for column in columns) + len(GAP) * (len(columns) - 1) - width
-    for title in _SHRINK_FIRST:
-        if excess > 0 and any(column.title == title for column in columns):
-            given = min(excess, natural[title] - least[title])
+    present = [title for title in _SHRINK_FIRST if any(column.title == title for column in columns)]
+    for floor in (least, dict.fromkeys(_SHRINK_FIRST, FLOOR_CELLS)):
+        for title in present:
+            given = max(0, min(excess, natural[title] - floor[title]))
             natural[title] -= given
             excess -= given
     return columns, [natural[column.title] for column in columns]

@@ -734,6 +734,27 @@ def test_from_end_of_a_log_that_is_still_missing(log: Path, open_tail: Callable[
     assert texts(drain(tail)[0]) == [b"one"]
 
 
+def test_backup_of_logrotate(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """A log that logrotate moved aside, because the logger had been quicker to create it, is read in its turn."""
+    names = [".3.gz", ".2", ".1", "-2026112304.backup", "-20261124.gz", "-2026112405.backup", ""]
+    for number, name in enumerate(names):
+        path = Path(f"{log}{name}")
+        text = b"line %d\n" % number
+        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+        os.utime(path, (number, number))
+
+    assert texts(drain(open_tail())[0]) == [b"line %d" % number for number in range(7)]
+
+
+def test_backup_of_logrotate_between_numbers(log: Path, open_tail: Callable[..., Tail]) -> None:
+    """Names of both ways are in the order of their times, and each way in that of its names."""
+    for seconds, name in enumerate([".2", "-2026112304.backup", ".1", ""]):
+        Path(f"{log}{name}").write_bytes(b"line %d\n" % seconds)
+        os.utime(f"{log}{name}", (seconds, seconds))
+
+    assert texts(drain(open_tail())[0]) == [b"line 0", b"line 1", b"line 2", b"line 3"]
+
+
 def test_gzip_in_the_making(log: Path, open_tail: Callable[..., Tail]) -> None:
     """A start while a rotated file is being compressed reads the plain one, at once and once."""
     text = b"".join(b"line %d\n" % number for number in range(3000))
