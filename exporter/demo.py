@@ -87,8 +87,8 @@ def demo(
 
     0 when all was shown, 130 when `stopped` was set before, 1 when the exporter did not keep up. Without
     `config.state` all is kept in a temporary directory, which is removed. `speed` is that of the story's time,
-    `math.inf` for no waiting at all; its records end now by `wall` (nanoseconds since the epoch). Raises StoreError
-    when `config.state` is in use, and what `Daemon` raises.
+    `math.inf` for no waiting at all; the story begins now by `wall` (nanoseconds since the epoch), which may stand
+    still. Raises StoreError when `config.state` is in use, and what `Daemon` raises.
     """
     screen = Screen(out, environ)
     with ExitStack() as resources:
@@ -98,17 +98,14 @@ def demo(
         )
         stage = _stage(config, directory)
         daemon, listens_elsewhere = _daemon(stage, environ, wall)
-        reader = resources.enter_context(closing(daemon.store.reader()))
         url = _url(stage, daemon)
         is_kept = config.state is not None
         _introduce(screen, stage, url, environ, is_kept=is_kept, listens_elsewhere=listens_elsewhere)
         runs = resources.enter_context(_running(daemon))
+        # closed before the daemon's own connection, which then leaves one tidy file
+        reader = resources.enter_context(closing(daemon.store.reader()))
         watch = Watch(reader, screen, runs, wall)
-        # at the speed of life the story begins now; at any other it ends when life's would
-        begins = datetime.fromtimestamp(wall() / NANOS, UTC) - timedelta(
-            seconds=STORY_SECONDS * (1 - 1 / speed)
-        )
-        lines = _lines(begins.astimezone())
+        lines = _lines(datetime.fromtimestamp(wall() / NANOS, UTC).astimezone())
         written = _play(lines, stage, watch, stopped, speed)
         is_whole = _wait_for_all(watch, daemon, written, stopped)
         if stopped.is_set():
@@ -398,7 +395,7 @@ def _show_metrics(screen: Screen, daemon: Daemon, url: str) -> None:
     for line in page.splitlines():
         if line.startswith(SERIES_SHOWN) and OPERATION_SCRAPED in line and not line.endswith(" 0.0"):
             screen.raw(f"  {line}")
-    screen.say("  ...")
+    screen.say("...", indent=2)
 
 
 def _show_deliveries(screen: Screen, watch: Watch, daemon: Daemon, environ: Mapping[str, str]) -> None:
@@ -408,13 +405,14 @@ def _show_deliveries(screen: Screen, watch: Watch, daemon: Daemon, environ: Mapp
     screen.title("Delivered")
     for signal, endpoint in endpoints.items():
         taken = watch.counters.get(("wok_exporter_delivered_total", signal), 0)
-        screen.say(f"  {taken:.0f} {ITEMS[signal]} to {endpoint}")
+        screen.say(f"{taken:.0f} {ITEMS[signal]} to {endpoint}", indent=2)
     for problem in daemon.problems():
-        screen.say(f"  {problem}")
+        screen.say(problem, indent=2)
     shown = next((task for task in watch.tasks if task.outcome == "failure"), None)
-    if shown and "traces" in endpoints:
+    if shown and watch.counters.get(("wok_exporter_delivered_total", "traces")):
         screen.say(
-            f"  Look there for the trace of the {shown.operation} that failed: {shown.context[:16].hex()}"
+            f"Look there for the trace of the {shown.operation} that failed: {shown.context[:16].hex()}",
+            indent=2,
         )
 
 
@@ -430,7 +428,7 @@ def _show_next(screen: Screen, stage: Config, *, is_kept: bool) -> None:
     else:
         again = (
             ("wok-exporter demo --state ./demo", "this again, and keep it"),
-            ("wok-exporter tasks --state ./demo --failed", "then: what failed, and why"),
+            ("wok-exporter tasks --state ./demo --failed", "what failed, and why"),
         )
     for command, purpose in (*again, *ON_A_REAL_WOK):
         screen.raw(f"  {command:<51}  # {purpose}")

@@ -13,18 +13,28 @@ and `detCode` exactly if ERRPARAMS follows. In ``text`` the text may begin with 
 
 A line that was torn by a crash is continued by the next record without a newline between; that record is
 recovered. A hole of NUL bytes is what copytruncate leaves under a writer that keeps its offset.
+
+Reading is half of the work that a line makes, and INFO is half of the reading. But for its time it is the same
+in many lines: a few users do a few things. So an INFO whose *frame*, its text without the time, was seen before
+is not decoded again. This is done only where the whole line must come out as it would otherwise.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 MAX_SALVAGE_TRIES = 8
 """Places in a torn line where a later record is looked for: one record has at most three that look like it."""
 INT64 = 1 << 63
+MAX_FRAMES = 1024
+"""Users times what they do in a day or so; the cache keeps about 1 KiB for each."""
+MAX_FRAME_CHARS = 512
+"""Wok's own have up to 200: the cache shall not be filled with the long names that somebody tries."""
+CLOCK_CHARS = len("HH:MM:SS")
 
 _RECORD_START = (
     r'\{"(?:info|message|error|id|status|zone|ip|app|req|user|time|date|msgCode|detCode)": ?(?=\{|"|null|\d)'
@@ -34,6 +44,10 @@ _RECORD_START_BYTES = re.compile(_RECORD_START.encode())
 _ARROW = re.compile(r"[ \t]*>>>")
 _ERROR_PARAMS = re.compile(r"[ \t]*(?:\{|\Z)")
 _BLANKS = re.compile(r"[ \t]*")
+# Shared by all records without parameters: nobody changes them, and a busy log has less to collect.
+_NO_PARAMS: dict[str, Any] = {}
+_INFO_FIRST = '{"info": '
+_INFO_FIRST_CHARS = len(_INFO_FIRST)
 
 
 def _integer(digits: str) -> int | str:
@@ -49,11 +63,17 @@ _DECODE = json.JSONDecoder(parse_int=_integer).raw_decode
 
 
 class Raw(NamedTuple):
-    """A record as it stands in the log: of a known shape, but with nothing checked, redacted or bounded."""
+    """A record as it stands in the log: of a known shape, but with nothing checked, redacted or bounded.
 
-    line: str
+    `clock` is its time. Records of equal `frame` share their `info`, without a time; the frame is empty where
+    INFO was decoded for this record alone. `rest` is the line without INFO if there is a frame, else all of it.
+    """
+
+    rest: str
     dialect: Literal["text", "coded", "json"]
     info: dict[str, Any]
+    clock: str
+    frame: str
     code: Any
     params: dict[str, Any]
     error_code: Any
@@ -124,67 +144,131 @@ def read(data: bytes) -> Raw | str:
         is_damaged = True
         line = data.decode("utf-8", "surrogateescape")
     try:
+        raw = None if is_damaged else _read_framed(line)
+        if raw is not None:
+            return raw
         first, end = _DECODE(line)
         if end == len(line) or line[end:].isspace():
-            return _read_json(line, first, is_damaged)
+            info = first.get("info")
+            if not _is_info(info):
+                return "shape"
+            return _read_json(line, first, info, info["time"], "", is_damaged)
         arrow = _ARROW.match(line, end)
         if arrow is None:
             return "encoding" if is_damaged else "json"
         if not _is_info(first):
             return "shape"
-        at = arrow.end()
-        if "msgCode" not in first:
-            text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
-            return Raw(line, "text", first, "", {}, "", {}, text, "", is_damaged)
-        params, at = _object(line, at)
-        error_params: dict[str, Any] = {}
-        # Leniently: an error without parameters, and what follows is the text.
-        if "detCode" in first and _ERROR_PARAMS.match(line, at) is not None:
-            error_params, at = _object(line, at)
+        return _read_arrows(line, arrow.end(), line, first, first["time"], "", is_damaged)
     except (ValueError, RecursionError):
         return "encoding" if is_damaged else "json"
+
+
+def _read_framed(line: str) -> Raw | None:
+    """The parts of a record whose INFO is known but for its time, None for all others.
+
+    INFO is looked for where each release of Wok puts it. To be known, its text must be one whole object; so what
+    was found is INFO if the line without it is a whole record but for that. Raises ValueError, RecursionError.
+    """
+    is_first = line.startswith(_INFO_FIRST)
+    is_json = is_first or line.endswith("}}")
+    if is_first:
+        before, found, behind = line.partition("}, ")
+        text, rest = before[_INFO_FIRST_CHARS:] + "}", "{" + behind
+    elif is_json:
+        before, found, behind = line.rpartition(', "info": ')
+        text, rest = behind[:-1], before + "}"
+    else:
+        before, found, rest = line.partition("} >>>")
+        text = before + "}"
+    head, mark, tail = text.partition('"time": "')
+    clock = tail[:CLOCK_CHARS]
+    # With a quote or a backslash the time would end elsewhere.
+    if not found or not mark or not clock.replace(":", "0").isalnum():
+        return None
+    frame = head + mark + tail[CLOCK_CHARS:]
+    info = _framed_info(frame) if len(frame) <= MAX_FRAME_CHARS else None
+    if info is None:
+        return None
+    if not is_json:
+        return _read_arrows(rest, 0, rest, info, clock, frame, is_damaged=False)
+    record, end = _DECODE(rest)
+    # Of a name that stands twice in an object the last one counts: another INFO behind this one does.
+    if end != len(rest) or not record or (is_first and "info" in record):
+        return None
+    return _read_json(rest, record, info, clock, frame, is_damaged=False)
+
+
+@lru_cache(maxsize=MAX_FRAMES)
+def _framed_info(frame: str) -> dict[str, Any] | None:
+    """INFO, decoded, whose text is `frame` with a time put in; None if it is none, or its time is another one."""
+    head, mark, tail = frame.partition('"time": "')
+    infos = []
+    for clock in ("00:00:00", "11:11:11"):
+        try:
+            info, end = _DECODE(head + mark + clock + tail)
+        except (ValueError, RecursionError):
+            return None
+        if end != len(frame) + CLOCK_CHARS or not _is_info(info) or info.pop("time") != clock:
+            return None
+        infos.append(info)
+    return infos[0] if infos[0] == infos[1] else None
+
+
+def _read_arrows(
+    line: str, at: int, rest: str, info: dict[str, Any], clock: str, frame: str, is_damaged: bool
+) -> Raw:
+    """A record with arrows, from behind the first one on. Raises ValueError, RecursionError."""
+    if "msgCode" not in info:
+        text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
+        return Raw(rest, "text", info, clock, frame, "", _NO_PARAMS, "", _NO_PARAMS, text, "", is_damaged)
+    params, at = _object(line, at)
+    error_params = _NO_PARAMS
+    error_code: Any = ""
+    if "detCode" in info:
+        error_code = info["detCode"]
+        # Leniently: an error without parameters, and what follows is the text.
+        if _ERROR_PARAMS.match(line, at) is not None:
+            error_params, at = _object(line, at)
     text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
+    code = info["msgCode"]
     return Raw(
-        line,
-        "coded",
-        first,
-        first["msgCode"],
-        params,
-        first.get("detCode", ""),
-        error_params,
-        text,
-        "",
-        is_damaged,
+        rest, "coded", info, clock, frame, code, params, error_code, error_params, text, "", is_damaged
     )
 
 
-def _read_json(line: str, record: dict[str, Any], is_damaged: bool) -> Raw | str:
-    info: Any = record.get("info")
-    if not _is_info(info):
-        return "shape"
+def _read_json(
+    rest: str, record: dict[str, Any], info: dict[str, Any], clock: str, frame: str, is_damaged: bool
+) -> Raw:
     message = record.get("message")
     code: Any = ""
-    params: Any = {}
+    params: Any = _NO_PARAMS
     if type(message) is dict:
         code = message.get("code")
         params = message.get("params")
         if type(params) is not dict:
-            params = {}
+            params = _NO_PARAMS
     error = record.get("error")
     error_code: Any = ""
-    error_params: Any = {}
+    error_params: Any = _NO_PARAMS
     if type(error) is dict:
         error_code = error.get("code")
         error_params = error.get("params")
         if type(error_params) is not dict:
-            error_params = {}
-    return Raw(line, "json", info, code, params, error_code, error_params, "", record.get("id"), is_damaged)
+            error_params = _NO_PARAMS
+    record_id = record.get("id")
+    return Raw(
+        rest, "json", info, clock, frame, code, params, error_code, error_params, "", record_id, is_damaged
+    )
 
 
 def _object(line: str, at: int) -> tuple[dict[str, Any], int]:
     """A JSON object from the arrow before it to behind the arrow after it. Raises ValueError, RecursionError."""
-    blanks = _BLANKS.match(line, at)
-    value, end = _DECODE(line, blanks.end() if blanks else at)
+    if line.startswith(" {", at):
+        start = at + 1
+    else:
+        blanks = _BLANKS.match(line, at)
+        start = blanks.end() if blanks else at
+    value, end = _DECODE(line, start)
     arrow = _ARROW.match(line, end)
     if type(value) is not dict or arrow is None:
         raise ValueError("no object between arrows")

@@ -37,6 +37,11 @@ _FLAGS_NOT_REMOTE: Final = 0x100
 _FLAGS_SAMPLED: Final = 1
 """W3C trace flags of a log record: its span is sent too."""
 
+SPAN_ATTRIBUTE: Final = b"\x4a"
+LOG_ATTRIBUTE: Final = b"\x32"
+"""Tags of the field that holds a piece in a Span and in a LogRecord: joined with it, pieces are as one piece."""
+
+_STRING: Final = b"\x0a"
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 _UINT64_MASK: Final = 2**64 - 1
@@ -47,12 +52,12 @@ _UTF8_BYTES_MAX: Final = 4
 _ELLIPSIS: Final = "\N{HORIZONTAL ELLIPSIS}"
 
 _double = struct.Struct("<d").pack
+_fixed64 = struct.Struct("<Q").pack
 _span_times = struct.Struct("<BQBQ").pack
 _span_flags_tag = b"\x85\x01"
 _span_flags = _span_flags_tag + struct.pack("<I", _FLAGS_NOT_REMOTE)
 _link_flags = b"\x35" + struct.pack("<I", _FLAGS_NOT_REMOTE)
 _log_flags = b"\x45" + struct.pack("<I", _FLAGS_SAMPLED)
-_one_time = struct.Struct("<BQ").pack
 
 
 def utf8(text: str) -> bytes:
@@ -83,12 +88,8 @@ def varint(value: int) -> bytes:
         return value.to_bytes(1, "little")
     if value < 0x4000:
         return bytes((value & 0x7F | 0x80, value >> 7))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    # Most of the long ones are offsets of a log, whose upper parts are the same for many lines.
+    return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80)) + _length(value >> 14)
 
 
 _length = lru_cache(maxsize=4096)(varint)  # lengths are few, and asked for ten times an item
@@ -132,18 +133,23 @@ def piece(encoded_key: bytes, value: Value) -> bytes:
     An integer beyond 64 bits becomes a string of its digits. A sequence becomes an array of strings.
     """
     if isinstance(value, str):
-        # The most frequent case by far, and one step where all lengths fit into a byte each.
         data = utf8(value)
-        length = len(data)
-        total = length + len(encoded_key) + 4
-        if total < 0x80:
-            return b"%c%b\x12%c\x0a%c%b" % (total, encoded_key, length + 2, length, data)
-    if type(value) is int and 0 < value < 0x4000_0000 and len(encoded_key) < 0x60:
-        # The next most frequent: offsets and counts.
+        return _piece_head(encoded_key, _STRING, len(data)) + data
+    # One step for "neither negative nor beyond 63 bits".
+    if type(value) is int and not value >> 63:
         number = varint(value)
-        length = len(number) + 1
-        return b"%c%b\x12%c\x18%b" % (len(encoded_key) + 2 + length, encoded_key, length, number)
+        return _piece_head(encoded_key, b"\x18", len(number)) + number
     return sized(encoded_key + b"\x12" + sized(_any_value(value)))
+
+
+@lru_cache(maxsize=4096)
+def _piece_head(encoded_key: bytes, value_head: bytes, length: int) -> bytes:
+    """Return what stands before a value's bytes in a piece: keys are few, and lengths of their values too."""
+    if value_head == _STRING:
+        value_head += _length(length)
+    length += len(value_head)
+    before = encoded_key + b"\x12" + _length(length) + value_head
+    return _length(len(before) + length - len(value_head)) + before
 
 
 def attribute(name: str, value: Value) -> bytes:
@@ -165,7 +171,7 @@ def _text(tag: bytes, text: str) -> bytes:
     if not text:
         return b""
     data = utf8(text)
-    return b"%b%b%b" % (tag, _length(len(data)), data)
+    return tag + _length(len(data)) + data
 
 
 def _check_ids(trace_id: bytes, span_id: bytes) -> None:
@@ -175,9 +181,9 @@ def _check_ids(trace_id: bytes, span_id: bytes) -> None:
         raise ValueError(f"not a span id: {span_id.hex()}")
 
 
-def _time(tag: int, nanoseconds: int) -> bytes:
+def _time(tag: bytes, nanoseconds: int) -> bytes:
     # Zero is a default value, which the wire form leaves out.
-    return _one_time(tag, nanoseconds) if nanoseconds else b""
+    return tag + _fixed64(nanoseconds) if nanoseconds else b""
 
 
 def link_end(attributes: Iterable[bytes]) -> bytes:
@@ -186,12 +192,13 @@ def link_end(attributes: Iterable[bytes]) -> bytes:
 
 
 def link(trace_id: bytes, span_id: bytes, end: bytes) -> bytes:
-    """Return a Span.Link message to a span of this same log; `end` is what `link_end` gave.
+    """Return a link to a span of this same log as one `links` field of Span: tag, length, Span.Link.
 
+    `end` is what `link_end` gave.
     Raises ValueError for ids that are not 16 and 8 bytes, or all zero.
     """
     _check_ids(trace_id, span_id)
-    return b"\x0a\x10%b\x12\x08%b%b" % (trace_id, span_id, end)
+    return b"\x6a%b\x0a\x10%b\x12\x08%b%b" % (_length(28 + len(end)), trace_id, span_id, end)
 
 
 def span(
@@ -210,28 +217,30 @@ def span(
 ) -> bytes:
     """Return a Span message.
 
-    `start` and `end` are nanoseconds since the epoch, `attributes` pieces, `links` Span.Link messages;
+    `start` and `end` are nanoseconds since the epoch, `attributes` pieces, `links` fields as `link` gives them;
     `parent_span_id` is empty for a root. Raises ValueError for ids that are not 16 and 8 bytes, or all zero,
     and struct.error for times outside of 64 bits without a sign.
     """
     _check_ids(trace_id, span_id)
     if parent_span_id:
         _check_ids(trace_id, parent_span_id)
-    data = utf8(name)
-    head = b"\x0a\x10%b\x12\x08%b%b%b%b\x30%c%b" % (
-        trace_id,
-        span_id,
-        b"\x22\x08" + parent_span_id if parent_span_id else b"",
-        b"\x2a" + _length(len(data)) if data else b"",
-        data,
-        kind,
-        _span_times(0x39, start, 0x41, end) if start and end else _time(0x39, start) + _time(0x41, end),
-    )
     state = _text(b"\x12", description) + (b"\x18" + varint(status) if status else b"")
     return b"".join(
         (
-            b"\x4a".join((head, *attributes)),
-            *(b"\x6a" + sized(item) for item in links),
+            b"\x0a\x10",
+            trace_id,
+            b"\x12\x08",
+            span_id,
+            b"\x22\x08" if parent_span_id else b"",
+            parent_span_id,
+            _text(b"\x2a", name),
+            b"\x30",
+            _length(kind),
+            _span_times(0x39, start, 0x41, end)
+            if start and end
+            else _time(b"\x39", start) + _time(b"\x41", end),
+            SPAN_ATTRIBUTE.join((b"", *attributes)),
+            *links,
             # The official encoder writes an empty status too.
             b"\x7a" + sized(state) if state else b"\x7a\x00",
             _span_flags,
@@ -258,19 +267,33 @@ def log_record(
     """
     _check_ids(trace_id, span_id)
     data = utf8(body)
-    text = b"\x0a" + _length(len(data)) + data
-    head = b"%b\x10%c%b\x2a%b%b" % (
-        _time(0x09, time),
-        severity,
-        _text(b"\x1a", severity_text),
-        _length(len(text)),
-        text,
+    return b"".join(
+        (
+            _time(b"\x09", time),
+            _severity(severity, severity_text),
+            _body_head(len(data)),
+            data,
+            LOG_ATTRIBUTE.join((b"", *attributes)),
+            _log_flags,
+            b"\x4a\x10",
+            trace_id,
+            b"\x52\x08",
+            span_id,
+            _time(b"\x59", time),
+            _word(b"\x62", event_name),
+        )
     )
-    return b"%b%b\x4a\x10%b\x52\x08%b%b%b" % (
-        b"\x32".join((head, *attributes)),
-        _log_flags,
-        trace_id,
-        span_id,
-        _time(0x59, time),
-        _text(b"\x62", event_name),
-    )
+
+
+_word = lru_cache(maxsize=64)(_text)  # for texts from finite sets
+
+
+@lru_cache(maxsize=64)
+def _severity(number: int, text: str) -> bytes:
+    return b"\x10" + varint(number) + _text(b"\x1a", text)
+
+
+@lru_cache(maxsize=4096)
+def _body_head(length: int) -> bytes:
+    before = _STRING + _length(length)
+    return b"\x2a" + _length(len(before) + length) + before

@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 import warnings
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,10 +183,11 @@ class Messages:
     def _plain(self, code: str, params: Mapping[str, Any]) -> str:
         words = [code[: PLAIN_CHARS + 1]]
         for key in sorted(params):
-            name = key if key.isidentifier() else self._encode(key[:PLAIN_CHARS])
+            name = key if key.isidentifier() else encode_basestring(key[:PLAIN_CHARS])
             value = params[key]
+            # nearly all are texts, for which an encoder does nothing but this
             shown = (
-                self._encode(value[:PLAIN_CHARS])
+                encode_basestring(value[:PLAIN_CHARS])
                 if isinstance(value, str)
                 else self._shown(value, as_json=True)
             )

@@ -21,11 +21,11 @@ import hashlib
 import json
 import re
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporter.dialects import Part, Raw, holds_object, parts_of, read
 from exporter.proof import Proof
-from exporter.records import Continuation, Kind, Line, Parsed, Record, Rejected
+from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected
 from exporter.redact import may_hold_secret, redact_value, safe_excerpt
 from exporter.zones import Zones
 
@@ -41,13 +41,14 @@ MAX_ENTRIES = 200
 MAX_NESTING_SIGNS = 20
 """Brackets in a line that cannot be nested deeper than is allowed, so that its depth need not be measured."""
 MAX_CACHED_APPS = 256
+MAX_CACHED_MEANINGS = 1024
 INT32 = 1 << 31
 UUID_CHARS = 36
 
 STARTED = 1000
 SUCCEEDED = 1001
 RFC_STATUSES = frozenset({STARTED, SUCCEEDED, 1002})
-INFO_FIELDS = ("date", "time", "zone", "req", "status", "user", "ip", "app")
+INFO_FIELDS = ("date", "zone", "req", "status", "user", "ip", "app", "msgCode", "detCode")
 
 _BOM = b"\xef\xbb\xbf"
 _NOT_APP = re.compile(r"[^a-z0-9_.-]")
@@ -55,6 +56,26 @@ _STATUS = re.compile(r"[ ]*(\d{1,9})(?!\d)", re.ASCII)
 _METHOD = re.compile(r"[A-Z]{1,16}", re.ASCII)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Meaning(NamedTuple):
+    """What INFO says but for its time: proved, redacted and bounded. `is_record` is False if it is no record's.
+
+    `codes` are the message's and the error's, which the coded dialect has in INFO.
+    """
+
+    date: str
+    zone: str
+    app: str
+    method: str
+    status: int | None
+    user: str
+    address: str
+    codes: tuple[str, str]
+    kind: Kind
+    is_failed: bool
+    is_rfc: bool
+    is_record: bool
 
 
 class Parser:
@@ -68,7 +89,11 @@ class Parser:
     def __init__(self, instance: str, zones: Zones, state: str = "") -> None:
         self._nanos = zones.nanos
         self._seed = hashlib.sha256(_framed(instance.encode("utf-8", "surrogatepass")))
+        self._file = b""
+        self._file_seed = self._seed.copy()
+        self._file_seed.update(_framed(self._file))
         self._apps: dict[str, str] = {}
+        self._meanings: dict[str, Meaning] = {}
         self._text_may_continue = bool(state)
         self._proof: Proof | None = None
         if state:
@@ -102,8 +127,11 @@ class Parser:
         if data.endswith(b"\r"):
             data = data[:-1]
         content = read(data)
-        if proof is None and not isinstance(content, str) and content.dialect == "json":
-            self._text_may_continue = False
+        # Nearly all lines are one record and nothing else.
+        if proof is None and not isinstance(content, str) and '{"' not in content.text:
+            is_coded = content.dialect == "coded"
+            self._text_may_continue = content.dialect != "json"
+            self._proof = Proof.of(content, line.data) if is_coded and "\\" in content.rest else None
             return [self._record(content, data, line.file, offset)]
         parts = parts_of(data, content)
         if proof is not None:
@@ -130,60 +158,45 @@ class Parser:
         return Rejected(raw if line.ended else "torn", line.file, offset, _excerpt(part.data))
 
     def _record(self, raw: Raw, data: bytes, file: bytes, offset: int) -> Record | Rejected:
-        content, dialect, info, code, params, error_code, error_params, text, record_id, is_damaged = raw
-        if (
-            is_damaged
-            or len(content) > MAX_STRING_CHARS
-            or may_hold_secret(content)
-            or ("\\u" in content and _ESCAPED_SURROGATE.search(content) is not None)
-            or content.count("{") + content.count("[") > MAX_NESTING_SIGNS
-            or (len(content) >= 2 * MAX_ENTRIES and content.count(",") >= MAX_ENTRIES)
-        ):
-            info = {name: _clean(info[name]) for name in INFO_FIELDS if name in info}
-            params, error_params = _clean(params), _clean(error_params)
-            code, error_code, text = _clean(code), _clean(error_code), _clean(text)
-        zone = info.get("zone")
-        time = self._nanos(info["date"], info["time"], zone if type(zone) is str else "")
+        meaning = self._meanings.get(raw.frame)
+        if meaning is None:
+            meaning = self._meaning(raw)
+        date, zone, app, method, status, user, address, codes, kind, is_failed, is_rfc, is_record = meaning
+        time = self._nanos(date, raw.clock, zone)
         if time is None:
             return Rejected("time", file, offset, _excerpt(data))
-        method = info["req"]
-        status = info.get("status")
-        if type(status) is not int:
-            status = _status(status)
-        if status is not None and not 0 <= status < INT32:
-            status = None
-        kind: Kind = "request"
-        is_failed = False
+        if not is_record:
+            return Rejected("shape", file, offset, _excerpt(data))
+        rest, written, _, _, _, code, params, error_code, error_params, text, record_id, is_damaged = raw
+        if is_damaged or _is_suspect(rest):
+            params, error_params = _clean(params), _clean(error_params)
+            code, error_code, text = _clean(code), _clean(error_code), _clean(text)
+        dialect: Dialect = written
+        if written == "coded":
+            code, error_code = codes
+            if is_rfc:
+                dialect = "rfc"
         uri = task_id = request_id = ""
         if method == "TASK":
-            if status is None or status < 200:
-                return Rejected("shape", file, offset, _excerpt(data))
-            kind = "started" if status == STARTED else "finished"
-            is_failed = status >= 400 and status not in {STARTED, SUCCEEDED}
             uri = _field(params.get("target_uri"), MAX_URI_CHARS)
             task_id = _field(params.get("task_id"), MAX_CODE_CHARS)
             request_id = _field(params.get("request_id"), MAX_CODE_CHARS)
-        elif _METHOD.fullmatch(method) is None:
-            return Rejected("shape", file, offset, _excerpt(data))
-        trace_id = _uuid(record_id)
+        trace_id = _uuid(record_id) if record_id else None
         if trace_id is None:
             record_id = ""
             trace_id = self._derived_id(file, offset, data)
-        user = info.get("user")
-        path = info.get("app")
-        app = self._apps.get(path) if type(path) is str else "wok"
         return Record(
             kind,
-            "rfc" if dialect == "coded" and method == "TASK" and status in RFC_STATUSES else dialect,
+            dialect,
             time,
-            self._app(str(path)) if app is None else app,
+            app,
             method,
             status,
-            "" if user is None or user in ("N/A", "None") else _field(user, MAX_NAME_CHARS),
-            _field(info.get("ip"), MAX_NAME_CHARS),
-            _field(code, MAX_CODE_CHARS),
+            user,
+            address,
+            code if type(code) is str and len(code) <= MAX_CODE_CHARS else _field(code, MAX_CODE_CHARS),
             params,
-            _field(error_code, MAX_CODE_CHARS),
+            "" if error_code == "" else _field(error_code, MAX_CODE_CHARS),
             error_params,
             text if len(text) <= MAX_TEXT_CHARS else _cut(text, MAX_TEXT_CHARS),
             trace_id,
@@ -195,6 +208,48 @@ class Parser:
             request_id,
             is_failed,
         )
+
+    def _meaning(self, raw: Raw) -> Meaning:
+        info = raw.info
+        if raw.is_damaged or _is_suspect(raw.frame or raw.rest):
+            info = {name: _clean(info[name]) for name in INFO_FIELDS if name in info}
+        zone = info.get("zone")
+        method = info["req"]
+        status = info.get("status")
+        if type(status) is not int:
+            status = _status(status)
+        if status is not None and not 0 <= status < INT32:
+            status = None
+        user = info.get("user")
+        path = info.get("app")
+        app = self._apps.get(path) if type(path) is str else "wok"
+        is_task = method == "TASK"
+        is_record = _METHOD.fullmatch(method) is not None
+        kind: Kind = "request"
+        is_failed = False
+        if is_task:
+            kind = "started" if status == STARTED else "finished"
+            is_record = status is not None and status >= 200
+            is_failed = status is not None and status >= 400 and status not in {STARTED, SUCCEEDED}
+        meaning = Meaning(
+            info["date"],
+            zone if type(zone) is str else "",
+            self._app(str(path)) if app is None else app,
+            method,
+            status,
+            "" if user is None or user in ("N/A", "None") else _field(user, MAX_NAME_CHARS),
+            _field(info.get("ip"), MAX_NAME_CHARS),
+            (_field(info.get("msgCode"), MAX_CODE_CHARS), _field(info.get("detCode"), MAX_CODE_CHARS)),
+            kind,
+            is_failed,
+            is_task and status in RFC_STATUSES,
+            is_record,
+        )
+        if raw.frame:
+            if len(self._meanings) >= MAX_CACHED_MEANINGS:
+                self._meanings.clear()
+            self._meanings[raw.frame] = meaning
+        return meaning
 
     def _app(self, path: str) -> str:
         """The domain of an application: `/wok/plugins/kimchi` -> `kimchi`, and Wok itself for its root."""
@@ -208,16 +263,29 @@ class Parser:
         return name
 
     def _derived_id(self, file: bytes, offset: int, data: bytes) -> bytes:
-        seed = self._seed.copy()
-        seed.update(_framed(file) + _framed(str(offset).encode()) + _framed(data))
+        if file != self._file:
+            self._file_seed = self._seed.copy()
+            self._file_seed.update(_framed(file))
+            self._file = file
+        seed = self._file_seed.copy()
+        seed.update(_framed(b"%d" % offset) + _framed(data))
         return seed.digest()[:16]
+
+
+def _is_suspect(line: str) -> bool:
+    """Whether the walks could change anything that was decoded from this text."""
+    return (
+        may_hold_secret(line)
+        or len(line) > MAX_STRING_CHARS
+        or ("\\" in line and _ESCAPED_SURROGATE.search(line) is not None)
+        or line.count("{") + (line.count("[") if "[" in line else 0) > MAX_NESTING_SIGNS
+        or (len(line) >= 2 * MAX_ENTRIES and line.count(",") >= MAX_ENTRIES)
+    )
 
 
 def _uuid(text: Any) -> bytes | None:
     """The bytes of a canonical uuid (lower case, not zero), None for anything else."""
-    if type(text) is not str or len(text) != UUID_CHARS:
-        return None
-    if not text[8] == text[13] == text[18] == text[23] == "-":
+    if type(text) is not str or len(text) != UUID_CHARS or text[8:24:5] != "----":
         return None
     digits = text.replace("-", "")
     try:

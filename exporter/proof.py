@@ -50,6 +50,9 @@ class Proof:
     @classmethod
     def of(cls, raw: Raw, data: bytes) -> Proof | None:
         """Return what a record proves whose physical line is `data`; None if its text cannot go on."""
+        # In JSON a newline is always an escape, and most records have none.
+        if "\\" not in raw.rest:
+            return None
         strings = [
             value
             for params in (raw.params, raw.error_params)

@@ -108,7 +108,8 @@ def safe_excerpt(data: bytes) -> str:
 def may_hold_secret(line: str) -> bool:
     """Whether a raw line could hold a secret: False only if both walks would certainly change nothing.
 
-    A fast test for the per-line path. A JSON escape can hide a letter or a sign of ASCII: those count as a hit.
+    A fast test for the per-line path. A JSON escape can hide a letter or a sign of ASCII: those count as a hit,
+    and so does an escaped slash, which would hide a URL.
     """
     low = line.lower()
     return (
@@ -120,7 +121,7 @@ def may_hold_secret(line: str) -> bool:
         or "pwd" in low
         or "credential" in low
         or "key" in low
-        or ("\\u00" in low and _ESCAPED_ASCII.search(low) is not None)
+        or ("\\" in low and ("\\/" in low or _ESCAPED_ASCII.search(low) is not None))
     )
 
 

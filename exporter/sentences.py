@@ -103,10 +103,11 @@ class Sentences:
         """Return `said` (the first line of a sentence), with its further lines where the tables know them."""
         if not said:
             return self._messages.render(code, params) if code else ""
-        if code and any(isinstance(value, str) and "\n" in value for value in params.values()):
-            rendered = self._messages.render(code, params)
-            if rendered.startswith(said):
-                return rendered
+        if code:
+            for value in params.values():
+                if isinstance(value, str) and "\n" in value:
+                    rendered = self._messages.render(code, params)
+                    return rendered if rendered.startswith(said) else said
         return said
 
 

@@ -85,7 +85,7 @@ class Survey:
 
     def __init__(self, config: Config) -> None:
         self.zone = load_zone(config.timezone) if config.timezone else None
-        self.zone_name = config.timezone or "the zone of this host"
+        self.zone_name = config.timezone or "this host"
         self.files = 0
         self.lines = 0
         self.lines_rejected = 0
@@ -226,7 +226,7 @@ def report(survey: Survey) -> Iterator[str]:
     words = {visible(word) or "(none)": count for word, count in survey.zones.counts.items()}
     yield from _block("TIME ZONES", words)
     for word in sorted(survey.zones.meaningless):
-        yield f"  {visible(word)} has no meaning there: its times are taken as {survey.zone_name}'s (--timezone)"
+        yield f"  {visible(word)} says nothing of the time there: it is taken as {survey.zone_name}'s (--timezone)"
     if survey.damages:
         yield from ("", "DAMAGED FILES", *(f"  {damage}" for damage in survey.damages))
     if survey.rejections:

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from exporter.reading import Reading
+from exporter.families import DURATION_BOUNDS_SECONDS
 from exporter.records import (
     NANOS,
     OUTCOMES,
@@ -28,8 +29,7 @@ from exporter.records import (
     TaskStarted,
 )
 
-BUCKETS_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200)
-"""Upper bounds of the duration histogram: tasks take from a moment to half a day, the log has whole seconds."""
+BUCKETS_SECONDS = DURATION_BOUNDS_SECONDS
 SERIES_MAX = 1000
 """Series of one family. A host with every plug-in has about 100 operations; the rest of a flood is `other`."""
 METHODS = frozenset({"POST", "PUT", "DELETE"})
@@ -50,6 +50,8 @@ class Tally:
     def _begin(self) -> None:
         self.counters: dict[Series, float] = {}
         self.gauges: dict[Series, float] = {}
+        # The series in which the starts of an application's operation are counted, in this batch.
+        self._started_series: dict[tuple[str, str], Series] = {}
         self._histograms: dict[
             Series, tuple[list[int], list[float], dict[int, tuple[float, str, float]]]
         ] = {}
@@ -105,41 +107,49 @@ class Tally:
                 if status is None
                 else OTHER
             )
-            self._add(self._bounded("wok_requests_total", record.app, method, code))
+            self._count(("wok_requests_total", record.app, method, code))
             if event.opens_task:
                 self._started(record.app, event.operation)
         elif isinstance(event, TaskStarted):
             if event.counts:
                 self._started(event.record.app, event.operation)
         elif isinstance(event, TaskRepeated):
-            self._add(self._bounded("wok_task_repeats_total", event.record.app, event.operation))
+            self._count(("wok_task_repeats_total", event.record.app, event.operation))
         else:
             self._ended(event)
 
     def _started(self, app: str, operation: str) -> None:
-        self._add(self._bounded("wok_tasks_started_total", app, operation))
+        series = self._started_series.get((app, operation))
+        if series is not None:
+            self.counters[series] += 1
+            return
+        series = self._started_series[app, operation] = self._bounded(
+            ("wok_tasks_started_total", app, operation)
+        )
+        self._add(series)
         # The first failure must be visible to increase(): its series is there, at 0, before it.
         for outcome in OUTCOMES:
-            self._add(self._bounded("wok_tasks_finished_total", app, operation, outcome), 0)
+            self._add(self._bounded(("wok_tasks_finished_total", app, operation, outcome)), 0)
 
     def _ended(self, event: TaskEnded) -> None:
         app, operation, outcome = event.app, event.operation, event.outcome
         if event.counts_start:
             self._started(app, operation)
-        self._add(self._bounded("wok_tasks_finished_total", app, operation, outcome))
+        self._count(("wok_tasks_finished_total", app, operation, outcome))
         self._add(("wok_exporter_correlations_total", event.correlation))
         if outcome == "failure":
             code = event.record.error_code if event.record is not None else ""
             if not _ERROR_CODE.fullmatch(code):
                 code = OTHER if code else "none"
-            self._add(self._bounded("wok_task_failures_total", app, operation, code))
+            self._count(("wok_task_failures_total", app, operation, code))
         if outcome in ("success", "failure"):
-            self._rise(self._bounded(f"wok_task_last_{outcome}_timestamp_seconds", app, operation), event.end)
+            series = (f"wok_task_last_{outcome}_timestamp_seconds", app, operation)
+            self._rise(self._bounded(series), event.end)
         if outcome != "unknown" and not event.counts_start:
             self._observe(event)
 
     def _observe(self, event: TaskEnded) -> None:
-        series = self._bounded("wok_task_duration_seconds", event.app, event.operation, event.outcome)
+        series = self._bounded(("wok_task_duration_seconds", event.app, event.operation, event.outcome))
         found = self._histograms.get(series)
         if found is None:
             found = self._histograms[series] = ([0] * (len(BUCKETS_SECONDS) + 1), [0.0], {})
@@ -150,6 +160,14 @@ class Tally:
         total[0] += seconds
         exemplars[at] = (seconds, event.context[:16].hex(), event.end / NANOS)
 
+    def _count(self, series: Series) -> None:
+        """Add 1 to the series, or to the one that stands for it where its family is full."""
+        try:
+            # One that is there has been through `_bounded` in this batch.
+            self.counters[series] += 1
+        except KeyError:
+            self._add(self._bounded(series))
+
     def _add(self, series: Series, increment: float = 1) -> None:
         self.counters[series] = self.counters.get(series, 0) + increment
 
@@ -158,11 +176,13 @@ class Tally:
         if seconds > self.gauges.get(series, 0):
             self.gauges[series] = seconds
 
-    def _bounded(self, *series: str) -> Series:
+    def _bounded(self, series: Series) -> Series:
         """Return the series, or where its family is full the one in which all labels but finite ones are
         `other`.
         """
-        family = self._families.setdefault(series[0], set())
+        family = self._families.get(series[0])
+        if family is None:
+            family = self._families[series[0]] = set()
         if series in family:
             return series
         if len(family) >= SERIES_MAX:

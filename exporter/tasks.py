@@ -287,6 +287,11 @@ def _notes(known: _Known, shown: Sequence[TaskView], *, is_all: bool, is_finishe
         age = known.now - int(snapshot.committed_seconds * NANOS)
         if age > STALE_NANOS and any(task.state == "running" for task in shown):
             yield f"The daemon has seen nothing new for {view.duration(age)}: what ran then is shown as running."
+    doubts = {task.correlation for task in shown if task.request is not None}
+    if "likely" in doubts:
+        yield "A request with ? is likely the task's: others would look the same."
+    if "ambiguous" in doubts:
+        yield "A request with ?? is one of several that may be the task's."
     if not is_all:
         yield "Tasks that ended earlier are left out: --limit shows more."
 

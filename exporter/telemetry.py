@@ -7,11 +7,13 @@ is the version of what this module says: it rises when, for the same log, it wou
 A request becomes a span of kind SERVER, an ended task a span of kind INTERNAL under it, and every event a log
 record in the context of the span it belongs to; `log` also serves the events that make no span of their own.
 The attributes of a span and of its log record are the same, so that they are encoded once; those that repeat
-from event to event (all but ids, offsets and names of resources) are kept in a bounded table.
+from event to event (all but ids, offsets and names of resources) are kept in a bounded table. So are links: a
+request is linked to by as many tasks as were running at its time.
 """
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from exporter import encode
@@ -37,12 +39,15 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE: Final = encode.scope(SCOPE_NAME, MAPPING_VERSION)
 
 _ATTRIBUTE_BYTES_MAX: Final = 4096
+_ATTRIBUTE_CHARS_SURE: Final = _ATTRIBUTE_BYTES_MAX // 4  # as many characters always fit
 _BODY_BYTES_MAX: Final = 4096
 _DESCRIPTION_BYTES_MAX: Final = 1024  # the backends show it in one line
 _CACHE_ENTRIES_MAX: Final = 2048  # users times operations of a busy host, some megabytes at the very most
+_LINKS_MAX: Final = 8192  # the requests during a long task, two megabytes at most
 _CANDIDATE_LINKS_MAX: Final = 32  # as many as of the concurrent requests
 
 _METHODS: Final = frozenset({"POST", "PUT", "DELETE"})  # all that Wok logs; TASK is no request
+_request_key = attrgetter("app", "method", "status", "user", "address", "code", "error_code")
 _STATUS_STARTED: Final = 1000
 _STATUS_COMPLETED: Final = 1001
 _STATUS_FAILED: Final = 1002
@@ -85,10 +90,25 @@ class Identity(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """What many events say alike: the span's name and encoded attributes."""
+    """What many events say alike: the span's name, and attributes as one piece for spans and one for logs."""
 
     name: str
-    pieces: tuple[bytes, ...]
+    of_span: bytes
+    of_log: bytes
+
+
+class _Links(dict[bytes, bytes]):
+    """Encoded links to spans by context, made when they are first asked for."""
+
+    def __init__(self, end: bytes) -> None:
+        super().__init__()
+        self._end = end
+
+    def __missing__(self, context: bytes) -> bytes:
+        if len(self) >= _LINKS_MAX:
+            self.clear()
+        link = self[context] = encode.link(context[:16], context[16:], self._end)
+        return link
 
 
 class Telemetry:
@@ -107,8 +127,10 @@ class Telemetry:
         self._log_file_name = _text(encode.key("log.file.name"), log_file_name)
         self._resources: dict[str, bytes] = {}
         self._shared: dict[tuple[object, ...], _Shared] = {}
+        self._concurrent = _Links(_CONCURRENT)
+        self._candidates = _Links(_CANDIDATE)
         # A span, its log record and its row are asked for one after the other.
-        self._latest_pieces: tuple[Event, str, list[bytes]] | None = None
+        self._latest: tuple[Event, _Shared, list[bytes]] | None = None
 
     def resource(self, app: str) -> bytes:
         """Return the encoded Resource of an application.
@@ -151,7 +173,7 @@ class Telemetry:
 
         A failure carries `exception.type` (Wok's error code) and `exception.message`.
         """
-        _, pieces = self._name_and_pieces(event)
+        shared, pieces = self._attributes(event)
         context = event.context
         record = event.record
         time = event.reported if isinstance(event, TaskEnded) else event.record.time
@@ -179,7 +201,7 @@ class Telemetry:
             severity_text=_SEVERITY_TEXTS[severity],
             body=encode.clip(body, _BODY_BYTES_MAX),
             event_name=event_name,
-            attributes=pieces + own,
+            attributes=(shared.of_log, *pieces, *own),
         )
         return b"\x12" + encode.sized(message)
 
@@ -233,38 +255,37 @@ class Telemetry:
     def _request_span(self, event: RequestSeen) -> bytes:
         record = event.record
         context = event.context
-        name, pieces = self._name_and_pieces(event)
+        shared, pieces = self._attributes(event)
         failed = record.status is not None and record.status // 100 == 5
         message = encode.span(
             context[:16],
             context[16:],
             b"",
-            name,
+            shared.name,
             encode.KIND_SERVER,
             start=event.start,
             end=record.time,
-            attributes=pieces,
+            attributes=(shared.of_span, *pieces),
             status=encode.STATUS_ERROR if failed else encode.STATUS_UNSET,
         )
         return b"\x12" + encode.sized(message)
 
     def _task_span(self, event: TaskEnded) -> bytes:
         context = event.context
-        name, pieces = self._name_and_pieces(event)
-        links = [encode.link(other[:16], other[16:], _CONCURRENT) for other in event.links]
+        shared, pieces = self._attributes(event)
+        links = [*map(self._concurrent.__getitem__, event.links)]
         if event.correlation == "ambiguous":
-            candidates = event.candidates[:_CANDIDATE_LINKS_MAX]
-            links += [encode.link(other[:16], other[16:], _CANDIDATE) for other in candidates]
+            links += map(self._candidates.__getitem__, event.candidates[:_CANDIDATE_LINKS_MAX])
         description = self._description(event)
         message = encode.span(
             context[:16],
             context[16:],
             event.parent[16:],
-            name,
+            shared.name,
             encode.KIND_INTERNAL,
             start=event.start,
             end=event.end,
-            attributes=pieces,
+            attributes=(shared.of_span, *pieces),
             links=links,
             status=encode.STATUS_ERROR if description else encode.STATUS_UNSET,
             description=encode.clip(description, _DESCRIPTION_BYTES_MAX),
@@ -278,16 +299,16 @@ class Telemetry:
 
     # Attributes
 
-    def _name_and_pieces(self, event: Event) -> tuple[str, list[bytes]]:
-        latest = self._latest_pieces
+    def _attributes(self, event: Event) -> tuple[_Shared, list[bytes]]:
+        """Return what the event shares with others, and the pieces of its own that follow."""
+        latest = self._latest
         if latest is not None and latest[0] is event:
             return latest[1], latest[2]
+        pieces: list[bytes] = []
         if isinstance(event, RequestSeen):
             shared = self._request_shared(event)
-            pieces = [*shared.pieces]
         else:
             shared = self._task_shared(event)
-            pieces = [*shared.pieces]
             task_id, target_uri = (
                 (event.task_id, event.target_uri)
                 if isinstance(event, TaskEnded)
@@ -304,21 +325,12 @@ class Telemetry:
             if record.record_id:
                 pieces.append(_text(_RECORD_ID, record.record_id))
             pieces += (self._log_file_name, encode.piece(_OFFSET, record.offset))
-        self._latest_pieces = (event, shared.name, pieces)
-        return shared.name, pieces
+        self._latest = (event, shared, pieces)
+        return shared, pieces
 
     def _request_shared(self, event: RequestSeen) -> _Shared:
         record = event.record
-        key = (
-            record.method,
-            record.status,
-            record.address,
-            record.user,
-            record.error_code,
-            record.app,
-            event.operation,
-            record.code,
-        )
+        key = (event.operation, _request_key(record))
         found = self._shared.get(key)
         if found is None:
             status = record.status or 0
@@ -375,18 +387,19 @@ class Telemetry:
 
 
 def _text(encoded_key: bytes, text: str) -> bytes:
-    return encode.piece(encoded_key, encode.clip(text, _ATTRIBUTE_BYTES_MAX))
+    if len(text) > _ATTRIBUTE_CHARS_SURE:
+        text = encode.clip(text, _ATTRIBUTE_BYTES_MAX)
+    return encode.piece(encoded_key, text)
 
 
 def _shared(name: str, attributes: Mapping[str, str | int]) -> _Shared:
-    return _Shared(
-        name,
-        tuple(
-            _text(encode.key(key), value) if isinstance(value, str) else encode.attribute(key, value)
-            for key, value in attributes.items()
-            if value != ""
-        ),
-    )
+    # Never none at all: every event has a method, a status or an outcome.
+    pieces = [
+        _text(encode.key(key), value) if isinstance(value, str) else encode.attribute(key, value)
+        for key, value in attributes.items()
+        if value != ""
+    ]
+    return _Shared(name, encode.SPAN_ATTRIBUTE.join(pieces), encode.LOG_ATTRIBUTE.join(pieces))
 
 
 def _keep(cache: dict[Any, Any], key: object, value: object) -> None:

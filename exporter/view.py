@@ -78,7 +78,7 @@ _COLUMNS = (
     _Column("STARTED", leaves=4),
     _Column("DURATION"),
     _Column("APP", leaves=3),
-    _Column("OPERATION", least=8),
+    _Column("OPERATION", least=9),
     _Column("RESOURCE", least=20),
     _Column("USER", least=8, leaves=5),
     _Column("REQUEST", leaves=2),
@@ -195,7 +195,7 @@ def _status(request: RequestRow) -> str:
 
 def _why(task: TaskView) -> str:
     if not task.error_code or task.why.startswith(task.error_code):
-        return task.why
+        return task.why.removeprefix(f"{task.state}: ")
     return f"{task.error_code}: {task.why}"
 
 
@@ -208,10 +208,11 @@ def _meanwhile(task: TaskView, zone: tzinfo | None) -> str:
         when = local(request.time, zone)
         at = f"{when:%H:%M:%S}" if when.date() == day else f"{when:%Y-%m-%d %H:%M:%S}"
         named.append(f"{what}{by} at {at}")
-    if len(named) < task.meanwhile_count:
-        named.append("...")
     others = "1 other" if task.meanwhile_count == 1 else f"{task.meanwhile_count:,} others"
-    return f"meanwhile: {others}: {', '.join(named)}"
+    if not named:
+        return f"meanwhile: {others}"  # the history has forgotten them
+    more = ", ..." if len(named) < task.meanwhile_count else ""
+    return f"meanwhile: {others}: {', '.join(named)}{more}"
 
 
 def _request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:

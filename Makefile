@@ -1,0 +1,64 @@
+# The one front door: `make` prints what there is. All of it works in a fresh clone with Python 3.11 or later.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format score bench crash docs lock dist check clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install uv==$(UV_VERSION)
+
+.venv/runtime: $(BIN)/uv pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --frozen --no-dev --inexact
+	@touch $@
+
+.venv/development: $(BIN)/uv pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --frozen --inexact
+	@touch $@ .venv/runtime
+
+demo: .venv/runtime ## watch the exporter at work on a simulated Wok (40 seconds)
+	@$(BIN)/wok-exporter demo
+
+test: .venv/development ## run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/development ## look for what ruff finds wrong
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/development ## prove the types
+	$(BIN)/mypy
+
+format: .venv/development ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+score: .venv/development ## score the correlation against logs with ground truth, where they lie beside the checkout
+	$(BIN)/python -m tests.score
+
+bench: .venv/development ## measure: lines a second, memory, CPU when idle, delay (a few minutes)
+	$(BIN)/python -m tests.bench
+
+crash: .venv/development ## kill the daemon 100 times and recount (a few minutes)
+	$(BIN)/python -m tests.crash --kills 100
+
+docs: .venv/development ## write the generated pages of docs/ anew
+	$(BIN)/python -m tests.pages
+
+lock: $(BIN)/uv ## lock the dependencies anew, whatever index this machine uses
+	env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv lock --no-config
+
+dist: $(BIN)/uv ## build the wheel and the source distribution
+	$(BIN)/uv build --quiet
+
+check: lint types test score ## all that CI asks for
+
+clean: ## remove what was built
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,216 @@
+"""Measures what the exporter costs, for anyone: `make bench`.
+
+    replay    1,000,000 lines into a local sink, both signals: lines a second, and the memory of all its processes
+    idle      `run` on a quiet log: share of one processor, memory
+    delay     from a line's write to its span at the sink: requests and ends of tasks
+
+Nothing is compared with a limit: machines differ. Compare runs on one machine, at a quiet time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median, quantiles
+from typing import NamedTuple
+
+from exporter.busy import busy
+from exporter.simulate import Dialect
+from tests.sink import Sink
+
+TICKS = os.sysconf("SC_CLK_TCK")
+MIB = 1024 * 1024
+COMMON = ("--timezone", "UTC", "--instance", "bench", "--messages", "off")
+
+
+class Usage(NamedTuple):
+    """Processor seconds and resident bytes of a process and its children."""
+
+    seconds: float
+    resident: int
+
+
+def usage(pid: int) -> Usage:
+    """Add up what a process and its living children use."""
+    seconds, resident = 0.0, 0
+    for one in (pid, *_children(pid)):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        seconds += (int(fields[11]) + int(fields[12])) / TICKS
+        resident += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    return Usage(seconds, resident)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def write_log(path: Path, lines: int, dialect: Dialect) -> int:
+    """Write a busy day's log of about so many lines; return how many."""
+    written = 0
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    with path.open("wb") as stream:
+        for line in busy(dialect, start=start, requests=lines, per_second=30.0, seed=1):
+            if line.log == "requests":
+                stream.write(line.data + b"\n")
+                written += 1
+                if written == lines:
+                    break
+    return written
+
+
+def replay(folder: Path, lines: int, dialect: Dialect) -> None:
+    """Measure a replay into a sink that only counts, in a process of its own."""
+    log = folder / f"{dialect}.log"
+    count = write_log(log, lines, dialect)
+    command = [sys.executable, "-m", "tests.sink", "--port", "24318", "--discard"]
+    sink = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert sink.stdout is not None, "opened as a pipe"
+    sink.stdout.readline()
+    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:24318"}
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporter", "replay", str(log), *COMMON],
+        env=environ,
+        stderr=subprocess.DEVNULL,
+    )
+    resident, seconds = [], 0.0
+    while process.poll() is None:
+        used = usage(process.pid)
+        resident.append(used.resident)
+        seconds = max(seconds, used.seconds)
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    sink.terminate()
+    received = json.loads(sink.stdout.read().splitlines()[-1])
+    quarter = len(resident) // 4
+    print(
+        f"replay, {dialect}: {count:,} lines in {took:.1f} s: {count / took:,.0f} lines/s,"
+        f" {seconds / count * 1e6:.1f} µs of processor a line; exit {process.returncode};"
+        f" memory at a quarter {max(resident[: quarter + 1]) / MIB:.0f} MiB, at most {max(resident) / MIB:.0f} MiB;"
+        f" the sink took {received['requests']:,} requests of {received['bytes'] / MIB:,.0f} MiB"
+    )
+    log.unlink()
+
+
+def idle(folder: Path, seconds: float) -> None:
+    """Measure the daemon on a log that nobody writes to."""
+    log = folder / "quiet.log"
+    write_log(log, 1000, "json")
+    command = ["run", "--log", str(log), "--state", str(folder / "idle"), "--listen", "127.0.0.1:24319"]
+    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:24318"}
+    with Sink(port=24318):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "exporter", *command, *COMMON, "--start-at", "beginning"],
+            env=environ,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(6)
+        before = usage(process.pid)
+        time.sleep(seconds)
+        after = usage(process.pid)
+        process.terminate()
+        process.wait()
+    share = (after.seconds - before.seconds) / seconds
+    print(f"idle: {share:.2%} of a processor over {seconds:.0f} s, {after.resident / MIB:.0f} MiB")
+
+
+def delay(folder: Path, seconds: float) -> None:
+    """Measure the way of a line to its span at the sink."""
+    log = folder / "live.log"
+    log.touch()
+    command = ["run", "--log", str(log), "--state", str(folder / "live"), "--listen", "off"]
+    written: dict[str, float] = {}
+    is_task: dict[str, bool] = {}
+    with Sink() as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "exporter", *command, *COMMON, "--start-at", "beginning"],
+            env={**os.environ, **sink.environ()},
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(3)
+        seen: dict[str, float] = {}
+        with log.open("ab", buffering=0) as stream:
+            for line in _paced(seconds):
+                stream.write(line + b"\n")
+                record = json.loads(line)
+                written[record["id"]] = time.monotonic()
+                is_task[record["id"]] = record["info"]["req"] == "TASK"
+                _look(sink, seen)
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            _look(sink, seen)
+            time.sleep(0.02)
+        process.terminate()
+        process.wait()
+    for name, wanted in (("requests", False), ("ends of tasks", True)):
+        delays = [seen[uid] - at for uid, at in written.items() if is_task[uid] is wanted and uid in seen]
+        missing = sum(is_task[uid] is wanted and uid not in seen for uid in written)
+        print(f"delay of {name}: {_spread(delays)}; {missing} of {missing + len(delays)} not there")
+
+
+def _paced(seconds: float) -> Iterator[bytes]:
+    start = float(int(time.time()) + 1)
+    lines = busy(
+        "json",
+        start=datetime.fromtimestamp(start, UTC),
+        requests=int(seconds * 10),
+        per_second=10.0,
+        seed=2,
+    )
+    for line in lines:
+        if line.log == "requests" and line.at < seconds:
+            time.sleep(max(0.0, start + line.at - time.time()))
+            yield line.data
+
+
+def _look(sink: Sink, seen: dict[str, float]) -> None:
+    now = time.monotonic()
+    # A log record arrives with its span, or with the next request of its own: its uid is the line's id.
+    for key in sink.logs():
+        seen.setdefault(key[-1], now)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{len(values)} values"
+    return f"median {median(values):.2f} s, 99 % under {quantiles(values, n=100)[98]:.2f} s ({len(values)} values)"
+
+
+def main() -> None:
+    """Run the chosen measurements."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="length of the idle and delay measurements"
+    )
+    parser.add_argument("--only", choices=["replay", "idle", "delay"])
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if chosen.only in (None, "replay"):
+            replay(folder, chosen.lines, "json")
+            replay(folder, chosen.lines, "rfc")
+        if chosen.only in (None, "idle"):
+            idle(folder, chosen.seconds)
+        if chosen.only in (None, "delay"):
+            delay(folder, chosen.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,685 @@
+"""The tasks at a terminal: what the table says, at any width and of anything, and where the answers come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter import view
+from exporter.busy import busy
+from exporter.cli import main
+from exporter.config import Config, load
+from exporter.progress import ProgressLine
+from exporter.records import NANOS, Grade, OpenTask
+from exporter.running import Open
+from exporter.simulate import Dialect
+from exporter.store import Store, StoreError
+from exporter.story import story
+from exporter.tasks import Which, tasks
+from exporter.view import TaskView, as_object, duration, table
+from tests.store_made import commit, context, open_task, request_row, task_row
+
+MORNING = datetime(2026, 3, 2, 9, 0, 0, tzinfo=UTC)
+NINE = int(MORNING.timestamp())
+NASTY = "a\nb\r\x1b[31mred\x1b[0m\u202ekcab\u2028\x00\x9b2J\ud800"
+
+REQUEST = request_row(7, time=(NINE + 2) * NANOS, message="A clone of web01")
+CLONE = TaskView(
+    state="failed",
+    app="kimchi",
+    operation="vms.clone",
+    target_uri="/plugins/kimchi/vms/web01-clone-1772442006800000/clone",
+    task_id="4",
+    start=(NINE + 2) * NANOS,
+    end=(NINE + 249) * NANOS,
+    duration=247 * NANOS,
+    correlation="likely",
+    context=context(4),
+    error_code="KCHVM0035E",
+    why="web01 could not be cloned: no space is left in the pool default",
+    request=REQUEST,
+    meanwhile=(
+        request_row(8, time=(NINE + 3) * NANOS, operation="vms.start"),
+        request_row(9, time=(NINE + 4) * NANOS, user="", method="PUT", operation=""),
+    ),
+    meanwhile_count=12,
+)
+RUNNING = CLONE._replace(
+    state="running", end=None, target_uri="", correlation="exact", error_code="", why="", meanwhile_count=0
+)
+DONE = CLONE._replace(
+    state="done",
+    request=None,
+    correlation="none",
+    duration=None,
+    app="wok",
+    operation="other",
+    target_uri="/x",
+)
+
+
+class Terminal(StringIO):
+    """A screen of a person."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def opened(number: int, *, grade: Grade = "none", by_start: bool = False, **changed: Any) -> OpenTask:
+    """A running task as the correlator keeps it."""
+    task = Open(b"", 1, "", 0)
+    task.grade, task.by_start = grade, by_start
+    return open_task(number, data=task.to_row().data, **changed)
+
+
+def lines_of(*shown: TaskView, width: int | None = None, is_coloured: bool = False) -> list[str]:
+    return list(table(shown, zone=UTC, width=width, is_coloured=is_coloured))
+
+
+def configured(directory: Path, **flags: str) -> Config:
+    given = {"timezone": "UTC", "messages": "off", "state": str(directory / "state"), **flags}
+    return load(given, {}, "tasks", root=directory)
+
+
+def told(
+    config: Config,
+    *files: Path,
+    which: Which = "all",
+    limit: int = 50,
+    as_json: bool = False,
+    out: StringIO | None = None,
+    environ: dict[str, str] | None = None,
+    now: float = NINE + 100,
+) -> str:
+    """What the command prints."""
+    out = out or StringIO()
+    code = tasks(
+        config,
+        files,
+        which=which,
+        limit=limit,
+        as_json=as_json,
+        out=out,
+        screen=StringIO(),
+        environ=environ or {},
+        wall=lambda: int(now * NANOS),
+    )
+    assert code == 0
+    return out.getvalue()
+
+
+@pytest.fixture(name="store")
+def _store(tmp_path: Path) -> Iterator[Store]:
+    """The state of a daemon that runs: one task runs, one failed, one was lost, one is done."""
+    store = Store(tmp_path / "state")
+    store.mark_ready()
+    store.commit(
+        commit(
+            opened=[opened(6, start=(NINE + 6) * NANOS, request=6, since=6, operation="vms.migrate")],
+            requests=[request_row(n, time=(NINE + n) * NANOS, operation=f"vms.op{n}") for n in range(1, 9)],
+            tasks=[
+                task_row(
+                    2,
+                    start=(NINE + 2) * NANOS,
+                    end=(NINE + 5) * NANOS,
+                    since=1,
+                    until=5,
+                    request=2,
+                    concurrent=3,
+                    outcome="failure",
+                    error_code="KCHVM0035E",
+                    message="no room",
+                ),
+                task_row(
+                    3,
+                    start=(NINE + 3) * NANOS,
+                    end=(NINE + 10) * NANOS,
+                    since=3,
+                    until=3,
+                    request=0,
+                    correlation="none",
+                    outcome="lost",
+                    message="lost: wokd was restarted before the task ended",
+                ),
+                task_row(
+                    1,
+                    start=(NINE + 1) * NANOS,
+                    end=(NINE + 9) * NANOS,
+                    since=1,
+                    until=8,
+                    request=1,
+                    concurrent=7,
+                ),
+            ],
+            counters={("wok_requests_total", "kimchi", "POST", "202"): 8},
+        ),
+        NINE + 90,
+    )
+    yield store
+    store.close()
+
+
+# The table
+
+
+def test_a_table_without_a_terminal() -> None:
+    """In a pipe every column is there, whole, below its title; what failed says why, and what else was asked."""
+    expected = [
+        "STATE    STARTED              DURATION  APP     OPERATION  RESOURCE                                                USER  REQUEST               MEANWHILE",
+        "running  2026-03-02 09:00:02  4m 07s    kimchi  vms.clone  A clone of web01                                        ada   POST vms.clone 202    0",
+        "failed   2026-03-02 09:00:02  4m 07s    kimchi  vms.clone  /plugins/kimchi/vms/web01-clone-1772442006800000/clone  ada   POST vms.clone 202 ?  12",
+        "    why: KCHVM0035E: web01 could not be cloned: no space is left in the pool default",
+        "    meanwhile: 12 others: POST kimchi vms.start by ada at 09:00:03, PUT kimchi at 09:00:04, ...",
+        "done     2026-03-02 09:00:02  -         wok     other      /x                                                      -     -                     12",
+    ]
+
+    assert expected == lines_of(RUNNING, CLONE, DONE)
+
+
+def test_a_terminal_of_200_columns_has_room_for_all() -> None:
+    """Where there is room nothing differs from a pipe."""
+    assert lines_of(RUNNING, CLONE, DONE) == lines_of(RUNNING, CLONE, DONE, width=200)
+
+
+def test_a_terminal_of_80_columns() -> None:
+    """Columns that are said again below leave, a resource keeps its end, and reasons are wrapped, not cut."""
+    lines = lines_of(RUNNING, CLONE, DONE, width=80)
+
+    expected = [
+        "STATE    STARTED              DURATION  OPERATION  RESOURCE                 USER",
+        "running  2026-03-02 09:00:02  4m 07s    vms.clone  A clone of web01         ada",
+        "failed   2026-03-02 09:00:02  4m 07s    vms.clone  …1772442006800000/clone  ada",
+        "    why: KCHVM0035E: web01 could not be cloned: no space is left in the pool",
+        "    default",
+        "    meanwhile: 12 others: POST kimchi vms.start by ada at 09:00:03, PUT kimchi",
+        "    at 09:00:04, ...",
+        "done     2026-03-02 09:00:02  -         other      /x                       -",
+    ]
+    assert expected == lines
+
+
+def test_a_terminal_of_40_columns() -> None:
+    """What is left in a narrow window is the state, the time and what it is about."""
+    expected = [
+        "STATE    DURATION  OPERATION  RESOURCE",
+        "running  4m 07s    vms.clone  A clone o…",
+        "failed   4m 07s    vms.clone  …000/clone",
+        "    why: KCHVM0035E: web01 could not be",
+        "    cloned: no space is left in the pool",
+        "    default",
+        "    meanwhile: 12 others: POST kimchi",
+        "    vms.start by ada at 09:00:03, PUT",
+        "    kimchi at 09:00:04, ...",
+        "done     -         other      /x",
+    ]
+
+    assert expected == lines_of(RUNNING, CLONE, DONE, width=40)
+
+
+def test_the_state_is_coloured() -> None:
+    """A colour stands around the state alone, and changes no width."""
+    plain = lines_of(RUNNING, CLONE, DONE, width=80)
+    coloured = lines_of(RUNNING, CLONE, DONE, width=80, is_coloured=True)
+
+    assert coloured[2][:37] == "\x1b[31mfailed\x1b[0m   2026-03-02 09:00:02"
+    assert plain == [re.sub(r"\x1b\[\d*m", "", line) for line in coloured]
+
+
+def test_a_long_reason_shows_its_beginning() -> None:
+    """The output of a package manager does not push the other tasks off the screen."""
+    lines = lines_of(CLONE._replace(why="no room " * 500, meanwhile_count=0), width=80)
+
+    assert len(lines) == 2 + view.DETAIL_LINES_MAX
+    assert lines[-1].endswith(" room no roo…")
+
+
+def test_a_request_of_another_day_has_its_date() -> None:
+    """A task may run for days; the time alone would then mislead."""
+    later = request_row(8, time=(NINE + 86_400) * NANOS, operation="vms.start")
+    lines = lines_of(CLONE._replace(meanwhile=[later], meanwhile_count=1))
+
+    assert lines[-1] == "    meanwhile: 1 other: POST kimchi vms.start by ada at 2026-03-03 09:00:00"
+
+
+def test_a_loss_says_its_reason_once() -> None:
+    """The word that the state says already is not said again."""
+    lines = lines_of(CLONE._replace(state="lost", error_code="", why="lost: wokd went", meanwhile_count=0))
+
+    assert lines[-1] == "    why: wokd went"
+
+
+def test_wide_letters_keep_the_columns() -> None:
+    """Letters that take two cells, and marks that take none, are measured as a terminal draws them."""
+    uris = ("/日本語", "/e\u0301", "/plain")
+    lines = lines_of(*(DONE._replace(target_uri=uri) for uri in uris))
+
+    expected = [
+        "/日本語   -     -        12",
+        "/e\u0301        -     -        12",
+        "/plain    -     -        12",
+    ]
+    assert expected == [line[line.index("/") :] for line in lines[1:]]
+
+
+@pytest.mark.parametrize("width", [None, 40, 80, 200])
+def test_hostile_names_are_harmless(width: int | None) -> None:
+    """Nothing of a log begins a line, moves the cursor or turns the text, whichever field it stands in."""
+    shown = CLONE._replace(
+        app=NASTY,
+        operation=NASTY,
+        target_uri="/" + NASTY,
+        why=NASTY,
+        error_code=NASTY,
+        request=request_row(1, user=NASTY, method=NASTY, operation=NASTY, message=NASTY),
+        meanwhile=[request_row(2, user=NASTY, app=NASTY, method=NASTY, operation=NASTY)],
+    )
+
+    lines = lines_of(shown, shown._replace(state="running", target_uri=""), width=width)
+
+    assert [line for line in lines if not line.isprintable()] == []
+
+
+@given(st.text(max_size=60), st.text(max_size=60), st.integers(1, 220))
+def test_no_line_is_wider_than_the_terminal(uri: str, why: str, width: int) -> None:
+    """Whatever a log holds, and however narrow the window: a row stays a row."""
+    shown = CLONE._replace(target_uri=uri, why=why, request=request_row(1, user=why, message=uri))
+
+    for line in lines_of(shown, RUNNING, width=width):
+        assert view._width(line) <= width
+        assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "<1s"),
+        (12, "12s"),
+        (59.9, "59s"),
+        (247, "4m 07s"),
+        (3720, "1h 02m"),
+        (86_399, "23h 59m"),
+        (273_600, "3d 04h"),
+    ],
+)
+def test_durations(seconds: float, expected: str) -> None:
+    """A duration has the two units that matter."""
+    assert expected == duration(int(seconds * NANOS))
+
+
+def test_an_object_for_programs() -> None:
+    """JSON has everything there is, ids in hex and times with their offset."""
+    expected = {
+        "state": "failed",
+        "app": "kimchi",
+        "operation": "vms.clone",
+        "target_uri": "/plugins/kimchi/vms/web01-clone-1772442006800000/clone",
+        "task_id": "4",
+        "started": "2026-03-02T09:00:02+00:00",
+        "ended": "2026-03-02T09:04:09+00:00",
+        "duration_seconds": 247.0,
+        "trace_id": "00" * 16,
+        "span_id": "00" * 7 + "04",
+        "error_code": "KCHVM0035E",
+        "why": "web01 could not be cloned: no space is left in the pool default",
+        "correlation": "likely",
+        "request": {
+            "time": "2026-03-02T09:00:02+00:00",
+            "app": "kimchi",
+            "method": "POST",
+            "operation": "vms.clone",
+            "status": 202,
+            "user": "ada",
+            "address": "192.0.2.7",
+            "message": "A clone of web01",
+            "record_id": None,
+            "trace_id": "00" * 16,
+            "span_id": "00" * 7 + "07",
+        },
+        "meanwhile": {
+            "count": 12,
+            "requests": [view._request_object(request, UTC) for request in CLONE.meanwhile],
+        },
+    }
+
+    assert expected == as_object(CLONE, UTC)
+
+
+def test_what_is_not_known_is_null() -> None:
+    """A task that runs, whose window is still open, has no end, no ids and no request."""
+    seen = as_object(RUNNING._replace(context=b"", request=None, meanwhile=()), UTC)
+
+    known = {"state": "running", "app": "kimchi", "operation": "vms.clone", "target_uri": "", "task_id": "4",
+             "started": "2026-03-02T09:00:02+00:00", "duration_seconds": 247.0, "correlation": "exact",
+             "meanwhile": {"count": 0, "requests": []}}  # fmt: skip
+    unknown = ("ended", "trace_id", "span_id", "error_code", "why", "request")
+    assert known | dict.fromkeys(unknown) == seen
+
+
+# The daemon's state
+
+
+def test_the_state_of_a_running_daemon(store: Store, tmp_path: Path) -> None:
+    """While the daemon has its state open, it is read: what runs, then what went wrong, then what is done."""
+    expected = """\
+1 running, 2 failed or lost, 1 done.
+As of 2026-03-02 09:01:40 (UTC):
+
+STATE    STARTED              DURATION  APP     OPERATION    RESOURCE                         USER  REQUEST           MEANWHILE
+running  2026-03-02 09:00:06  1m 34s    kimchi  vms.migrate  /plugins/kimchi/vms/web-6/clone  ada   POST vms.op6 202  2
+    meanwhile: 2 others: POST kimchi vms.op7 by ada at 09:00:07, POST kimchi vms.op8 by ada at 09:00:08
+lost     2026-03-02 09:00:03  7s        kimchi  vms.clone    /plugins/kimchi/vms/web-3/clone  -     -                 0
+    why: wokd was restarted before the task ended
+failed   2026-03-02 09:00:02  3s        kimchi  vms.clone    /plugins/kimchi/vms/web-2/clone  ada   POST vms.op2 202  3
+    why: KCHVM0035E: no room
+    meanwhile: 3 others: POST kimchi vms.op3 by ada at 09:00:03, POST kimchi vms.op4 by ada at 09:00:04, POST kimchi vms.op5 by ada at 09:00:05
+done     2026-03-02 09:00:01  8s        kimchi  vms.clone    /plugins/kimchi/vms/web-1/clone  ada   POST vms.op1 202  7
+"""
+
+    assert expected == told(configured(tmp_path))
+
+
+def test_only_what_runs(store: Store, tmp_path: Path) -> None:
+    """With --running what has ended is left out, without a word about a limit."""
+    assert states(told(configured(tmp_path), which="running")) == ["running"]
+
+
+def test_only_what_failed(store: Store, tmp_path: Path) -> None:
+    """With --failed losses are shown, too, the last to end first."""
+    assert states(told(configured(tmp_path), which="failed")) == ["lost", "failed"]
+
+
+def test_the_limit_counts_what_has_ended(store: Store, tmp_path: Path) -> None:
+    """The last to end are shown, everything that runs beside them, and it is said that there are others."""
+    text = told(configured(tmp_path), limit=1)
+
+    assert states(text) == ["running", "done"]
+    assert "Tasks that ended earlier are left out: --limit shows more.\n" in text
+
+
+def test_the_limit_holds_for_failures_and_losses_together(store: Store, tmp_path: Path) -> None:
+    """Of two kinds of bad ends together no more are shown than asked for, and the others are told."""
+    text = told(configured(tmp_path), which="failed", limit=1)
+
+    assert states(text) == ["lost"]
+    assert "Tasks that ended earlier are left out: --limit shows more.\n" in text
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(-5, 0), (0, 0), (10**30, 2)])
+def test_a_limit_may_be_any_number(store: Store, tmp_path: Path, limit: int, expected: int) -> None:
+    """A number that no database takes is a number."""
+    objects = json.loads(told(configured(tmp_path), which="failed", limit=limit, as_json=True))
+
+    assert expected == len(objects)
+
+
+@pytest.mark.parametrize("which", ["all", "running", "failed"])
+def test_nothing_is_said_in_a_sentence(tmp_path: Path, which: Which) -> None:
+    """An empty answer is a sentence for people and an empty list for programs."""
+    store = Store(tmp_path / "state")
+    store.mark_ready()
+    store.close()
+    sentences = {
+        "all": "No task runs, and none has ended.\n",
+        "running": "No task runs.\n",
+        "failed": "No task has failed or was lost.\n",
+    }
+
+    assert sentences[which] == told(configured(tmp_path), which=which)
+    assert json.loads(told(configured(tmp_path), which=which, as_json=True)) == []
+
+
+def test_a_backlog_is_told(tmp_path: Path) -> None:
+    """A daemon that has not caught up says so: what it shows as running may have ended long ago."""
+    Store(tmp_path / "state").close()
+
+    assert "The daemon has not read all of the log yet: this is as far as it is.\n" in told(
+        configured(tmp_path)
+    )
+
+
+def test_old_news_are_told(store: Store, tmp_path: Path) -> None:
+    """Where the daemon has been silent for an hour, what it shows as running is marked as that old."""
+    note = "The daemon has seen nothing new for 1h 00m: what ran then is shown as running.\n"
+
+    assert note in told(configured(tmp_path), now=NINE + 90 + 3600)
+    assert note not in told(configured(tmp_path), now=NINE + 90 + 299)
+
+
+def test_what_ends_between_two_looks_has_ended(store: Store, tmp_path: Path) -> None:
+    """A task that is seen running, and a moment later ended, is shown once."""
+    ended = task_row(6, context=context(6), end=(NINE + 20) * NANOS, outcome="failure", message="x")
+    store.commit(commit(tasks=[ended]), NINE + 95)
+
+    objects = json.loads(told(configured(tmp_path), as_json=True))
+
+    assert [one["state"] for one in objects if one["span_id"] == context(6)[16:].hex()] == ["failed"]
+
+
+@pytest.mark.parametrize(("grade", "mark"), [("exact", ""), ("likely", " ?"), ("ambiguous", " ??")])
+def test_doubts_are_marked_and_explained(store: Store, tmp_path: Path, grade: Grade, mark: str) -> None:
+    """A request that may be another task's carries a mark, and a sentence says what it means."""
+    store.commit(commit(tasks=[task_row(9, end=NINE * NANOS, request=3, correlation=grade)]), NINE)
+    text = told(configured(tmp_path), limit=1)
+
+    assert f"POST vms.op3 202{mark}  " in text
+    assert bool(mark) is (f"A request with{mark} is" in text)
+
+
+def test_a_start_record_has_looked_for_its_request(store: Store, tmp_path: Path) -> None:
+    """A running task that a start record opened shows how certain its request is."""
+    task = opened(8, grade="ambiguous", by_start=True, start=NINE * NANOS, request=8, since=7)
+    store.commit(commit(opened=[task]), NINE)
+
+    objects = json.loads(told(configured(tmp_path), which="running", as_json=True))
+
+    assert [(one["correlation"], one["meanwhile"]["count"]) for one in objects] == [
+        ("exact", 2),
+        ("ambiguous", 0),
+    ]
+
+
+def test_a_history_may_have_forgotten_the_requests(tmp_path: Path) -> None:
+    """Where the requests are not kept any more the task is still told, with the number of the others."""
+    with_store = Store(tmp_path / "state")
+    with_store.commit(commit(tasks=[task_row(1, outcome="failure", message="x", concurrent=3)]), NINE)
+    with_store.close()
+
+    text = told(configured(tmp_path))
+
+    assert text.endswith("    meanwhile: 3 others\n")
+
+
+def test_a_missing_state_is_a_sentence_with_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no daemon has run, the command says what to name, and exits with 2."""
+    code = main(["tasks", "--state", str(tmp_path), "--config", os.devnull], {})
+
+    expected = f"error: {tmp_path}/state.db does not exist; name the directory of a daemon's state\n"
+    assert (2, expected) == (code, capsys.readouterr().err)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_state_that_may_not_be_read(store: Store, tmp_path: Path) -> None:
+    """Another user than the daemon's is told who may ask."""
+    (tmp_path / "state").chmod(0)
+    try:
+        with pytest.raises(StoreError, match="ask as root"):
+            told(configured(tmp_path))
+    finally:
+        (tmp_path / "state").chmod(0o700)
+
+
+def test_a_state_whose_directory_is_closed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same without another user: the system's refusal becomes a sentence with its remedy."""
+
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+
+    with pytest.raises(StoreError, match="ask as root"):
+        told(configured(tmp_path))
+
+
+# Terminals
+
+
+def test_a_terminal_has_its_width_and_colours(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal the table has its width, and states are coloured."""
+    monkeypatch.setenv("COLUMNS", "40")
+    text = told(configured(tmp_path), out=Terminal())
+
+    rows = text.partition("\n\n")[2].splitlines()
+    assert "\x1b[36mrunning\x1b[0m" in text
+    assert max(len(re.sub(r"\x1b\[\d*m", "", row)) for row in rows) <= 40
+
+
+@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colours_can_be_forbidden(store: Store, tmp_path: Path, environ: dict[str, str]) -> None:
+    """NO_COLOR and a terminal that knows none leave the text plain (no-color.org)."""
+    assert "\x1b" in told(configured(tmp_path), out=Terminal(), environ={"NO_COLOR": ""})
+    assert "\x1b" not in told(configured(tmp_path), out=Terminal(), environ=environ)
+
+
+def test_progress_is_for_long_work_on_a_terminal() -> None:
+    """Nothing is drawn in the first second, then not at each call, and in the end the line is empty again."""
+    times = iter([0.0, 0.9, 1.0, 1.0, 1.1, 1.3, 1.3])
+    screen = Terminal()
+    progress = ProgressLine(screen, 200, clock=lambda: next(times))
+    for done in (10, 50, 60, 100):
+        progress.show(done, done * 10)
+    progress.clear()
+
+    assert screen.getvalue() == "\r 25%  500 lines\r 50%  1,000 lines\r                 \r"
+
+
+def test_progress_is_for_nobody_without_a_terminal() -> None:
+    """A log file of stderr is not filled with it."""
+    screen = StringIO()
+    progress = ProgressLine(screen, 200, clock=lambda: 1e9)
+    progress.show(10, 10)
+    progress.clear()
+
+    assert screen.getvalue() == ""
+
+
+# Files
+
+
+def states(text: str) -> list[str]:
+    """The states of the rows, in their order."""
+    return re.findall(r"^(running|failed|lost|unknown|done) ", text, re.MULTILINE)
+
+
+def written(path: Path, dialect: Dialect) -> Path:
+    """The demo's story as a log, with wok-error.log beside it."""
+    lines = list(story(dialect, start=MORNING))
+    for log, name in (("requests", "log"), ("errors", "errors")):
+        path.with_suffix(f".{name}").write_bytes(
+            b"".join(line.data + b"\n" for line in lines if line.log == log)
+        )
+    return path.with_suffix(".log")
+
+
+def test_a_log_without_a_daemon(tmp_path: Path) -> None:
+    """A log of the RFC's dialect answers all three questions by itself."""
+    log = written(tmp_path / "rfc", "rfc")
+    text = told(configured(tmp_path), log, which="failed")
+
+    expected = """\
+5 failed or lost.
+As of 2026-03-02 09:00:39 (UTC):
+
+STATE   STARTED              DURATION  APP         OPERATION      RESOURCE                                              USER   REQUEST                 MEANWHILE
+failed  2026-03-02 09:00:33  1s        ginger      lvs.create     /lvs/vg_name/data                                     josé   POST lvs.create 202     0
+    why: GINLV00003E: the logical volume could not be created: data has 12 GiB left
+lost    2026-03-02 09:00:24  6s        kimchi      vms.clone      /plugins/kimchi/vms/web01-clone-1772442024500000/clone  ada    POST vms.clone 202      1
+"""
+    head = [line.split() for line in expected.splitlines()]
+    assert head == [line.split() for line in text.splitlines()][: len(head)]
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_runs_at_the_end_of_a_log_has_run_until_then(tmp_path: Path) -> None:
+    """The clock of a finished log is its last record's: years later a task has still run for seconds."""
+    log = written(tmp_path / "json", "json")
+    running = json.loads(told(configured(tmp_path), log, which="running", as_json=True, now=NINE + 10**9))
+
+    expected = [("vms.clone", 15.0, 6, "ada"), ("host.swupdate", 19.0, 8, "grace")]
+    assert expected == [
+        (one["operation"], one["duration_seconds"], one["meanwhile"]["count"], one["request"]["user"])
+        for one in running
+    ]
+
+
+def test_a_task_of_which_only_the_end_is_known_has_no_duration(tmp_path: Path) -> None:
+    """Where neither a request nor a start is in the log, nobody knows how long it took: it is not `<1s`."""
+    log = written(tmp_path / "json", "json")
+    found = json.loads(told(configured(tmp_path), log, as_json=True))
+
+    orphans = [one for one in found if one["request"] is None]
+    assert [one["duration_seconds"] for one in orphans] == [None] * 5
+    assert 0.0 in [one["duration_seconds"] for one in found]
+
+
+def test_the_marks_of_restarts_tell_what_was_lost(tmp_path: Path) -> None:
+    """With wok-error.log the tasks that a restart has ended are lost, and do not run for ever."""
+    log = written(tmp_path / "json", "json")
+    errors = str(log.with_suffix(".errors"))
+    found = json.loads(told(configured(tmp_path, wok_error_log=errors), log, as_json=True))
+
+    assert [one["state"] for one in found if one["state"] in ("lost", "running")] == ["lost", "lost"]
+
+
+def test_what_is_listed_is_what_is_counted(tmp_path: Path) -> None:
+    """For every task the requests that are listed are all that are counted, and never its own."""
+    log = tmp_path / "busy.log"
+    lines = busy("rfc", start=MORNING, requests=400, per_second=5)
+    log.write_bytes(b"".join(line.data + b"\n" for line in lines))
+    found: list[dict[str, Any]] = json.loads(told(configured(tmp_path), log, limit=1000, as_json=True))
+
+    assert len(found) > 100
+    for one in found:
+        others = one["meanwhile"]["requests"]
+        assert one["meanwhile"]["count"] == len(others)
+        assert one["request"] not in others
+        assert all(one["started"] <= other["time"] <= one["ended"] for other in others)
+
+
+def test_an_empty_log(tmp_path: Path) -> None:
+    """A log without a record has no tasks, and no time."""
+    log = tmp_path / "empty.log"
+    log.write_bytes(b"")
+
+    assert told(configured(tmp_path), log) == "No task runs, and none has ended.\n"
+
+
+def test_lines_that_were_not_understood_are_told(tmp_path: Path) -> None:
+    """Whoever trusts the table learns that it may lack something, and where to look."""
+    log = written(tmp_path / "rfc", "rfc")
+    log.write_bytes(b"not a record\n" + log.read_bytes())
+
+    assert "1 line was not understood: `check` lists them.\n" in told(configured(tmp_path), log)
+
+
+def test_programs_get_no_raw_text(tmp_path: Path) -> None:
+    """JSON is printed in ASCII, so that a terminal obeys nothing of it either."""
+    log = written(tmp_path / "rfc", "rfc")
+    log.write_bytes(log.read_bytes().replace(b"db01", "db\u202e\u2028é".encode()))
+
+    assert told(configured(tmp_path), log, as_json=True).isascii()
