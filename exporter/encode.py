@@ -133,13 +133,22 @@ def piece(encoded_key: bytes, value: Value) -> bytes:
     An integer beyond 64 bits becomes a string of its digits. A sequence becomes an array of strings.
     """
     if isinstance(value, str):
-        data = utf8(value)
-        return _piece_head(encoded_key, _STRING, len(data)) + data
-    # One step for "neither negative nor beyond 63 bits".
-    if type(value) is int and not value >> 63:
-        number = varint(value)
-        return _piece_head(encoded_key, b"\x18", len(number)) + number
+        return text_piece(encoded_key, value)
     return sized(encoded_key + b"\x12" + sized(_any_value(value)))
+
+
+def text_piece(encoded_key: bytes, text: str) -> bytes:
+    """Return what `piece` returns, for a text."""
+    data = utf8(text)
+    return _piece_head(encoded_key, _STRING, len(data)) + data
+
+
+def count_piece(encoded_key: bytes, count: int) -> bytes:
+    """Return what `piece` returns, for an integer that is not negative."""
+    if count > _INT64_MAX:
+        return piece(encoded_key, count)
+    number = varint(count)
+    return _piece_head(encoded_key, b"\x18", len(number)) + number
 
 
 @lru_cache(maxsize=4096)
@@ -267,9 +276,12 @@ def log_record(
     """
     _check_ids(trace_id, span_id)
     data = utf8(body)
+    # Zero is a default value, which the wire form leaves out.
+    time_data = _fixed64(time) if time else b""
     return b"".join(
         (
-            _time(b"\x09", time),
+            b"\x09" if time else b"",
+            time_data,
             _severity(severity, severity_text),
             _body_head(len(data)),
             data,
@@ -279,7 +291,8 @@ def log_record(
             trace_id,
             b"\x52\x08",
             span_id,
-            _time(b"\x59", time),
+            b"\x59" if time else b"",
+            time_data,
             _word(b"\x62", event_name),
         )
     )

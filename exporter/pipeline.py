@@ -123,11 +123,13 @@ class Pipeline:
     def step(self) -> Progress:
         """Read what is there, up to a batch, and commit what it means."""
         assert self._log is not None, "restart() opens the log"
+        # Asked before reading: a line that is written while we read must not be older than "now".
+        wall = self._wall() if self._wall is not None else 0
         reading = self._log.read(READ_BYTES)
         marks = self._read_marks()
         for event in reading.events:
             log.warning("%s: %s", event.kind, event.detail)
-        now = self._wall() if self._wall is not None and reading.caught_up else None
+        now = wall if self._wall is not None and reading.caught_up else None
         finished = self._wall is None and reading.caught_up
         is_idle = not (reading.lines or reading.events or marks or finished)
         if is_idle and (now is None or not self._core.is_due(now)):
@@ -135,7 +137,7 @@ class Pipeline:
         commit = self._core.advance(
             reading, marks=marks, restarts_position=self._marks_position, now=now, finished=finished
         )
-        self._store.commit(commit, (self._wall() if self._wall is not None else 0) / NANOS)
+        self._store.commit(commit, wall / NANOS)
         return Progress(reading.lines, committed=True, caught_up=reading.caught_up, behind=reading.behind)
 
     def _read_marks(self) -> list[int]:

@@ -54,6 +54,7 @@ class Sentences:
     def __init__(self, messages: MessageTables, people: People) -> None:
         self._messages = messages
         self._people = people
+        self._is_plain = people.privacy == "plain"
         # A record's span, log record and row are made one after the other.
         self._latest: tuple[Record, Texts] | None = None
 
@@ -62,7 +63,7 @@ class Sentences:
         latest = self._latest
         if latest is not None and latest[0] is record:
             return latest[1]
-        if self._people.privacy == "plain":
+        if self._is_plain:
             texts = self._find(record)
         else:
             people = self._people

@@ -325,7 +325,8 @@ def _observe(db: sqlite3.Connection, text: str, added: Histogram) -> None:
     db.execute(
         "INSERT INTO histogram VALUES (?1, ?2, ?3, ?4) ON CONFLICT (series)"
         " DO UPDATE SET buckets = ?2, sum = ?3, exemplars = ?4",
-        (text, json.dumps(buckets), total, json.dumps(list(newest.values()))),
+        # Rounded and sorted: the same sums and exemplars, however the tasks were cut into batches.
+        (text, json.dumps(buckets), round(total, 6), json.dumps([newest[at] for at in sorted(newest)])),
     )
 
 

@@ -185,7 +185,7 @@ class Telemetry:
             own = [_text(_UID, event_uid(context, event_name))]
         else:
             event_name, severity = _event_name_and_severity(event, record)
-            body = self.message(record)
+            body = self._sentences.of(record).message
             uid = record.record_id or record_uid(record.trace_id, record.file, record.offset)
             own = [_text(_UID, uid)]
             if severity != encode.SEVERITY_INFO:
@@ -227,7 +227,7 @@ class Telemetry:
             self._people.user(record.user),
             self._people.address(record.address),
             record.record_id,
-            self.message(record),
+            self._sentences.of(record).message,
         )
 
     def task_row(self, event: TaskEnded) -> TaskRow:
@@ -319,12 +319,12 @@ class Telemetry:
             if target_uri:
                 pieces.append(_text(_TARGET_URI, target_uri))
             if isinstance(event, TaskEnded):
-                pieces.append(encode.piece(_CONCURRENT_REQUESTS, event.concurrent))
+                pieces.append(encode.count_piece(_CONCURRENT_REQUESTS, event.concurrent))
         record = event.record
         if record is not None:
             if record.record_id:
                 pieces.append(_text(_RECORD_ID, record.record_id))
-            pieces += (self._log_file_name, encode.piece(_OFFSET, record.offset))
+            pieces += (self._log_file_name, encode.count_piece(_OFFSET, record.offset))
         self._latest = (event, shared, pieces)
         return shared, pieces
 
@@ -389,7 +389,7 @@ class Telemetry:
 def _text(encoded_key: bytes, text: str) -> bytes:
     if len(text) > _ATTRIBUTE_CHARS_SURE:
         text = encode.clip(text, _ATTRIBUTE_BYTES_MAX)
-    return encode.piece(encoded_key, text)
+    return encode.text_piece(encoded_key, text)
 
 
 def _shared(name: str, attributes: Mapping[str, str | int]) -> _Shared:

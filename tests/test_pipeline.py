@@ -1,0 +1,306 @@
+"""From a log to the store: batches, failed commits and crashes change nothing of what comes out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.archive import Archive
+from exporter.busy import busy
+from exporter.config import load
+from exporter.daemon import meaning
+from exporter.pipeline import Meaning, Pipeline
+from exporter.reading import Here, Reading
+from exporter.records import NANOS, SIGNALS, Chunk, Line, Signal
+from exporter.store import Store, StoreError
+from exporter.story import story
+
+BOTH: frozenset[Signal] = frozenset(("traces", "logs"))
+
+
+@pytest.fixture(name="means", scope="module")
+def _means() -> Meaning:
+    config = load({"timezone": "UTC", "instance": "test", "messages": "off"}, {}, "replay")
+    return meaning(config, "wok-req.log")
+
+
+@pytest.fixture(name="log", scope="module")
+def _log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of both dialects with every kind of trouble the stories have."""
+    path = tmp_path_factory.mktemp("log") / "wok-req.log"
+    start = datetime(2026, 8, 12, 9, tzinfo=UTC)
+    lines = [line.data for line in story("rfc", start=start) if line.log == "requests"]
+    lines += [
+        line.data
+        for line in story("json", start=datetime(2026, 8, 12, 10, tzinfo=UTC))
+        if line.log == "requests"
+    ]
+    lines += [
+        line.data
+        for line in busy(
+            "json", start=datetime(2026, 8, 12, 11, tzinfo=UTC), requests=300, per_second=5.0, seed=3
+        )
+        if line.log == "requests"
+    ]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+class Pieces:
+    """A source that hands out lines of an archive in pieces of given sizes, and can begin anywhere again."""
+
+    def __init__(self, path: Path, position: str, sizes: Callable[[], int]) -> None:
+        archive = Archive([path])
+        self._lines: list[Line] = []
+        while not (chunk := archive.read(1 << 20)).caught_up:
+            self._lines += chunk.lines
+        archive.close()
+        self._at = int(position or 0)
+        self._sizes = sizes
+
+    def read(self, limit: int) -> Chunk:  # noqa: ARG002 - the size is the test's
+        lines = self._lines[self._at : self._at + self._sizes()]
+        self._at += len(lines)
+        return Chunk(lines, str(self._at), caught_up=self._at == len(self._lines))
+
+    def close(self) -> None:
+        pass
+
+
+def run(store: Store, means: Meaning, log: Path, sizes: Callable[[], int]) -> None:
+    """Run a finished log through a pipeline, as far as it goes."""
+    made = Pipeline(
+        store,
+        means,
+        log=lambda position, parser: Here(Pieces(log, position, sizes), means.parser(parser)),
+        marks=None,
+        signals=BOTH,
+        wall=None,
+    )
+    try:
+        while not made.step().caught_up:
+            pass
+    finally:
+        made.close()
+
+
+def sent(store: Store) -> dict[tuple[str, bytes], bytes]:
+    """All bytes that wait in the journal, by signal and resource, in order."""
+    found: dict[tuple[str, bytes], bytes] = {}
+    for signal in SIGNALS:
+        for entry in store.journal_read(signal, 1 << 30, 1 << 40):
+            key = (signal, entry.resource)
+            found[key] = found.get(key, b"") + entry.payload
+    return found
+
+
+class Seen:
+    """Everything a store holds that people, Prometheus and backends see; not to be printed whole."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+    def __repr__(self) -> str:
+        return "Seen(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Seen) and self.parts == other.parts
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def seen(store: Store) -> Seen:
+    """Return all that a store holds."""
+    reader = store.reader()
+    try:
+        snapshot = reader.snapshot()
+        tasks = reader.tasks(limit=10_000).tasks
+        requests = reader.requests_between(0, 1 << 40, 100_000)
+        return Seen(
+            sent(store),
+            snapshot.counters,
+            snapshot.gauges,
+            snapshot.histograms,
+            tasks,
+            requests,
+            reader.running(),
+        )
+    finally:
+        reader.close()
+
+
+@pytest.fixture(name="whole", scope="module")
+def _whole(means: Meaning, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    store = _fresh(tmp_path_factory.mktemp("whole"))
+    run(store, means, log, lambda: 1 << 30)
+    found = seen(store)
+    store.close()
+    return found
+
+
+def _fresh(directory: Path) -> Store:
+    store = Store(directory)
+    store.set_signals(BOTH)
+    return store
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(0, 400), min_size=1))
+def test_any_cutting_gives_identical_bytes(
+    means: Meaning,
+    log: Path,
+    whole: Seen,
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[int],
+) -> None:
+    """The same log cut into any batches leaves the same bytes, counters, histograms and history."""
+    store = _fresh(tmp_path_factory.mktemp("cut"))
+    turns = iter(sizes)
+    run(store, means, log, lambda: next(turns, 97))
+    found = seen(store)
+    store.close()
+
+    assert found == whole
+
+
+class Failing(Store):
+    """A store whose commit fails now and then, before or after it has written."""
+
+    fails: Iterator[str]
+
+    def commit(self, commit: Any, now_seconds: float) -> None:
+        how = next(self.fails, "")
+        if how == "before":
+            raise StoreError("before")
+        super().commit(commit, now_seconds)
+        if how == "after":
+            raise StoreError("after")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fails=st.lists(st.sampled_from(["", "before", "after"]), min_size=5, max_size=60))
+def test_a_failed_commit_begins_again_from_the_store(
+    means: Meaning,
+    log: Path,
+    whole: Seen,
+    tmp_path_factory: pytest.TempPathFactory,
+    fails: list[str],
+) -> None:
+    """Commits that fail, before or after they reached the disk, change nothing of what comes out."""
+    store = Failing(tmp_path_factory.mktemp("fail"))
+    store.set_signals(BOTH)
+    store.fails = iter(fails)
+    for _ in range(len(fails) + 1):
+        try:
+            run(store, means, log, lambda: 40)
+            break
+        except StoreError:
+            continue
+    found = seen(store)
+    store.close()
+
+    assert found == whole
+
+
+def test_ids_are_unique_and_every_line_is_counted(whole: Seen, log: Path) -> None:
+    """The story leaves no rejected line, and as many log records as records, lost and expired tasks apart."""
+    counters: dict[tuple[str, ...], float] = whole.parts[1]
+    lines = Counter(
+        {series[1]: value for series, value in counters.items() if series[0] == "wok_exporter_lines_total"}
+    )
+
+    assert lines["record"] + lines["continuation"] + lines["forged"] == len(log.read_bytes().splitlines())
+    assert lines["rejected"] == 0
+
+
+def test_a_first_start_leaves_out_what_is_older(means: Meaning, log: Path, tmp_path: Path) -> None:
+    """`skip_until` counts and sends nothing that is older, and is over with the first younger record."""
+    store = _fresh(tmp_path)
+    later = datetime(2026, 8, 12, 10, tzinfo=UTC).timestamp()
+    run(store, means._replace(skip_until=int(later) * 10**9), log, lambda: 50)
+    reader = store.reader()
+    times = [row.time for row in reader.requests_between(0, 1 << 40, 100_000)]
+    reader.close()
+    store.close()
+
+    assert times
+    assert min(times) >= later * 10**9
+
+
+def test_idle_steps_commit_nothing(means: Meaning, tmp_path: Path) -> None:
+    """A caught-up pipeline with nothing that waits leaves the store alone."""
+    log = tmp_path / "empty.log"
+    log.touch()
+    store = _fresh(tmp_path / "state")
+
+    class Quiet:
+        def read(self, limit: int) -> Reading:  # noqa: ARG002 - nothing to read
+            return Reading((), "", "", 0, 0, (), caught_up=True, behind=0)
+
+        def close(self) -> None:
+            pass
+
+    made = Pipeline(store, means, log=lambda *_: Quiet(), marks=None, signals=BOTH, wall=lambda: 10**18)
+    committed = [made.step().committed for _ in range(3)]
+    made.close()
+    store.close()
+
+    assert committed == [False, False, False]
+
+
+def test_a_stall_while_reading_closes_no_window(means: Meaning, tmp_path: Path) -> None:
+    """The wall clock is asked before the log is read: a line written in between still finds its partner."""
+    log = tmp_path / "user-requests.data"
+    start = 1_470_000_000
+    info = '"ip": "", "date": "2016-07-31", "time": "21:20:%02d", "zone": "UTC"'
+    final = (
+        '{"id": "b26ffd08-3c06-443e-bc61-0d42904fcadb", "message": {"code": "WOKASYNC0001L", "params":'
+        ' {"target_uri": "/plugins/kimchi/vms/web/migrate"}}, "error": null, "info": {"app": "/plugins/kimchi",'
+        ' "req": "TASK", "status": 200, "user": "", ' + info % 0 + "}}\n"
+    )
+    request = (
+        '{"id": "5afaf8a7-0dc6-4ccb-8e31-85120e102ec7", "message": {"code": "KCHVM0010L", "params": {"ident":'
+        ' "web", "remote_host": "h"}}, "error": null, "info": {"app": "/plugins/kimchi", "req": "POST", "status":'
+        ' 202, "user": "ada", ' + info % 0 + "}}\n"
+    )
+    now = [start]
+    log.write_text(final)
+
+    class Stalling(Archive):
+        def read(self, limit: int) -> Chunk:
+            chunk = super().read(limit)
+            if not chunk.lines and now[0] == start:
+                # The process sleeps for an hour here; Wok has written the request's line a moment ago.
+                now[0] += 3600
+                with log.open("a") as stream:
+                    stream.write(request)
+            return chunk._replace(caught_up=True)
+
+    store = _fresh(tmp_path / "state")
+    made = Pipeline(
+        store,
+        means,
+        log=lambda position, parser: Here(Stalling([log], position), means.parser(parser)),
+        marks=None,
+        signals=BOTH,
+        wall=lambda: now[0] * NANOS,
+    )
+    made.step()
+    made.step()
+    made.restart()
+    made.step()
+    made.step()
+    made.close()
+    reader = store.reader()
+    grades = [task.correlation for task in reader.tasks(limit=9).tasks]
+    reader.close()
+    store.close()
+
+    assert grades == ["exact"]
