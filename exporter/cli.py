@@ -7,6 +7,8 @@ looked at or sent; 2 the command, the configuration or the state does not allow 
 from __future__ import annotations
 
 import argparse
+import getpass
+import io
 import logging
 import os
 import signal
@@ -57,6 +59,12 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     environ = os.environ if environ is None else environ
     parser, commands = _parser()
     args = parser.parse_args(argv)
+    # Names in the log are of any alphabet; the terminal may know only one.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if args.command == "hash-password":
+        return _hash_password()
     try:
         config = load(vars(args), environ, args.command)
     except ConfigError as error:
@@ -100,7 +108,25 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, _Command]]:
             sub.add_argument("files", nargs=nargs, metavar="FILE", type=Path, help=_FILES_HELP[command.name])
         _add_own_flags(sub, command.name)
         add_flags(sub, command.name)
+    subparsers.add_parser(
+        "hash-password",
+        help="make the hash of a password for auth_file",
+        description="Asks for a password, or reads it from standard input, and prints its hash: a line of auth_file"
+        " is USER:HASH.",
+        usage="wok-exporter hash-password",
+    )
     return parser, commands
+
+
+def _hash_password() -> int:
+    from exporter.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
+
+    password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    if not password:
+        print("error: there is no password: type one, or pass it on standard input", file=sys.stderr)
+        return REFUSED
+    print(hash_password(password))
+    return 0
 
 
 _FILES = {"replay": " FILE ...", "check": " FILE ...", "tasks": " [FILE ...]", "text": " FILE ..."}
@@ -214,7 +240,7 @@ _COMMANDS = (
 
 def _stop_on_signals() -> Event:
     stopped = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopped.set())
     return stopped
 

@@ -190,7 +190,7 @@ class Daemon:
             else None
         )
         auth = BasicAuth.load(config.auth_file) if config.auth_file else None
-        server = Server(config.listen.host, config.listen.port, routes, tls=tls, auth=auth)
+        server = Server(config.listen.host, config.listen.port, routes, tls=tls, auth=auth, public_paths=("/healthz",))
         return self._resources.enter_context(closing(server))
 
     def run(self, stopped: Event) -> None:
@@ -265,7 +265,8 @@ class Daemon:
             )
         if self.server is not None and config.listen is not None:
             scheme = "https" if config.tls_certificate else "http"
-            lines.append(f"serving {scheme}://{config.listen}/metrics, /healthz and /readyz")
+            place = config.listen._replace(port=self.server.port)
+            lines.append(f"serving {scheme}://{place}/metrics, /healthz and /readyz")
         return lines
 
 

@@ -256,9 +256,6 @@ class Watch:
     def tell(self, line: SimulatedLine) -> None:
         """Say what has just been written to Wok's log."""
         note = line.note
-        if line.at >= UPDATED_SECONDS:
-            # true of the RFC's dialect alone
-            note = note.removesuffix("; ids begin at 1 again")
         self._screen.say(note, first=_clock(line.at), indent=NOTE_COLUMN)
         if note == "wokd is back":
             self._screen.say(

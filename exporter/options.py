@@ -256,9 +256,9 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
         Option("log", partial(_path, words=("auto",)), "auto", "FILE", ("run",),
                "Wok's user request log; auto is the first of /var/lib/wok/user-requests.data (Wok 2.3"
                " and later) and /var/log/wok/wok-req.log (before) that exists"),
-        Option("wok_error_log", partial(_path, words=("auto", "off")), "auto", "FILE", SENDERS,
+        Option("wok_error_log", partial(_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
                "Wok's error log, whose ENGINE lines tell when wokd was restarted; auto is"
-               " /var/log/wok/wok-error.log where it can be read, and off for replay"),
+               " /var/log/wok/wok-error.log where it can be read, and off for the other commands"),
         Option("timezone", _timezone, "host", "ZONE", READERS,
                "the zone that wokd writes its times in, such as America/Sao_Paulo; host is this"
                " machine's"),
@@ -302,7 +302,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
                "the host that is observed (host.name); auto is this one"),
         Option("host_id", _identifier, "auto", "ID", SENDERS,
                "its unique id (host.id); auto is /etc/machine-id, else the instance"),
-        Option("privacy", partial(_word, words=("plain", "hash", "drop")), "plain", "HOW", SENDERS,
+        Option("privacy", partial(_word, words=("plain", "hash", "drop")), "plain", "HOW", (*SENDERS, "text"),
                "what becomes of user names and client addresses: plain, hash or drop; metrics never have"
                " them"),
         Option("give_up_after", _duration, "5m", "DURATION", ("replay",),

@@ -55,7 +55,13 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         self._path = directory / STATE_FILE
         self._turn = threading.Lock()
-        if not self._path.is_file():
+        try:
+            is_there = self._path.is_file()
+        except PermissionError as error:
+            raise StoreError(
+                f"{directory} may not be read by this user: ask as root, or as the user that the daemon runs as"
+            ) from error
+        if not is_there:
             raise StoreError(f"{self._path} does not exist; name the directory of a daemon's state")
         try:
             self._db = connect(self._path, writable=False)

@@ -103,7 +103,8 @@ def record(
     }
     said = {key: value if key == "task_id" else _python2(value) for key, value in params.items()}
     why = f">>> {json.dumps(error.params)}" if error else ""  # hence two blanks where there is no error
-    reason = f" ({error.code}: {error.text})" if error else ""
+    # Only the RFC's task records carry the reason in their text as well.
+    reason = f" ({error.code} {error.text})" if error and method == "TASK" else ""
     return f"{json.dumps(info)} >>> {json.dumps(said)} {why} >>> {text}{reason}".encode()
 
 

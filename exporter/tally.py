@@ -12,8 +12,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from exporter.reading import Reading
 from exporter.families import DURATION_BOUNDS_SECONDS
+from exporter.reading import Reading
 from exporter.records import (
     NANOS,
     OUTCOMES,

@@ -28,7 +28,7 @@ from exporter.reader import Reader, Snapshot
 from exporter.reading import Here
 from exporter.records import NANOS, Grade, OpenTask, Outcome, RequestRow, TaskRow
 from exporter.running import Open
-from exporter.store import Store, StoreError
+from exporter.store import Store
 from exporter.view import State, TaskView
 from exporter.zones import load_zone
 
@@ -123,12 +123,7 @@ def tasks(
 
 def _from_state(config: Config, resources: ExitStack, now: int) -> _Known:
     assert config.state is not None, "the configuration of this command has a state"
-    try:
-        reader = resources.enter_context(closing(Reader(config.state)))
-    except PermissionError as error:
-        raise StoreError(
-            f"{config.state} may not be read by this user: ask as root, or as the user that the daemon runs as"
-        ) from error
+    reader = resources.enter_context(closing(Reader(config.state)))
     snapshot = reader.snapshot()
     return _Known(reader, snapshot, _requests(snapshot), now)
 

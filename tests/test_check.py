@@ -381,7 +381,7 @@ def test_the_log_as_text(tmp_path: Path) -> None:
     expected = f"""\
 [2016-08-12 14:49:55 UTC] TASK   1000 kimchi                      : Kimchi task 7 started: {URI}
 [2016-08-12 14:49:55 UTC] POST   202 kimchi      192.168.122.10  ada: A clone of web01
-[2016-08-12 14:49:55 UTC] TASK   1002 kimchi                      : Kimchi task 7 failed: {URI} (KCHVM0035E: web01 could not be cloned: full)
+[2016-08-12 14:49:55 UTC] TASK   1002 kimchi                      : Kimchi task 7 failed: {URI} (KCHVM0035E web01 could not be cloned: full)
 """
 
     assert (0, expected, "") == as_text(log(tmp_path, START, CLONE, failed))

@@ -73,7 +73,7 @@ def test_records_of_the_rfcs_wok() -> None:
             b'{"status": 1002, "detCode": "KCHVM0035E", "zone": "BRT", "ip": "", "app": "kimchi", "req": "TASK", '
             b'"msgCode": "WOKASYNC0002L", "user": "", "time": "11:49:55", "date": "2016-08-12"} >>> {"target_uri": '
             b'"/plugins/kimchi/vms/web01-clone-1/clone", "task_id": 7} >>> {"name": "web01"} >>> '
-            b"Kimchi task 7 failed: /plugins/kimchi/vms/web01-clone-1/clone (KCHVM0035E: no room)"
+            b"Kimchi task 7 failed: /plugins/kimchi/vms/web01-clone-1/clone (KCHVM0035E no room)"
         ),
     ]
     assert expected == lines
