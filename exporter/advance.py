@@ -30,7 +30,8 @@ class Core:
     """Correlator, telemetry and tally as one: what a batch of lines means.
 
     `skip_until` is the time, in nanoseconds, before which a first start leaves records out (`--start-at`); the
-    first record that is not older ends it.
+    first record that is not older ends it. `keeps_history` is False where nobody will ask: in a state that is
+    thrown away, and is never loaded again.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Core:
         signals: frozenset[Signal],
         marks: Iterable[int] = (),
         skip_until: int = 0,
+        keeps_history: bool = True,
     ) -> None:
         self._correlator = correlator
         self._telemetry = telemetry
@@ -49,6 +51,7 @@ class Core:
         self._signals = signals
         self._marks = sorted(marks)
         self._skip_until = skip_until
+        self._keeps_history = keeps_history
 
     def advance(
         self,
@@ -67,7 +70,7 @@ class Core:
         """
         if marks:
             self._marks = sorted([*self._marks, *marks])
-        output = _Output(self._telemetry, self._tally, self._signals)
+        output = _Output(self._telemetry, self._tally, self._signals, keeps_history=self._keeps_history)
         self._take(reading, output)
         if finished:
             output.take(self._correlator.finish())
@@ -130,7 +133,10 @@ class Core:
 class _Output:
     """What a batch gives: encoded items by signal and resource, and rows for the history."""
 
-    def __init__(self, telemetry: Telemetry, tally: Tally, signals: frozenset[Signal]) -> None:
+    def __init__(
+        self, telemetry: Telemetry, tally: Tally, signals: frozenset[Signal], *, keeps_history: bool
+    ) -> None:
+        self._keeps_history = keeps_history
         self._telemetry = telemetry
         self._tally = tally
         self._traces: dict[str, list[tuple[int, bytes]]] | None = {} if "traces" in signals else None
@@ -144,10 +150,12 @@ class _Output:
             self._tally.event(event)
             app = telemetry.service(event)
             if isinstance(event, RequestSeen):
-                self.requests.append(telemetry.request_row(event))
+                if self._keeps_history:
+                    self.requests.append(telemetry.request_row(event))
                 time = event.record.time
             elif isinstance(event, TaskEnded):
-                self.tasks.append(telemetry.task_row(event))
+                if self._keeps_history:
+                    self.tasks.append(telemetry.task_row(event))
                 time = event.reported
             else:
                 time = event.record.time

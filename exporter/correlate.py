@@ -597,6 +597,8 @@ class Correlator:
         others = [context for context in dict.fromkeys(task.candidates) if context != task.parent]
         self._index.remove(task)
         self._close(task)
+        if final is not None:
+            final.task = task.final = None  # a ring that only the garbage collector could free
         self._events.append(
             TaskEnded(
                 context=task.context,

@@ -190,7 +190,9 @@ class Daemon:
             else None
         )
         auth = BasicAuth.load(config.auth_file) if config.auth_file else None
-        server = Server(config.listen.host, config.listen.port, routes, tls=tls, auth=auth, public_paths=("/healthz",))
+        server = Server(
+            config.listen.host, config.listen.port, routes, tls=tls, auth=auth, public_paths=("/healthz",)
+        )
         return self._resources.enter_context(closing(server))
 
     def run(self, stopped: Event) -> None:

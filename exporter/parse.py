@@ -42,6 +42,7 @@ MAX_NESTING_SIGNS = 20
 """Brackets in a line that cannot be nested deeper than is allowed, so that its depth need not be measured."""
 MAX_CACHED_APPS = 256
 MAX_CACHED_MEANINGS = 1024
+"""As many as `dialects` keeps frames."""
 INT32 = 1 << 31
 UUID_CHARS = 36
 
@@ -129,9 +130,8 @@ class Parser:
         content = read(data)
         # Nearly all lines are one record and nothing else.
         if proof is None and not isinstance(content, str) and '{"' not in content.text:
-            is_coded = content.dialect == "coded"
             self._text_may_continue = content.dialect != "json"
-            self._proof = Proof.of(content, line.data) if is_coded and "\\" in content.rest else None
+            self._proof = Proof.of(content, line.data) if content.dialect == "coded" else None
             return [self._record(content, data, line.file, offset)]
         parts = parts_of(data, content)
         if proof is not None:

@@ -49,6 +49,7 @@ class Meaning(NamedTuple):
     telemetry: Telemetry
     expiry: int
     skip_until: int = 0
+    keeps_history: bool = True
 
     def parser(self, state: str) -> Parser:
         """Make the parser as it was in `state`."""
@@ -70,6 +71,7 @@ class Meaning(NamedTuple):
             signals=signals,
             marks=marks,
             skip_until=skip_until if loaded.state else self.skip_until,
+            keeps_history=self.keeps_history,
         )
 
 

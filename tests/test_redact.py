@@ -223,3 +223,8 @@ def test_any_excerpt(data: bytes) -> None:
 
     assert len(excerpt) <= 200
     assert not {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} & {unicodedata.category(char) for char in excerpt}
+
+
+def test_an_escaped_slash_does_not_hide_a_url() -> None:
+    """JSON may write a slash as `\\/`: a URL with credentials is looked for all the same."""
+    assert may_hold_secret('"url": "http:\\/\\/ada:pw@host\\/x.iso"')
