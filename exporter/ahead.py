@@ -1,95 +1,110 @@
-"""Reads and parses a history one chunk ahead, in a process of its own, so that two processors are of use.
+"""Reads and understands a history one chunk ahead, in a process of its own, so that two processors are of use.
 
-What crosses the pipe is plain tuples in Python's `marshal` format: both ends are the same program, the format is
+What crosses the pipes is plain tuples in Python's `marshal` format: both ends are the same program, the format is
 never stored, and nothing is faster. The child only reads files; it ends when its pipe does.
 """
 
 from __future__ import annotations
 
-import json
 import marshal
 import os
 import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from exporter.advance import Meant, Rules
 from exporter.archive import Archive, ArchiveError
-from exporter.parse import Parser
-from exporter.reading import Here, Reading
-from exporter.records import Continuation, Parsed, Record, Rejected, TailEvent
+from exporter.front import Here
+from exporter.operations import Operations
+from exporter.records import (
+    Event,
+    Histogram,
+    OpenTask,
+    Record,
+    RequestSeen,
+    TailEvent,
+    TaskEnded,
+    TaskRepeated,
+    TaskRow,
+    TaskStarted,
+)
+from exporter.store import Loaded
 from exporter.zones import Zones
 
 _LENGTH = struct.Struct("<Q")
-_TYPES: dict[int, Any] = {len(kind._fields): kind._make for kind in (Record, Continuation, Rejected)}
+_EVENTS: tuple[type[Any], ...] = (RequestSeen, TaskStarted, TaskEnded, TaskRepeated)
+_NUMBERS = {kind: number for number, kind in enumerate(_EVENTS)}
+_RECORDS = tuple(kind._fields.index("record") for kind in _EVENTS)
 
 
 class Ahead:
-    """Readings of `files`, made by a child process that is one chunk ahead of its reader.
+    """The reading half of a pipeline over `files` (and Wok's error log), in a child that is one chunk ahead.
 
-    `limit` is the size of a chunk in bytes. Raises ArchiveError for what the child could not read.
+    `zone` is the name that `Zones` takes. Raises ArchiveError for what the child could not read.
     """
 
     def __init__(
         self,
+        loaded: Loaded,
         files: Sequence[Path],
-        position: str,
         *,
+        wok_error_log: Path | None,
         instance: str,
         zone: str,
-        parser: str,
+        expiry: int,
         line_bytes_max: int,
-        limit: int,
     ) -> None:
         task = {
             "files": [str(path) for path in files],
-            "position": position,
+            "wok_error_log": str(wok_error_log) if wok_error_log else "",
             "instance": instance,
             "zone": zone,
-            "parser": parser,
+            "expiry": expiry,
             "line_bytes_max": line_bytes_max,
-            "limit": limit,
+            "positions": loaded.positions,
+            "state": loaded.state,
+            "open_tasks": [tuple(row) for row in loaded.open_tasks],
+            "ended": [tuple(row) for row in loaded.ended],
+            "series": list(loaded.series),
         }
         self._child = subprocess.Popen(  # noqa: S603 - this very program
-            [sys.executable, "-m", "exporter.ahead", json.dumps(task)],
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the parent, which then closes the pipe
+            start_new_session=True,  # Ctrl-C is for the parent, which then closes the pipes
         )
+        _send(_opened(self._child.stdin), task)
 
-    def read(self, limit: int) -> Reading:  # noqa: ARG002 - the chunk's size was given to the child
-        """Return the next reading; waits for the child."""
-        pipe = self._child.stdout
-        assert pipe is not None, "opened as a pipe"
-        header = pipe.read(_LENGTH.size)
-        if len(header) < _LENGTH.size:
+    def step(self) -> Meant:
+        """Return what the next lines mean; waits for the child."""
+        fields = _receive(_opened(self._child.stdout))
+        if fields is None:
             raise ArchiveError(f"the reading process has ended with {self._child.wait()}")
-        (size,) = _LENGTH.unpack(header)
-        fields = marshal.loads(pipe.read(size))  # noqa: S302 - from our own child
         if isinstance(fields, str):
             raise ArchiveError(fields)
-        items, events, *rest = fields
-        made: list[Parsed] = [_TYPES[len(item)](item) for item in items]
-        position, parser, lines, size_bytes, caught_up, behind = rest
-        return Reading(
-            items=made,
-            position=position,
-            parser=parser,
-            lines=lines,
-            size_bytes=size_bytes,
-            events=[TailEvent(*event) for event in events],
-            caught_up=caught_up,
-            behind=behind,
-        )
+        plain: dict[str, Any] = dict(zip(Meant._fields, fields, strict=True))
+        plain["events"] = [_event(number, event) for number, event in plain["events"]]
+        plain["opened"] = [OpenTask._make(row) for row in plain["opened"]]
+        plain["histograms"] = {series: Histogram._make(a) for series, a in plain["histograms"].items()}
+        plain["noticed"] = [TailEvent._make(event) for event in plain["noticed"]]
+        return Meant(**plain)
 
     def close(self) -> None:
         """End the child."""
-        if self._child.stdout is not None:
-            self._child.stdout.close()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                pipe.close()
         self._child.terminate()
         self._child.wait()
+
+
+def _opened(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None, "opened as a pipe"
+    return pipe
 
 
 def _send(pipe: IO[bytes], value: Any) -> None:
@@ -99,35 +114,66 @@ def _send(pipe: IO[bytes], value: Any) -> None:
     pipe.flush()
 
 
+def _receive(pipe: IO[bytes]) -> Any:
+    header = pipe.read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        return None
+    (size,) = _LENGTH.unpack(header)
+    return marshal.loads(pipe.read(size))  # noqa: S302 - from the other half of this program
+
+
+def _plain(event: Event) -> tuple[int, tuple[Any, ...]]:
+    number = _NUMBERS[type(event)]
+    if event.record is None:
+        return number, tuple(event)
+    at = _RECORDS[number]
+    return number, (*event[:at], tuple(event.record), *event[at + 1 :])
+
+
+def _event(number: int, fields: tuple[Any, ...]) -> Any:
+    at = _RECORDS[number]
+    if fields[at] is None:
+        return _EVENTS[number]._make(fields)
+    return _EVENTS[number]._make((*fields[:at], Record._make(fields[at]), *fields[at + 1 :]))
+
+
 def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
+    rules = Rules(task["instance"], Zones(task["zone"]), Operations.load(), task["expiry"])
+    loaded = Loaded(
+        positions=task["positions"],
+        state=task["state"],
+        open_tasks=[OpenTask._make(row) for row in task["open_tasks"]],
+        ended=[TaskRow._make(row) for row in task["ended"]],
+        series=set(task["series"]),
+        ordinal=0,
+        is_new=not task["state"],
+    )
+    files = [Path(path) for path in task["files"]]
+    marks = partial(Archive, [Path(task["wok_error_log"])]) if task["wok_error_log"] else None
     try:
-        archive = Archive(
-            [Path(path) for path in task["files"]], task["position"], line_bytes_max=task["line_bytes_max"]
-        )
-        here = Here(archive, Parser(task["instance"], Zones(task["zone"]), task["parser"]))
+        log = partial(Archive, files, line_bytes_max=task["line_bytes_max"])
+        here = Here(rules, loaded, log=log, marks=marks, wall=None)
         caught_up = False
         while not caught_up:
-            reading = here.read(task["limit"])
-            caught_up = reading.caught_up
-            items = [tuple(item) for item in reading.items]
-            events = [tuple(event) for event in reading.events]
-            rest = (
-                reading.position,
-                reading.parser,
-                reading.lines,
-                reading.size_bytes,
-                caught_up,
-                reading.behind,
-            )
-            _send(pipe, (items, events, *rest))
-        archive.close()
+            meant = here.step()
+            assert meant is not None, "a finished log is never idle"
+            caught_up = meant.caught_up
+            plain: dict[str, Any] = {
+                **meant._asdict(),
+                "events": [_plain(event) for event in meant.events],
+                "opened": [tuple(row) for row in meant.opened],
+                "histograms": {series: tuple(added) for series, added in meant.histograms.items()},
+                "noticed": [tuple(event) for event in meant.noticed],
+            }
+            _send(pipe, tuple(plain.values()))
+        here.close()
     except ArchiveError as error:
         _send(pipe, str(error))
 
 
 if __name__ == "__main__":
     try:
-        _run(json.loads(sys.argv[1]), sys.stdout.buffer)
+        _run(_receive(sys.stdin.buffer), sys.stdout.buffer)
     except BrokenPipeError:
         # The parent has gone, or wants no more; nothing is left to be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

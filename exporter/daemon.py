@@ -16,18 +16,20 @@ from pathlib import Path
 from threading import Event, Thread
 
 from exporter import __version__, otlp, telemetry
+from exporter.advance import Rules
 from exporter.auth import BasicAuth
+from exporter.compose import Composer
 from exporter.config import Config
 from exporter.deliver import Delivery
+from exporter.front import Here
 from exporter.messages import Messages
 from exporter.metrics import StoreCollector, metrics_handler
 from exporter.operations import Operations
-from exporter.pipeline import Meaning, Pipeline, Progress
-from exporter.reading import Here
+from exporter.pipeline import Pipeline, Progress
 from exporter.records import NANOS, Signal
 from exporter.routes import Handler, healthz_handler, readyz_handler
 from exporter.server import Server, Tls
-from exporter.store import Store, StoreError
+from exporter.store import Loaded, Store, StoreError
 from exporter.tail import Tail
 from exporter.telemetry import Identity, Telemetry
 from exporter.zones import Zones
@@ -41,22 +43,26 @@ start."""
 log = logging.getLogger(__name__)
 
 
-def meaning(config: Config, log_name: str, *, skip_until: int = 0) -> Meaning:
-    """Return what the configured host's log means; `log_name` is the log's base name as spans carry it."""
+def rules_of(config: Config, *, skip_until: int = 0) -> Rules:
+    """Return what decides what the configured host's log means."""
+    return Rules(
+        instance=config.instance,
+        zones=Zones(config.timezone),
+        naming=Operations.load(),
+        expiry=int(config.task_expiry.total_seconds() * NANOS),
+        skip_until=skip_until,
+    )
+
+
+def telemetry_of(config: Config, log_name: str) -> Telemetry:
+    """Return what says it to backends; `log_name` is the log's base name as spans carry it."""
     messages = Messages.load(Messages.default_paths() if config.messages is None else config.messages)
     for problem in messages.problems:
         log.warning("%s", problem)
     identity = Identity(
         config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
     )
-    return Meaning(
-        instance=config.instance,
-        zones=Zones(config.timezone),
-        naming=Operations.load(),
-        telemetry=Telemetry(identity, log_file_name=log_name, privacy=config.privacy, messages=messages),
-        expiry=int(config.task_expiry.total_seconds() * NANOS),
-        skip_until=skip_until,
-    )
+    return Telemetry(identity, log_file_name=log_name, privacy=config.privacy, messages=messages)
 
 
 class Deliveries:
@@ -147,25 +153,23 @@ class Daemon:
     def _make_pipeline(self) -> Pipeline:
         config = self._config
         first = config.first_time(self._wall())
-        means = meaning(config, config.log.name, skip_until=first or 0)
+        rules = rules_of(config, skip_until=first or 0)
 
-        def open_log(position: str, parser: str) -> Here:
+        def open_log(position: str) -> Tail:
             self._tail = Tail(
                 config.log,
                 position,
                 line_bytes_max=config.line_bytes_max,
                 from_end=first is None and not position,
             )
-            return Here(self._tail, means.parser(parser))
+            return self._tail
 
-        return Pipeline(
-            self.store,
-            means,
-            log=open_log,
-            marks=partial(Tail, config.wok_error_log) if config.wok_error_log else None,
-            signals=self._deliveries.signals,
-            wall=self._wall,
-        )
+        def open_front(loaded: Loaded) -> Here:
+            marks = partial(Tail, config.wok_error_log) if config.wok_error_log else None
+            return Here(rules, loaded, log=open_log, marks=marks, wall=self._wall)
+
+        composer = Composer(telemetry_of(config, config.log.name), signals=self._deliveries.signals)
+        return Pipeline(self.store, composer, open_front, now=lambda: self._wall() / NANOS)
 
     def _serve(self) -> Server | None:
         config = self._config

@@ -16,12 +16,12 @@ from threading import Event
 from typing import NamedTuple, TextIO
 
 from exporter.ahead import Ahead
-from exporter.archive import Archive
+from exporter.compose import Composer
 from exporter.config import Config
-from exporter.daemon import Deliveries, meaning
-from exporter.pipeline import READ_BYTES, Pipeline
-from exporter.records import Signal
-from exporter.store import Store
+from exporter.daemon import Deliveries, telemetry_of
+from exporter.pipeline import Pipeline
+from exporter.records import NANOS, Signal
+from exporter.store import Loaded, Store
 
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 """What may wait for the backend before reading waits: seconds of a fast reader, and no memory to speak of."""
@@ -70,21 +70,14 @@ class Replay:
                 closing(Store(directory, journal_bytes_max=JOURNAL_BYTES_MAX, gives_up_when_full=False))
             )
             self._deliveries = Deliveries(self.store, environ)
-            marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None
+            composer = Composer(
+                telemetry_of(config, _base_name(files[0])),
+                signals=self._deliveries.signals,
+                # A state that is thrown away needs no history: a fifth of the work.
+                keeps_history=config.state is not None,
+            )
             self._pipeline = self._resources.enter_context(
-                closing(
-                    Pipeline(
-                        self.store,
-                        # A state that is thrown away needs no history: a fifth of the work.
-                        meaning(config, _base_name(files[0]))._replace(
-                            keeps_history=config.state is not None
-                        ),
-                        log=partial(_read_ahead, config, files),
-                        marks=marks,
-                        signals=self._deliveries.signals,
-                        wall=None,
-                    )
-                )
+                closing(Pipeline(self.store, composer, partial(_ahead, config, files), now=time.time))
             )
             self._resources = self._resources.pop_all()
         self.endpoints = self._deliveries.endpoints
@@ -179,15 +172,15 @@ class Replay:
         )
 
 
-def _read_ahead(config: Config, files: Sequence[Path], position: str, parser: str) -> Ahead:
+def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> Ahead:
     return Ahead(
+        loaded,
         files,
-        position,
+        wok_error_log=config.wok_error_log,
         instance=config.instance,
         zone=config.timezone,
-        parser=parser,
+        expiry=int(config.task_expiry.total_seconds() * NANOS),
         line_bytes_max=config.line_bytes_max,
-        limit=READ_BYTES,
     )
 
 

@@ -13,10 +13,10 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from exporter.families import DURATION_BOUNDS_SECONDS
-from exporter.reading import Reading
 from exporter.records import (
     NANOS,
     OUTCOMES,
+    Chunk,
     Event,
     Histogram,
     Parsed,
@@ -68,10 +68,11 @@ class Tally:
         self._begin()
         return taken
 
-    def reading(self, reading: Reading) -> None:
+    def chunk(self, chunk: Chunk) -> None:
         """Count what was read and what happened to the file."""
-        self._add(("wok_exporter_read_bytes_total",), reading.size_bytes)
-        for event in reading.events:
+        size_bytes = sum([line.length + line.ended for line in chunk.lines])
+        self._add(("wok_exporter_read_bytes_total",), size_bytes)
+        for event in chunk.events:
             if event.kind == "gap":
                 # How many records a lost file held is not known: the loss is counted, not its size.
                 self._add(("wok_exporter_lost_records_total", "gap"))

@@ -21,11 +21,12 @@ from typing import Literal, NamedTuple, TextIO
 
 from exporter import view
 from exporter.archive import Archive
+from exporter.compose import Composer
 from exporter.config import Config
+from exporter.front import Here
 from exporter.pipeline import Pipeline
 from exporter.progress import ProgressLine
 from exporter.reader import Reader, Snapshot
-from exporter.reading import Here
 from exporter.records import NANOS, Grade, OpenTask, Outcome, RequestRow, TaskRow
 from exporter.running import Open
 from exporter.store import Store
@@ -129,21 +130,19 @@ def _from_state(config: Config, resources: ExitStack, now: int) -> _Known:
 
 
 def _from_files(config: Config, files: Sequence[Path], resources: ExitStack, screen: TextIO) -> _Known:
-    from exporter.daemon import meaning  # noqa: PLC0415 - drags in all that delivers and serves
+    from exporter.daemon import rules_of, telemetry_of  # noqa: PLC0415 - drags in all that delivers and serves
 
     directory = Path(resources.enter_context(TemporaryDirectory(prefix="wok-exporter-")))
     store = resources.enter_context(closing(Store(directory)))
     log = Archive(files, line_bytes_max=config.line_bytes_max)
-    errors = config.wok_error_log
-    meant = meaning(config, files[0].name)
+    marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None
+    composer = Composer(telemetry_of(config, files[0].name), signals=frozenset())
     pipeline = Pipeline(
         store,
-        meant,
+        composer,
         # a state that is new is read from its beginning, once
-        log=lambda _, parser: Here(log, meant.parser(parser)),
-        marks=partial(Archive, [errors]) if errors else None,
-        signals=frozenset(),
-        wall=None,
+        lambda loaded: Here(rules_of(config), loaded, log=lambda _: log, marks=marks, wall=None),
+        now=lambda: 0.0,
     )
     progress = ProgressLine(screen, log.total_bytes)
     with closing(pipeline):

@@ -18,6 +18,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -97,8 +98,8 @@ class Writer(threading.Thread):
             if self._rotate_lines and self.lines % self._rotate_lines == 0:
                 stream.close()
                 for at in range(generation, 0, -1):
-                    os.replace(f"{self._log}.{at}", f"{self._log}.{at + 1}")
-                os.replace(self._log, f"{self._log}.1")
+                    Path(f"{self._log}.{at}").replace(f"{self._log}.{at + 1}")
+                self._log.replace(f"{self._log}.1")
                 generation += 1
                 stream = self._log.open("ab")
         stream.close()
@@ -264,8 +265,6 @@ def _wait_for(is_true: Any) -> None:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.archive import Archive
-from exporter.parse import Parser
-
 from exporter.correlate import Correlator
 from exporter.operations import Operations
+from exporter.parse import Parser
 from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded, TaskStarted
 from exporter.restarts import marks
 from exporter.zones import Zones
@@ -203,9 +202,9 @@ def main(names: list[str]) -> int:
     broken = []
     for name, (zone, floor) in SETS.items():
         folder = CORPUS / name
-        if (not names or name in names) and folder.is_dir():
-            if not report(name, matches(folder, events_of(folder, zone)), floor):
-                broken.append(name)
+        is_chosen = (not names or name in names) and folder.is_dir()
+        if is_chosen and not report(name, matches(folder, events_of(folder, zone)), floor):
+            broken.append(name)
     if broken:
         print("score: below the floor: " + ", ".join(broken))
     return 1 if broken else 0

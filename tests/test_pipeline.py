@@ -6,29 +6,48 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporter.advance import Rules
 from exporter.archive import Archive
 from exporter.busy import busy
+from exporter.compose import Composer
 from exporter.config import load
-from exporter.daemon import meaning
-from exporter.pipeline import Meaning, Pipeline
-from exporter.reading import Here, Reading
+from exporter.daemon import rules_of, telemetry_of
+from exporter.front import Here, OpenSource
+from exporter.pipeline import Pipeline
 from exporter.records import NANOS, SIGNALS, Chunk, Line, Signal
 from exporter.store import Store, StoreError
 from exporter.story import story
+from exporter.tail import Tail
 
 BOTH: frozenset[Signal] = frozenset(("traces", "logs"))
 
 
+class Means(NamedTuple):
+    """What decides what a log means, and what says it."""
+
+    rules: Rules
+    composer: Composer
+
+    def pipeline(self, store: Store, log: OpenSource, wall: Callable[[], int] | None = None) -> Pipeline:
+        """A pipeline that reads `log` into `store`."""
+        return Pipeline(
+            store,
+            self.composer,
+            lambda loaded: Here(self.rules, loaded, log=log, marks=None, wall=wall),
+            now=lambda: 0.0,
+        )
+
+
 @pytest.fixture(name="means", scope="module")
-def _means() -> Meaning:
+def _means() -> Means:
     config = load({"timezone": "UTC", "instance": "test", "messages": "off"}, {}, "replay")
-    return meaning(config, "wok-req.log")
+    return Means(rules_of(config), Composer(telemetry_of(config, "wok-req.log"), signals=BOTH))
 
 
 @pytest.fixture(name="log", scope="module")
@@ -74,16 +93,9 @@ class Pieces:
         pass
 
 
-def run(store: Store, means: Meaning, log: Path, sizes: Callable[[], int]) -> None:
+def run(store: Store, means: Means, log: Path, sizes: Callable[[], int]) -> None:
     """Run a finished log through a pipeline, as far as it goes."""
-    made = Pipeline(
-        store,
-        means,
-        log=lambda position, parser: Here(Pieces(log, position, sizes), means.parser(parser)),
-        marks=None,
-        signals=BOTH,
-        wall=None,
-    )
+    made = means.pipeline(store, lambda position: Pieces(log, position, sizes))
     try:
         while not made.step().caught_up:
             pass
@@ -137,7 +149,7 @@ def seen(store: Store) -> Seen:
 
 
 @pytest.fixture(name="whole", scope="module")
-def _whole(means: Meaning, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def _whole(means: Means, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     store = _fresh(tmp_path_factory.mktemp("whole"))
     run(store, means, log, lambda: 1 << 30)
     found = seen(store)
@@ -154,7 +166,7 @@ def _fresh(directory: Path) -> Store:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(0, 400), min_size=1))
 def test_any_cutting_gives_identical_bytes(
-    means: Meaning,
+    means: Means,
     log: Path,
     whole: Seen,
     tmp_path_factory: pytest.TempPathFactory,
@@ -187,7 +199,7 @@ class Failing(Store):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fails=st.lists(st.sampled_from(["", "before", "after"]), min_size=5, max_size=60))
 def test_a_failed_commit_begins_again_from_the_store(
-    means: Meaning,
+    means: Means,
     log: Path,
     whole: Seen,
     tmp_path_factory: pytest.TempPathFactory,
@@ -220,11 +232,12 @@ def test_ids_are_unique_and_every_line_is_counted(whole: Seen, log: Path) -> Non
     assert lines["rejected"] == 0
 
 
-def test_a_first_start_leaves_out_what_is_older(means: Meaning, log: Path, tmp_path: Path) -> None:
+def test_a_first_start_leaves_out_what_is_older(means: Means, log: Path, tmp_path: Path) -> None:
     """`skip_until` counts and sends nothing that is older, and is over with the first younger record."""
     store = _fresh(tmp_path)
     later = datetime(2026, 8, 12, 10, tzinfo=UTC).timestamp()
-    run(store, means._replace(skip_until=int(later) * 10**9), log, lambda: 50)
+    later_means = means._replace(rules=means.rules._replace(skip_until=int(later) * NANOS))
+    run(store, later_means, log, lambda: 50)
     reader = store.reader()
     times = [row.time for row in reader.requests_between(0, 1 << 40, 100_000)]
     reader.close()
@@ -234,20 +247,13 @@ def test_a_first_start_leaves_out_what_is_older(means: Meaning, log: Path, tmp_p
     assert min(times) >= later * 10**9
 
 
-def test_idle_steps_commit_nothing(means: Meaning, tmp_path: Path) -> None:
+def test_idle_steps_commit_nothing(means: Means, tmp_path: Path) -> None:
     """A caught-up pipeline with nothing that waits leaves the store alone."""
     log = tmp_path / "empty.log"
     log.touch()
     store = _fresh(tmp_path / "state")
 
-    class Quiet:
-        def read(self, limit: int) -> Reading:  # noqa: ARG002 - nothing to read
-            return Reading((), "", "", 0, 0, (), caught_up=True, behind=0)
-
-        def close(self) -> None:
-            pass
-
-    made = Pipeline(store, means, log=lambda *_: Quiet(), marks=None, signals=BOTH, wall=lambda: 10**18)
+    made = means.pipeline(store, lambda position: Tail(log, position), wall=lambda: 10**18)
     committed = [made.step().committed for _ in range(3)]
     made.close()
     store.close()
@@ -255,7 +261,7 @@ def test_idle_steps_commit_nothing(means: Meaning, tmp_path: Path) -> None:
     assert committed == [False, False, False]
 
 
-def test_a_stall_while_reading_closes_no_window(means: Meaning, tmp_path: Path) -> None:
+def test_a_stall_while_reading_closes_no_window(means: Means, tmp_path: Path) -> None:
     """The wall clock is asked before the log is read: a line written in between still finds its partner."""
     log = tmp_path / "user-requests.data"
     start = 1_470_000_000
@@ -284,14 +290,7 @@ def test_a_stall_while_reading_closes_no_window(means: Meaning, tmp_path: Path) 
             return chunk._replace(caught_up=True)
 
     store = _fresh(tmp_path / "state")
-    made = Pipeline(
-        store,
-        means,
-        log=lambda position, parser: Here(Stalling([log], position), means.parser(parser)),
-        marks=None,
-        signals=BOTH,
-        wall=lambda: now[0] * NANOS,
-    )
+    made = means.pipeline(store, lambda position: Stalling([log], position), wall=lambda: now[0] * NANOS)
     made.step()
     made.step()
     made.restart()

@@ -226,5 +226,5 @@ def test_any_excerpt(data: bytes) -> None:
 
 
 def test_an_escaped_slash_does_not_hide_a_url() -> None:
-    """JSON may write a slash as `\\/`: a URL with credentials is looked for all the same."""
+    r"""JSON may write a slash as `\/`: a URL with credentials is looked for all the same."""
     assert may_hold_secret('"url": "http:\\/\\/ada:pw@host\\/x.iso"')

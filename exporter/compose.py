@@ -1,0 +1,85 @@
+"""The middle of the program, second half: what a chunk means, as the one commit that the store writes.
+
+Pure: encoded spans and log records by signal and resource, rows for the history, and the changes as they are.
+"""
+
+from __future__ import annotations
+
+from exporter.advance import Meant
+from exporter.records import (
+    Commit,
+    JournalRow,
+    RequestRow,
+    RequestSeen,
+    Signal,
+    TaskEnded,
+    TaskRow,
+)
+from exporter.telemetry import Telemetry
+
+
+class Composer:
+    """Says what events mean to backends and people.
+
+    Items of `signals` alone are journalled. `keeps_history` is False where nobody will ask: in a state that is
+    thrown away, and is never loaded again.
+    """
+
+    def __init__(
+        self, telemetry: Telemetry, *, signals: frozenset[Signal], keeps_history: bool = True
+    ) -> None:
+        self._telemetry = telemetry
+        self._signals = signals
+        self._keeps_history = keeps_history
+
+    def commit(self, meant: Meant) -> Commit:
+        """Return everything the chunk has changed."""
+        telemetry, keeps_history = self._telemetry, self._keeps_history
+        has_traces, has_logs = "traces" in self._signals, "logs" in self._signals
+        items: dict[tuple[Signal, str], _Items] = {}
+        requests: list[RequestRow] = []
+        tasks: list[TaskRow] = []
+        # One pass: what is said of an event is worked out once for its row, its span and its log record.
+        for event in meant.events:
+            app = telemetry.service(event)
+            time = event.reported if isinstance(event, TaskEnded) else event.record.time
+            if isinstance(event, (RequestSeen, TaskEnded)):
+                if keeps_history:
+                    if isinstance(event, RequestSeen):
+                        requests.append(telemetry.request_row(event))
+                    else:
+                        tasks.append(telemetry.task_row(event))
+                if has_traces:
+                    _append(items, "traces", app, time, telemetry.span(event))
+            if has_logs:
+                _append(items, "logs", app, time, telemetry.log(event))
+        return Commit(
+            positions=meant.positions,
+            state=meant.state,
+            opened=meant.opened,
+            closed=meant.closed,
+            counters=meant.counters,
+            gauges=meant.gauges,
+            histograms=meant.histograms,
+            journal=[
+                JournalRow(
+                    signal, telemetry.resource(app), len(times), b"".join(payloads), min(times), max(times)
+                )
+                for (signal, app), (times, payloads) in items.items()
+            ],
+            requests=requests,
+            tasks=tasks,
+        )
+
+
+_Items = tuple[list[int], list[bytes]]
+
+
+def _append(
+    items: dict[tuple[Signal, str], _Items], signal: Signal, app: str, time: int, item: bytes
+) -> None:
+    found = items.get((signal, app))
+    if found is None:
+        found = items[signal, app] = ([], [])
+    found[0].append(time)
+    found[1].append(item)
