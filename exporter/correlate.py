@@ -101,8 +101,12 @@ LINKS_MAX = 32
 """Concurrent requests that a task's span links to; the count goes on."""
 LATEST_MAX = LINKS_MAX + 1
 """Requests that are kept for tasks that have not seen so many yet: one more, for a task's own may be among them."""
+EXPIRING_SLACK = 1024
+"""Ended tasks that may lie among those whose expiry is awaited, beside as many as run."""
 ENDED_MAX = 10_000
 """Ended tasks whose further final records are recognised as repeats."""
+TASK_IDS_MAX = 256
+"""Task ids whose last use is known: more than start within a settling window."""
 TASK_ID_DISORDER_MAX = 20
 """How far below the highest task id of this wokd a new one may be: as many tasks would have to start at once."""
 
@@ -417,7 +421,10 @@ class Correlator:
     def _use(self, record: Record) -> None:
         if _is_number(record.task_id):
             self._task_id_max = max(self._task_id_max, int(record.task_id))
+            self._task_ids.pop(record.task_id, None)
             self._task_ids[record.task_id] = record.time
+            if len(self._task_ids) > TASK_IDS_MAX:
+                del self._task_ids[next(iter(self._task_ids))]
 
     # Final records
 
@@ -726,6 +733,10 @@ class Correlator:
         self._dirty[task.key] = task
         self._filling[task.seq] = task
         heapq.heappush(self._expiring, (task.start, task.seq, task.key))
+        if len(self._expiring) > 2 * len(self._open) + EXPIRING_SLACK:
+            # Most tasks end long before they expire: do not keep a day of them.
+            self._expiring = [(each.start, each.seq, each.key) for each in self._open.values()]
+            heapq.heapify(self._expiring)
 
     def _close(self, task: Open) -> None:
         self._open.pop(task.key, None)

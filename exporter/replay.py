@@ -6,6 +6,7 @@ replay, shows nothing twice. What a backend has refused, or not taken in time, i
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -94,6 +95,9 @@ class Replay:
 
     def run(self, stopped: Event) -> Missing:
         """Read everything, deliver everything; return what is missing."""
+        # As in the reading process: what a batch makes is freed by reference counts.
+        gc.freeze()
+        gc.set_threshold(100_000)
         with self._resources:
             self._deliveries.start()
             try:
