@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from exporter.correlate import SETTLE_QUIET_NANOS, Correlator, Naming
 from exporter.parse import Parser
-from exporter.records import Chunk, Event, Histogram, OpenTask, Record, Series, TailEvent
+from exporter.records import Chunk, Event, Histogram, OpenTask, Parsed, Record, Series, TailEvent
 from exporter.store import Loaded
 from exporter.tally import Tally
 from exporter.zones import Zones
@@ -43,7 +43,8 @@ class Rules(NamedTuple):
     """All that decides what a log means, besides the log: equal rules and equal logs give equal events.
 
     `expiry` is in nanoseconds. `skip_until` is the time before which a first start leaves records out
-    (`--start-at`); the first record that is not older ends it.
+    (`--start-at`); the first record that is not older ends it. `is_kept` is False where the state is thrown away
+    and nobody can ask for metrics: nothing is counted then, and what runs is not written down.
     """
 
     instance: str
@@ -51,6 +52,7 @@ class Rules(NamedTuple):
     naming: Naming
     expiry: int
     skip_until: int = 0
+    is_kept: bool = True
 
 
 class Core:
@@ -67,6 +69,7 @@ class Core:
             ended=loaded.ended,
         )
         self._tally = Tally(loaded.series)
+        self._is_kept = rules.is_kept
         self._marks: list[int] = kept.get("marks", [])
         self._skip_until: int = kept.get("skip_until", rules.skip_until)
 
@@ -103,9 +106,10 @@ class Core:
             while self._marks and self._marks[0] + SETTLE_QUIET_NANOS <= now:
                 events += self._correlator.restart(self._marks.pop(0))
             events += self._correlator.quiet(now)
+        if not self._is_kept:
+            return _only(events, chunk)
         for event in events:
             self._tally.event(event)
-
         changes = self._correlator.changes()
         counters, gauges, histograms = self._tally.take()
         state = {
@@ -130,8 +134,8 @@ class Core:
         )
 
     def _read(self, chunk: Chunk) -> list[Event]:
-        parse, count, correlate = self._parser.feed, self._tally.parsed, self._correlator.feed
-        marks = self._marks
+        parse, correlate, marks = self._parser.feed, self._correlator.feed, self._marks
+        count = self._tally.parsed if self._is_kept else _ignore
         events: list[Event] = []
         self._tally.chunk(chunk)
         for line in chunk.lines:
@@ -148,3 +152,25 @@ class Core:
                 elif not self._skip_until:
                     count(item)
         return events
+
+
+def _ignore(_: Parsed) -> None:
+    """Count nothing."""
+
+
+def _only(events: Sequence[Event], chunk: Chunk) -> Meant:
+    """Return what a chunk means where nothing but its events is wanted."""
+    return Meant(
+        events=events,
+        positions={},
+        state="",
+        opened=(),
+        closed=(),
+        counters={},
+        gauges={},
+        histograms={},
+        lines=len(chunk.lines),
+        noticed=chunk.events,
+        caught_up=chunk.caught_up,
+        behind=chunk.behind,
+    )

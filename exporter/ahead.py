@@ -58,6 +58,7 @@ class Ahead:
         zone: str,
         expiry: int,
         line_bytes_max: int,
+        is_kept: bool,
     ) -> None:
         task = {
             "files": [str(path) for path in files],
@@ -66,6 +67,7 @@ class Ahead:
             "zone": zone,
             "expiry": expiry,
             "line_bytes_max": line_bytes_max,
+            "is_kept": is_kept,
             "positions": loaded.positions,
             "state": loaded.state,
             "open_tasks": [tuple(row) for row in loaded.open_tasks],
@@ -139,7 +141,9 @@ def _event(number: int, fields: tuple[Any, ...]) -> Any:
 
 
 def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
-    rules = Rules(task["instance"], Zones(task["zone"]), Operations.load(), task["expiry"])
+    rules = Rules(
+        task["instance"], Zones(task["zone"]), Operations.load(), task["expiry"], is_kept=task["is_kept"]
+    )
     loaded = Loaded(
         positions=task["positions"],
         state=task["state"],

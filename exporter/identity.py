@@ -17,17 +17,8 @@ _NO_SPAN_ID = bytes(SPAN_ID_BYTES)
 
 
 def _digest(label: bytes, trace_id: bytes, file: bytes, offset: int) -> bytes:
-    place = b"%d" % offset
-    framed = b"%b;%d:%b%d:%b%d:%b" % (
-        label,
-        len(trace_id),
-        trace_id,
-        len(file),
-        file,
-        len(place),
-        place,
-    )
-    return sha256(framed).digest()
+    # The offset needs no length: it is all digits, and the last.
+    return sha256(b"%b;%d:%b%d:%b%d" % (label, len(trace_id), trace_id, len(file), file, offset)).digest()
 
 
 def _span_id(digest: bytes) -> bytes:

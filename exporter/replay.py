@@ -68,7 +68,14 @@ class Replay:
                 self._resources.enter_context(tempfile.TemporaryDirectory(prefix="wok-exporter-"))
             )
             self.store = self._resources.enter_context(
-                closing(Store(directory, journal_bytes_max=JOURNAL_BYTES_MAX, gives_up_when_full=False))
+                closing(
+                    Store(
+                        directory,
+                        journal_bytes_max=JOURNAL_BYTES_MAX,
+                        gives_up_when_full=False,
+                        is_temporary=config.state is None,
+                    )
+                )
             )
             self._deliveries = Deliveries(self.store, environ)
             composer = Composer(
@@ -185,6 +192,7 @@ def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> Ahead:
         zone=config.timezone,
         expiry=int(config.task_expiry.total_seconds() * NANOS),
         line_bytes_max=config.line_bytes_max,
+        is_kept=config.state is not None,
     )
 
 

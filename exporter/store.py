@@ -84,7 +84,8 @@ class Store:
     `journal_rows_max` and `journal_bytes_max` bound what is still to be sent, `requests_kept` and
     `tasks_kept` the histories (at least 1). With `gives_up_when_full=False` the journal may exceed its bound
     and the caller stops committing while `journal_has_room()` is False. Every method raises StoreError when
-    the file fails it; nothing has then changed, and a later call may work again.
+    the file fails it; nothing has then changed, and a later call may work again. With `is_temporary` the file
+    need not survive the process, and is written once instead of twice.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Store:
         tasks_kept: int = TASKS_KEPT,
         gives_up_when_full: bool = True,
         on_broken: OnBroken = "fail",
+        is_temporary: bool = False,
     ) -> None:
         self.directory = directory
         self._path = directory / STATE_FILE
@@ -109,6 +111,9 @@ class Store:
         self._lock_descriptor = lock(directory)
         try:
             self._db = open_writer(self._path, on_broken=on_broken)
+            if is_temporary:
+                self._db.execute("PRAGMA journal_mode = MEMORY")
+                self._db.execute("PRAGMA synchronous = OFF")
         except BaseException:
             os.close(self._lock_descriptor)
             raise
