@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from exporter.correlate import SETTLE_QUIET_NANOS, Correlator, Naming
-from exporter.parse import Parser
+from exporter.correlate.correlator import SETTLE_QUIET_NANOS, Correlator, Naming
+from exporter.parse.parser import Parser
+from exporter.parse.zones import Zones
 from exporter.records import Chunk, Event, Histogram, OpenTask, Parsed, Record, Series, TailEvent
-from exporter.store import Loaded
+from exporter.store.writer import Loaded
 from exporter.tally import Tally
-from exporter.zones import Zones
 
 
 class Meant(NamedTuple):

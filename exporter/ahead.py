@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from exporter.advance import Meant, Rules
-from exporter.archive import Archive, ArchiveError
+from exporter.correlate.operations import Operations
 from exporter.front import Here
-from exporter.operations import Operations
+from exporter.parse.zones import Zones
 from exporter.records import (
     Event,
     Histogram,
@@ -33,8 +33,8 @@ from exporter.records import (
     TaskRow,
     TaskStarted,
 )
-from exporter.store import Loaded
-from exporter.zones import Zones
+from exporter.source.archive import Archive, ArchiveError
+from exporter.store.writer import Loaded
 
 _LENGTH = struct.Struct("<Q")
 _EVENTS: tuple[type[Any], ...] = (RequestSeen, TaskStarted, TaskEnded, TaskRepeated)

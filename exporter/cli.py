@@ -119,7 +119,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, _Command]]:
 
 
 def _hash_password() -> int:
-    from exporter.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
+    from exporter.serve.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
 
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if not password:
@@ -155,8 +155,8 @@ def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
-    from exporter import otlp  # noqa: PLC0415 - the heavy half of the program
-    from exporter.daemon import Daemon  # noqa: PLC0415
+    from exporter.command.daemon import Daemon  # noqa: PLC0415
+    from exporter.deliver import otlp  # noqa: PLC0415 - the heavy half of the program
 
     if args.check_config:
         for signal_name in otlp.configured(os.environ):
@@ -175,7 +175,7 @@ def _run(config: Config, args: argparse.Namespace) -> int:
 
 
 def _replay(config: Config, args: argparse.Namespace) -> int:
-    from exporter.replay import Replay  # noqa: PLC0415 - the heavy half of the program
+    from exporter.command.replay import Replay  # noqa: PLC0415 - the heavy half of the program
 
     stopped = _stop_on_signals()
     replay = Replay(config, args.files, os.environ, screen=sys.stderr)
@@ -204,26 +204,26 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
 
 
 def _check(config: Config, args: argparse.Namespace) -> int:
-    from exporter.check import check  # noqa: PLC0415 - each command loads what it needs
+    from exporter.command.check import check  # noqa: PLC0415 - each command loads what it needs
 
     return check(config, args.files, as_json=args.json, out=sys.stdout)
 
 
 def _tasks(config: Config, args: argparse.Namespace) -> int:
-    from exporter.tasks import tasks  # noqa: PLC0415 - each command loads what it needs
+    from exporter.command.tasks import tasks  # noqa: PLC0415 - each command loads what it needs
 
     which: Any = "running" if args.running else "failed" if args.failed else "all"
     return tasks(config, args.files, which=which, limit=args.limit, as_json=args.json, out=sys.stdout)
 
 
 def _text(config: Config, args: argparse.Namespace) -> int:
-    from exporter.check import text  # noqa: PLC0415 - each command loads what it needs
+    from exporter.command.check import text  # noqa: PLC0415 - each command loads what it needs
 
     return text(config, args.files, out=sys.stdout)
 
 
 def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
-    from exporter.demo import demo  # noqa: PLC0415 - each command loads what it needs
+    from exporter.command.demo import demo  # noqa: PLC0415 - each command loads what it needs
 
     return demo(config, os.environ, out=sys.stdout, stopped=_stop_on_signals())
 
@@ -249,11 +249,11 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is for the operator: named late, so that a command loads only what it needs."""
     found: list[type[Exception]] = []
     for module, name in (
-        ("exporter.archive", "ArchiveError"),
-        ("exporter.store", "StoreError"),
-        ("exporter.otlp", "OtlpConfigError"),
-        ("exporter.server", "ServerError"),
-        ("exporter.auth", "AuthError"),
+        ("exporter.source.archive", "ArchiveError"),
+        ("exporter.store.writer", "StoreError"),
+        ("exporter.deliver.otlp", "OtlpConfigError"),
+        ("exporter.serve.server", "ServerError"),
+        ("exporter.serve.auth", "AuthError"),
     ):
         loaded = sys.modules.get(module)
         if loaded is not None:

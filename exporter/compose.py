@@ -15,7 +15,7 @@ from exporter.records import (
     TaskEnded,
     TaskRow,
 )
-from exporter.telemetry import Telemetry
+from exporter.telemetry.mapping import Telemetry
 
 
 class Composer:

@@ -26,8 +26,8 @@ from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from exporter.options import CONFIG_FILE, OPTIONS, PREFIX, Address, StartAt, did_you_mean, shown
+from exporter.parse.zones import load_zone
 from exporter.records import NANOS
-from exporter.zones import load_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

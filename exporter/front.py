@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from exporter import restarts
 from exporter.advance import Core, Meant, Rules
+from exporter.parse import restarts
 from exporter.records import Source
-from exporter.store import Loaded
+from exporter.store.writer import Loaded
 
 READ_BYTES = 512 * 1024
 """One batch: some milliseconds of work, so that a stop is answered at once, and few commits for a long backlog."""

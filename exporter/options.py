@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from zoneinfo import available_timezones
 
-from exporter.zones import load_zone
+from exporter.parse.zones import load_zone
 
 if TYPE_CHECKING:
     import argparse

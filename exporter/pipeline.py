@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from exporter.compose import Composer
 from exporter.front import Front
-from exporter.store import Loaded, Store
+from exporter.store.writer import Loaded, Store
 
 log = logging.getLogger(__name__)
 

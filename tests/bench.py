@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import NamedTuple
 
-from exporter.busy import busy
-from exporter.simulate import Dialect
+from exporter.simulate.busy import busy
+from exporter.simulate.records import Dialect
 from tests.sink import Sink
 
 TICKS = os.sysconf("SC_CLK_TCK")

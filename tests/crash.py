@@ -36,7 +36,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from exporter.busy import busy
+from exporter.simulate.busy import busy
 from tests.sink import Sink
 
 LAG_SECONDS_MAX = 0.9

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporter.archive import Archive
-from exporter.correlate import Correlator
-from exporter.operations import Operations
-from exporter.parse import Parser
+from exporter.correlate.correlator import Correlator
+from exporter.correlate.operations import Operations
+from exporter.parse.parser import Parser
+from exporter.parse.restarts import marks
+from exporter.parse.zones import Zones
 from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded, TaskStarted
-from exporter.restarts import marks
-from exporter.zones import Zones
+from exporter.source.archive import Archive
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 EXPIRY = 24 * 3600 * NANOS

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.archive import Archive, ArchiveError
+from exporter.source.archive import Archive, ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import survey
-from exporter.archive import ArchiveError
-from exporter.check import check, text
+from exporter.command import survey
+from exporter.command.check import check, text
 from exporter.config import Config, load
-from exporter.simulate import ADA, FAILED, FINISHED, STARTED, Failure, record, task_record
-from exporter.story import story
+from exporter.simulate.records import ADA, FAILED, FINISHED, STARTED, Failure, record, task_record
+from exporter.simulate.story import story
+from exporter.source.archive import ArchiveError
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 REAL_LOGS = sorted(CORPUS.glob("*/user-requests.data")) + sorted(CORPUS.glob("*/wok-req.log"))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import correlate
-from exporter.correlate import Correlator
-from exporter.operations import Operations
+from exporter.correlate import correlator as correlate
+from exporter.correlate.correlator import Correlator
+from exporter.correlate.operations import Operations
 from exporter.records import (
     NANOS,
     Event,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.database import APPLICATION_ID, BROKEN_FILES_KEPT, MIGRATIONS, StoreError, open_writer
-from exporter.reader import Reader
-from exporter.store import Store
+from exporter.store.database import APPLICATION_ID, BROKEN_FILES_KEPT, MIGRATIONS, StoreError, open_writer
+from exporter.store.reader import Reader
+from exporter.store.writer import Store
 from tests.store_made import commit, journal_row, request_row
 
 COUNT = ("wok_requests_total", "kimchi", "POST", "202")
@@ -95,9 +95,7 @@ def test_lax_mode_is_tightened(tmp_path: Path) -> None:
 def test_second_daemon_is_refused(tmp_path: Path) -> None:
     """One daemon per state, also in another process; when the first has ended, the state is free."""
     first = Store(tmp_path)
-    program = (
-        "import sys; from pathlib import Path; from exporter.store import Store; Store(Path(sys.argv[1]))"
-    )
+    program = "import sys; from pathlib import Path; from exporter.store.writer import Store; Store(Path(sys.argv[1]))"
     other = subprocess.run(
         [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False
     )

@@ -17,12 +17,13 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from exporter import deliver, envelope, otlp
-from exporter.answers import Answer
-from exporter.deliver import DELIVERED, FAILURES, REJECTED, Delivery, DeliveryStatus, Tally
-from exporter.journal import JournalEntry
+from exporter.deliver import delivery as deliver
+from exporter.deliver import envelope, otlp
+from exporter.deliver.answers import Answer
+from exporter.deliver.delivery import DELIVERED, FAILURES, REJECTED, Delivery, DeliveryStatus, Tally
 from exporter.records import Commit, JournalRow, Series, Signal
-from exporter.store import Store
+from exporter.store.journal import JournalEntry
+from exporter.store.writer import Store
 from tests.sink import Received, Reply, Sink
 
 SCOPE = InstrumentationScope(name="wok", version="1").SerializeToString()
@@ -667,7 +668,7 @@ def test_a_stop_is_answered_during_an_outage() -> None:
 
 def test_trouble_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
     """An outage of any length is two lines of log, one at each end."""
-    caplog.set_level("INFO", "exporter.deliver")
+    caplog.set_level("INFO", "exporter.deliver.delivery")
     clock = Clock()
     verdicts = itertools.chain([Answer("retry", "http_503")] * 20, itertools.repeat(Answer("taken")))
     subject = delivery(Judge(lambda _: next(verdicts)), Journal("traces", [span_row(1, range(1, 4))]), clock)

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
+from exporter.command.demo import WORDS, demo
+from exporter.command.screen import Screen
 from exporter.config import Config, load
-from exporter.demo import WORDS, demo
-from exporter.reader import Reader
 from exporter.records import NANOS
-from exporter.screen import Screen
-from exporter.store import StoreError
+from exporter.store.reader import Reader
+from exporter.store.writer import StoreError
 from tests.sink import Reply, Sink
 
 WALL = 1_788_000_000 * NANOS
@@ -342,7 +342,7 @@ def test_pace_is_that_of_the_story(tmp_path: Path, place: Path, monkeypatch: pyt
             return sum(self.waits)
 
     clock = Clock()
-    monkeypatch.setattr("exporter.demo.time", clock)
+    monkeypatch.setattr("exporter.command.demo.time", clock)
     show(configured(tmp_path), stopped=clock, speed=4.0)
 
     assert sum(clock.waits) >= 39.5 / 4

@@ -30,7 +30,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from exporter import encode
+from exporter.telemetry import encode
 
 TRACE = bytes(range(1, 17))
 SPAN = bytes(range(1, 9))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.evidence import (
+from exporter.correlate.evidence import (
     Form,
     is_requestless,
     of_request,

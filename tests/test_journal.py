@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from exporter.journal import JournalEntry, JournalStatus
 from exporter.records import NANOS, SIGNALS, Signal
-from exporter.store import Store
+from exporter.store.journal import JournalEntry, JournalStatus
+from exporter.store.writer import Store
 from tests.store_made import commit, journal_row
 
 LOST_FULL = ("wok_exporter_lost_records_total", "journal_full")

@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import tally
 from exporter.families import DURATION_BOUNDS_SECONDS, FAMILIES
-from exporter.metrics import IN_PROGRESS_SERIES_MAX, StoreCollector, describe_metrics, metrics_handler
-from exporter.reader import Reader, Snapshot
 from exporter.records import Histogram
-from exporter.routes import Request, Response
-from exporter.store import Store, StoreError
+from exporter.serve.metrics import IN_PROGRESS_SERIES_MAX, StoreCollector, describe_metrics, metrics_handler
+from exporter.serve.routes import Request, Response
+from exporter.store.reader import Reader, Snapshot
+from exporter.store.writer import Store, StoreError
 from tests.store_made import commit, journal_row, open_task
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import parse
-from exporter.dialects import MAX_SALVAGE_TRIES
-from exporter.parse import Parser
-from exporter.proof import MAX_RECORDS
+from exporter.parse import parser as parse
+from exporter.parse.dialects import MAX_SALVAGE_TRIES
+from exporter.parse.parser import Parser
+from exporter.parse.proof import MAX_RECORDS
+from exporter.parse.zones import Zones
 from exporter.records import NANOS, Continuation, Line, Parsed, Record, Rejected
-from exporter.zones import Zones
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 FILE = bytes(range(16))

@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.advance import Rules
-from exporter.archive import Archive
-from exporter.busy import busy
+from exporter.command.daemon import rules_of, telemetry_of
 from exporter.compose import Composer
 from exporter.config import load
-from exporter.daemon import rules_of, telemetry_of
 from exporter.front import Here, OpenSource
 from exporter.pipeline import Pipeline
 from exporter.records import NANOS, SIGNALS, Chunk, Line, Signal
-from exporter.store import Store, StoreError
-from exporter.story import story
-from exporter.tail import Tail
+from exporter.simulate.busy import busy
+from exporter.simulate.story import story
+from exporter.source.archive import Archive
+from exporter.source.tail import Tail
+from exporter.store.writer import Store, StoreError
 
 BOTH: frozenset[Signal] = frozenset(("traces", "logs"))
 

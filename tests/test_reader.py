@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from exporter.reader import Reader, TaskPage
 from exporter.records import NANOS, TaskRow
-from exporter.store import Store, StoreError
+from exporter.store.reader import Reader, TaskPage
+from exporter.store.writer import Store, StoreError
 from tests.store_made import commit, context, open_task, request_row, task_row
 
 TASKS = [

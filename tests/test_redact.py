@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.redact import (
+from exporter.parse.redact import (
     MAX_DEPTH,
     REDACTED,
     is_secret,

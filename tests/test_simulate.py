@@ -11,18 +11,18 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from exporter.busy import busy
-from exporter.parse import Parser
+from exporter.parse.parser import Parser
+from exporter.parse.restarts import marks
+from exporter.parse.zones import Zones
 from exporter.records import NANOS, Line, Record
-from exporter.restarts import marks
-from exporter.simulate import ADA, FAILED, STARTED, Dialect, Failure, record, task_record
-from exporter.story import story
-from exporter.zones import Zones
+from exporter.simulate.busy import busy
+from exporter.simulate.records import ADA, FAILED, STARTED, Dialect, Failure, record, task_record
+from exporter.simulate.story import story
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from exporter.simulate import SimulatedLine
+    from exporter.simulate.records import SimulatedLine
 
 START = datetime(2026, 11, 23, 8, 0, 0, tzinfo=UTC)
 STAMP = {

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import store as store_module
-from exporter.journal import JournalStatus
-from exporter.reader import Snapshot, TaskPage
 from exporter.records import Commit, Histogram, OpenTask, RequestRow, Series, TaskRow
-from exporter.store import Loaded, Store, StoreError
+from exporter.store import writer as store_module
+from exporter.store.journal import JournalStatus
+from exporter.store.reader import Snapshot, TaskPage
+from exporter.store.writer import Loaded, Store, StoreError
 from tests.store_made import commit, context, journal_row, open_task, request_row, task_row
 
 FULL = Commit(

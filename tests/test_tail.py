@@ -25,15 +25,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from exporter.files import KEPT_BYTES
-from exporter.rotation import generations
-from exporter.tail import Tail
+from exporter.source.files import KEPT_BYTES
+from exporter.source.rotation import generations
+from exporter.source.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from exporter.records import Chunk, Line, TailEvent
-    from exporter.rotation import Generation
+    from exporter.source.rotation import Generation
 
 READS_MAX = 400
 
@@ -620,7 +620,7 @@ def test_lines_written_between_two_looks(
             append(log, b"new\n")
         return generations(path)
 
-    monkeypatch.setattr("exporter.tail.generations", write_and_list)
+    monkeypatch.setattr("exporter.source.tail.generations", write_and_list)
 
     assert texts(drain(tail)[0]) == [b"late", b"new"]
 
@@ -683,7 +683,7 @@ def test_names_that_move_after_they_were_listed(
             rotations.pop()(log)
         return listed
 
-    monkeypatch.setattr("exporter.tail.generations", list_and_rotate)
+    monkeypatch.setattr("exporter.source.tail.generations", list_and_rotate)
 
     assert texts(drain(open_tail())[0]) == [b"zero", b"one", b"two"]
 
@@ -701,7 +701,7 @@ def test_first_lines_are_kept_when_the_folder_fails(
         def fail(_: Path) -> list[Generation]:
             raise OSError(24, "Too many open files")
 
-        patch.setattr("exporter.tail.generations", fail)
+        patch.setattr("exporter.source.tail.generations", fail)
         chunk = tail.read(100)
 
     assert (chunk.lines, "raise the limit of open files" in tail.problem) == ((), True)

@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import view
-from exporter.busy import busy
 from exporter.cli import main
+from exporter.command import view
+from exporter.command.progress import ProgressLine
+from exporter.command.tasks import Which, tasks
+from exporter.command.view import TaskView, as_object, duration, table
 from exporter.config import Config, load
-from exporter.progress import ProgressLine
+from exporter.correlate.running import Open
 from exporter.records import NANOS, Grade, OpenTask
-from exporter.running import Open
-from exporter.simulate import Dialect
-from exporter.store import Store, StoreError
-from exporter.story import story
-from exporter.tasks import Which, tasks
-from exporter.view import TaskView, as_object, duration, table
+from exporter.simulate.busy import busy
+from exporter.simulate.records import Dialect
+from exporter.simulate.story import story
+from exporter.store.writer import Store, StoreError
 from tests.store_made import commit, context, open_task, request_row, task_row
 
 MORNING = datetime(2026, 3, 2, 9, 0, 0, tzinfo=UTC)

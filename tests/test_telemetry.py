@@ -26,8 +26,8 @@ from exporter.records import (
     TaskRow,
     TaskStarted,
 )
-from exporter.sentences import People, Privacy
-from exporter.telemetry import _CACHE_ENTRIES_MAX, SCHEMA_URL, SCOPE, Identity, Telemetry
+from exporter.telemetry.mapping import _CACHE_ENTRIES_MAX, SCHEMA_URL, SCOPE, Identity, Telemetry
+from exporter.telemetry.sentences import People, Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import zones
+from exporter.parse import zones
+from exporter.parse.zones import Zones, host_zone, load_zone
 from exporter.records import NANOS
-from exporter.zones import Zones, host_zone, load_zone
 
 
 def utc(text: str) -> int:

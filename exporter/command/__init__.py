@@ -1,0 +1,1 @@
+"""The program: one module a command, and what they show."""

@@ -1,0 +1,145 @@
+"""What would be understood of a log, and the log in Wok's own text form: two looks at files, without any state.
+
+`check` runs the parser and the correlator as the daemon would, and only counts. `text` runs the parser alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final, TextIO
+
+from exporter.command.progress import ProgressLine
+from exporter.command.survey import Survey, as_object, report
+from exporter.command.text import render, visible
+from exporter.config import Config
+from exporter.correlate.correlator import Correlator
+from exporter.correlate.operations import Operations
+from exporter.parse import restarts
+from exporter.parse.parser import Parser
+from exporter.parse.zones import Zones, load_zone
+from exporter.records import NANOS, Line, Record, Rejected
+from exporter.source.archive import Archive
+from exporter.telemetry.messages import Messages
+from exporter.telemetry.sentences import People, Sentences
+
+READ_BYTES: Final = 512 * 1024
+TEXT_READ_BYTES: Final = 64 * 1024
+"""Small, so that `| head` does not wait for lines that it will not read."""
+
+
+def check(
+    config: Config, files: Sequence[Path], *, as_json: bool, out: TextIO, screen: TextIO | None = None
+) -> int:
+    """Print what would be understood of the files; return 1 if a line was rejected or a file is damaged, else 0.
+
+    Counted are lines (a torn one may hold several records, or a record and a rejected part), records by what they
+    are, tasks by outcome and correlation. Each rejected part is listed with file, line (from 1), byte offset,
+    reason and a redacted excerpt, the first 100 of them. As JSON it is one object with all of this. Progress goes
+    to `screen`, stderr by default. Raises ArchiveError for a file that cannot be read.
+    """
+    survey = _surveyed(config, files, screen or sys.stderr)
+    if as_json:
+        json.dump(as_object(survey), out, indent=2)
+        out.write("\n")
+    else:
+        out.writelines(f"{line}\n" for line in report(survey))
+    out.flush()
+    return 0 if survey.is_understood else 1
+
+
+def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO | None = None) -> int:
+    """Print every record as one line of Wok's text form (see `text.render`); return 1 if a line was rejected.
+
+    Sentences and errors are as in what is sent, users and addresses as the privacy setting allows. What could not
+    be read or understood is told on `screen`, stderr by default, at the end. Raises ArchiveError for a file that
+    cannot be read.
+    """
+    screen = screen or sys.stderr
+    zone = load_zone(config.timezone) if config.timezone else None
+    parser = Parser(config.instance, Zones(config.timezone))
+    messages = Messages.load(Messages.default_paths() if config.messages is None else config.messages)
+    screen.writelines(f"warning: {visible(problem)}\n" for problem in messages.problems)
+    people = People(config.instance, config.privacy)
+    sentences = Sentences(messages, people)
+    rejected = 0
+    damages: list[str] = []
+    with closing(Archive(files, line_bytes_max=config.line_bytes_max)) as archive:
+        is_read = False
+        while not is_read:
+            chunk = archive.read(TEXT_READ_BYTES)
+            is_read = chunk.caught_up
+            damages += [event.detail for event in chunk.events if event.kind == "unreadable"]
+            for line in chunk.lines:
+                for item in parser.feed(line):
+                    if isinstance(item, Record):
+                        message = sentences.of(item).message
+                        told = item._replace(
+                            user=people.user(item.user), address=people.address(item.address)
+                        )
+                        out.write(f"{render(told, message, zone)}\n")
+                    elif isinstance(item, Rejected):
+                        rejected += 1
+            out.flush()
+    screen.writelines(f"error: {visible(damage)}\n" for damage in damages)
+    if rejected:
+        was = "1 line was" if rejected == 1 else f"{rejected:,} lines were"
+        screen.write(f"error: {was} not understood; `check` lists what and where\n")
+    return 1 if rejected or damages else 0
+
+
+def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> Survey:
+    zones = Zones(config.timezone)
+    parser = Parser(config.instance, zones)
+    correlator = Correlator(Operations.load(), expiry=int(config.task_expiry.total_seconds() * NANOS))
+    pending = _marks(config.wok_error_log, config, zones) if config.wok_error_log else []
+    survey = Survey(config)
+    survey.files = len(files)
+    numbers: dict[bytes, int] = {}
+    with closing(Archive(files, line_bytes_max=config.line_bytes_max)) as archive:
+        progress = ProgressLine(screen, archive.total_bytes)
+        is_read = False
+        while not is_read:
+            chunk = archive.read(READ_BYTES)
+            is_read = chunk.caught_up
+            survey.damages += [visible(event.detail) for event in chunk.events if event.kind == "unreadable"]
+            for line in chunk.lines:
+                # A file may go on where a shorter copy of it has ended.
+                number = numbers[line.file] = numbers.get(line.file, 0) + 1 if line.offset else 1
+                survey.lines += 1
+                rejected = survey.parts["rejected"]
+                for item in parser.feed(line):
+                    if isinstance(item, Record):
+                        survey.record(item, line.data)
+                        while pending and pending[0] <= item.time:
+                            survey.meant(correlator.restart(pending.pop(0)))
+                        survey.meant(correlator.feed(item))
+                    elif isinstance(item, Rejected):
+                        survey.reject(item, _name(archive, line), number)
+                    else:
+                        survey.parts["forged" if item.forged else "continuation"] += 1
+                survey.lines_rejected += survey.parts["rejected"] > rejected
+            if is_read:
+                survey.meant(correlator.finish())
+            changes = correlator.changes()
+            survey.running.update(task.key for task in changes.opened)
+            survey.running.difference_update(changes.closed)
+            progress.show(archive.done_bytes, survey.lines)
+        progress.clear()
+    return survey
+
+
+def _name(archive: Archive, line: Line) -> str:
+    path = archive.file_names.get(line.file)
+    return visible(str(path)) if path is not None else ""
+
+
+def _marks(path: Path, config: Config, zones: Zones) -> list[int]:
+    found: list[int] = []
+    with closing(Archive([path], line_bytes_max=config.line_bytes_max)) as archive:
+        while lines := archive.read(READ_BYTES).lines:
+            found += restarts.marks(lines, zones)
+    return sorted(found)

@@ -1,0 +1,289 @@
+"""The daemon: the threads that read, deliver and serve, from the first line to a stop.
+
+The main thread reads and commits. One thread a signal delivers. The HTTP server answers from a reader of its own.
+They share the store and two events, and nothing else: a backend that hangs, a scrape that is slow, a page that is
+large delay nothing but themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+
+from exporter import __version__
+from exporter.advance import Rules
+from exporter.compose import Composer
+from exporter.config import Config
+from exporter.correlate.operations import Operations
+from exporter.deliver import otlp
+from exporter.deliver.delivery import Delivery
+from exporter.front import Here
+from exporter.parse.zones import Zones
+from exporter.pipeline import Pipeline, Progress
+from exporter.records import NANOS, Signal
+from exporter.serve.auth import BasicAuth
+from exporter.serve.metrics import StoreCollector, metrics_handler
+from exporter.serve.routes import Handler, healthz_handler, readyz_handler
+from exporter.serve.server import Server, Tls
+from exporter.source.tail import Tail
+from exporter.store.writer import Loaded, Store, StoreError
+from exporter.telemetry import mapping as telemetry
+from exporter.telemetry.mapping import Identity, Telemetry
+from exporter.telemetry.messages import Messages
+
+STORE_WAIT_SECONDS_MAX = 30.0
+"""Between tries after the store has failed: a full disk is looked at again soon, but not hammered."""
+STOP_SECONDS = 5.0
+"""What a request on its way may still take when the daemon stops; what it carried is sent again after the next
+start."""
+
+log = logging.getLogger(__name__)
+
+
+def rules_of(config: Config, *, skip_until: int = 0) -> Rules:
+    """Return what decides what the configured host's log means."""
+    return Rules(
+        instance=config.instance,
+        zones=Zones(config.timezone),
+        naming=Operations.load(),
+        expiry=int(config.task_expiry.total_seconds() * NANOS),
+        skip_until=skip_until,
+    )
+
+
+def telemetry_of(config: Config, log_name: str) -> Telemetry:
+    """Return what says it to backends; `log_name` is the log's base name as spans carry it."""
+    messages = Messages.load(Messages.default_paths() if config.messages is None else config.messages)
+    for problem in messages.problems:
+        log.warning("%s", problem)
+    identity = Identity(
+        config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
+    )
+    return Telemetry(identity, log_file_name=log_name, privacy=config.privacy, messages=messages)
+
+
+class Deliveries:
+    """The threads that deliver, one a configured signal; `wake` them after a commit."""
+
+    def __init__(self, store: Store, environ: Mapping[str, str]) -> None:
+        self.endpoints = otlp.configured(environ)
+        self.by_signal: dict[Signal, Delivery] = {
+            signal: Delivery(
+                signal,
+                otlp.sender(signal, environ),
+                store,
+                scope=telemetry.SCOPE,
+                schema_url=telemetry.SCHEMA_URL,
+            )
+            for signal in self.endpoints
+        }
+        store.set_signals(self.signals)
+        self._stopped = Event()
+        self._work = {signal: Event() for signal in self.by_signal}
+        self._threads = [
+            Thread(
+                target=delivery.run,
+                args=(self._stopped, self._work[signal]),
+                name=f"deliver-{signal}",
+                daemon=True,
+            )
+            for signal, delivery in self.by_signal.items()
+        ]
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """The signals that have a destination."""
+        return frozenset(self.by_signal)
+
+    def start(self) -> None:
+        """Begin to deliver what the journal holds."""
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Tell the threads that there are new rows."""
+        for work in self._work.values():
+            work.set()
+
+    def stop(self) -> None:
+        """Stop, waiting a moment for requests that are on their way."""
+        self._stopped.set()
+        self.wake()
+        end = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def problems(self) -> list[str]:
+        """Say, a sentence each, which backend does not take what it is sent, and what to do."""
+        return [
+            f"{signal}: {status.endpoint} does not take what it is sent ({status.reason}): {status.remedy}"
+            for signal, delivery in self.by_signal.items()
+            if (status := delivery.status).failing_since is not None
+        ]
+
+
+class Daemon:
+    """Everything that `wok-exporter run` runs, made and released in the right order.
+
+    `run` returns when `stopped` is set. Raises StoreError, OtlpConfigError, ServerError or AuthError where the
+    start must fail; what fails later is told, waited for and tried again.
+    """
+
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], *, wall: Callable[[], int] = time.time_ns
+    ) -> None:
+        assert config.state is not None, "a daemon has a state of its own"
+        self._config = config
+        self._wall = wall
+        self._resources = ExitStack()
+        self._trouble = ""
+        self._behind = 0
+        self._is_ready = False
+        self._tail: Tail | None = None
+        with self._resources:
+            self.store = self._resources.enter_context(closing(_store(config, config.state)))
+            self._deliveries = Deliveries(self.store, environ)
+            self._pipeline = self._resources.enter_context(closing(self._make_pipeline()))
+            self.server = self._serve()
+            self._resources = self._resources.pop_all()
+
+    def _make_pipeline(self) -> Pipeline:
+        config = self._config
+        first = config.first_time(self._wall())
+        rules = rules_of(config, skip_until=first or 0)
+
+        def open_log(position: str) -> Tail:
+            self._tail = Tail(
+                config.log,
+                position,
+                line_bytes_max=config.line_bytes_max,
+                from_end=first is None and not position,
+            )
+            return self._tail
+
+        def open_front(loaded: Loaded) -> Here:
+            marks = partial(Tail, config.wok_error_log) if config.wok_error_log else None
+            return Here(rules, loaded, log=open_log, marks=marks, wall=self._wall)
+
+        composer = Composer(telemetry_of(config, config.log.name), signals=self._deliveries.signals)
+        return Pipeline(self.store, composer, open_front, now=lambda: self._wall() / NANOS)
+
+    def _serve(self) -> Server | None:
+        config = self._config
+        if config.listen is None:
+            return None
+        reader = self._resources.enter_context(closing(self.store.reader()))
+        collector = StoreCollector(
+            reader.snapshot,
+            Operations.load(),
+            apps=config.apps,
+            behind_bytes=lambda: self._behind,
+            version=__version__,
+        )
+        routes: dict[str, Handler] = {
+            "/metrics": metrics_handler(collector),
+            "/healthz": healthz_handler(),
+            "/readyz": readyz_handler(self.problems),
+        }
+        tls = (
+            Tls(config.tls_certificate, config.tls_key or config.tls_certificate)
+            if config.tls_certificate
+            else None
+        )
+        auth = BasicAuth.load(config.auth_file) if config.auth_file else None
+        server = Server(
+            config.listen.host, config.listen.port, routes, tls=tls, auth=auth, public_paths=("/healthz",)
+        )
+        return self._resources.enter_context(closing(server))
+
+    def run(self, stopped: Event) -> None:
+        """Read, deliver and serve until `stopped`; then release everything."""
+        with self._resources:
+            self._is_ready = self.store.is_ready
+            if self.server is not None:
+                Thread(target=self.server.serve, name="serve", daemon=True).start()
+            self._deliveries.start()
+            try:
+                self._read(stopped)
+            finally:
+                self._deliveries.stop()
+
+    def _read(self, stopped: Event) -> None:
+        wait_seconds = 1.0
+        while not stopped.is_set():
+            try:
+                if self._trouble:
+                    self._pipeline.restart()
+                progress = self._step()
+            except StoreError as error:
+                if not self._trouble:
+                    log.error("%s; reading waits until the state can be written", error)  # noqa: TRY400 - weather
+                self._trouble = str(error)
+                stopped.wait(wait_seconds)
+                wait_seconds = min(wait_seconds * 2, STORE_WAIT_SECONDS_MAX)
+                continue
+            if self._trouble:
+                log.warning("the state can be written again: reading goes on")
+                self._trouble, wait_seconds = "", 1.0
+            if progress.caught_up or not progress.committed:
+                stopped.wait(self._config.poll_interval.total_seconds())
+
+    def _step(self) -> Progress:
+        progress = self._pipeline.step()
+        self._behind = progress.behind
+        if progress.committed:
+            self._deliveries.wake()
+        if progress.caught_up and not self._is_ready and not (self._tail and self._tail.problem):
+            self.store.mark_ready()
+            self._is_ready = True
+            log.info("the backlog is read: following %s", self._config.log)
+        return progress
+
+    def problems(self) -> list[str]:
+        """Say, a sentence each, what keeps the exporter from making progress, and what to do."""
+        problems = []
+        if self._tail is not None and self._tail.problem:
+            problems.append(self._tail.problem)
+        if self._trouble:
+            problems.append(self._trouble)
+        if not self._is_ready:
+            problems.append(
+                f"the backlog is being read: {self._behind} bytes to go; metrics of tasks wait for it"
+            )
+        return problems + self._deliveries.problems()
+
+    def announcement(self) -> list[str]:
+        """Say what is about to happen: what is read, where it goes, where to look."""
+        config = self._config
+        zone = f"the zone {config.timezone}" if config.timezone else "this host's zone"
+        lines = [f"reading {config.log}, in {zone}; state in {config.state}"]
+        if config.wok_error_log is not None:
+            lines.append(f"reading restarts of wokd from {config.wok_error_log}")
+        lines += [
+            f"sending {signal} to {endpoint}" for signal, endpoint in self._deliveries.endpoints.items()
+        ]
+        if not self._deliveries.endpoints:
+            lines.append(
+                "sending nothing: set OTEL_EXPORTER_OTLP_ENDPOINT to send traces and log records; metrics work all the same"
+            )
+        if self.server is not None and config.listen is not None:
+            scheme = "https" if config.tls_certificate else "http"
+            place = config.listen._replace(port=self.server.port)
+            lines.append(f"serving {scheme}://{place}/metrics, /healthz and /readyz")
+        return lines
+
+
+def _store(config: Config, directory: Path) -> Store:
+    return Store(
+        directory,
+        journal_rows_max=config.journal_rows_max,
+        journal_bytes_max=config.journal_bytes_max,
+        requests_kept=config.history_requests,
+        tasks_kept=config.history_tasks,
+        on_broken=config.on_broken_state,
+    )

@@ -1,0 +1,226 @@
+"""History: read finished logs, deliver all of it, and end when every item is acknowledged.
+
+The same ids and bytes leave as when the daemon reads the log, so that a replay beside a daemon, or a second
+replay, shows nothing twice. What a backend has refused, or not taken in time, is said at the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple, TextIO
+
+from exporter.ahead import Ahead
+from exporter.command.daemon import Deliveries, telemetry_of
+from exporter.compose import Composer
+from exporter.config import Config
+from exporter.pipeline import Pipeline
+from exporter.records import NANOS, Signal
+from exporter.store.writer import Loaded, Store
+
+JOURNAL_BYTES_MAX = 64 * 1024 * 1024
+"""What may wait for the backend before reading waits: seconds of a fast reader, and no memory to speak of."""
+FULL_WAIT_SECONDS = 0.02
+DRAIN_WAIT_SECONDS = 0.05
+TERMINAL_SECONDS = 0.2
+"""How often the progress line is drawn on a terminal; elsewhere a line is printed every LINE_SECONDS."""
+LINE_SECONDS = 10.0
+
+
+class Missing(NamedTuple):
+    """What did not arrive: items still waiting and items refused, by signal."""
+
+    waiting: Mapping[Signal, int]
+    refused: Mapping[Signal, Mapping[str, int]]
+
+    def __bool__(self) -> bool:
+        return any(self.waiting.values()) or any(self.refused.values())
+
+
+class Replay:
+    """One replay of `files` into the configured backends.
+
+    `run` returns what is missing; it returns early when `stopped` is set, and gives up when a backend has taken
+    nothing for `config.give_up_after`. Raises ArchiveError, StoreError, OtlpConfigError.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        files: Sequence[Path],
+        environ: Mapping[str, str],
+        *,
+        screen: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._screen = screen
+        self._clock = clock
+        self._resources = ExitStack()
+        with self._resources:
+            directory = config.state or Path(
+                self._resources.enter_context(tempfile.TemporaryDirectory(prefix="wok-exporter-"))
+            )
+            self.store = self._resources.enter_context(
+                closing(
+                    Store(
+                        directory,
+                        journal_bytes_max=JOURNAL_BYTES_MAX,
+                        gives_up_when_full=False,
+                        is_temporary=config.state is None,
+                    )
+                )
+            )
+            self._deliveries = Deliveries(self.store, environ)
+            composer = Composer(
+                telemetry_of(config, _base_name(files[0])),
+                signals=self._deliveries.signals,
+                # A state that is thrown away needs no history: a fifth of the work.
+                keeps_history=config.state is not None,
+            )
+            self._pipeline = self._resources.enter_context(
+                closing(Pipeline(self.store, composer, partial(_ahead, config, files), now=time.time))
+            )
+            self._resources = self._resources.pop_all()
+        self.endpoints = self._deliveries.endpoints
+        self.lines = 0
+        self.caught_up = False
+        self._behind = self._total = sum(path.stat().st_size for path in files)
+        self._began = clock()
+        self._shown = -LINE_SECONDS
+        self._width = 0
+
+    def close(self) -> None:
+        """Release everything without a run."""
+        self._resources.close()
+
+    def run(self, stopped: Event) -> Missing:
+        """Read everything, deliver everything; return what is missing."""
+        # As in the reading process: what a batch makes is freed by reference counts.
+        gc.freeze()
+        gc.set_threshold(100_000)
+        with self._resources:
+            self._deliveries.start()
+            try:
+                self._read(stopped)
+                self._drain(stopped)
+                self._show(last=True)
+                return self._missing()
+            finally:
+                self._deliveries.stop()
+
+    def _read(self, stopped: Event) -> None:
+        waits = _Patience(self._config.give_up_after.total_seconds(), self._clock)
+        while not stopped.is_set() and not self.caught_up:
+            if not self.store.journal_has_room():
+                if waits.is_over(self._delivered()):
+                    return
+                stopped.wait(FULL_WAIT_SECONDS)
+            else:
+                progress = self._pipeline.step()
+                self.lines += progress.lines
+                self.caught_up = progress.caught_up
+                self._behind = progress.behind
+                self._deliveries.wake()
+            self._show()
+
+    def _drain(self, stopped: Event) -> None:
+        waits = _Patience(self._config.give_up_after.total_seconds(), self._clock)
+        while not stopped.is_set() and any(self._waiting().values()) and not waits.is_over(self._delivered()):
+            stopped.wait(DRAIN_WAIT_SECONDS)
+            self._show()
+
+    def _waiting(self) -> dict[Signal, int]:
+        return {signal: self.store.journal_status(signal).records for signal in self._deliveries.by_signal}
+
+    def _delivered(self) -> int:
+        tallies = [delivery.tally for delivery in self._deliveries.by_signal.values()]
+        return sum(tally.delivered + sum(tally.rejected.values()) for tally in tallies)
+
+    def delivered(self) -> dict[Signal, int]:
+        """Return how many items each backend has acknowledged."""
+        return {signal: delivery.tally.delivered for signal, delivery in self._deliveries.by_signal.items()}
+
+    def _missing(self) -> Missing:
+        refused = {
+            signal: dict(delivery.tally.rejected) for signal, delivery in self._deliveries.by_signal.items()
+        }
+        return Missing(self._waiting(), refused)
+
+    def problems(self) -> list[str]:
+        """Say which backend does not take what it is sent."""
+        return self._deliveries.problems()
+
+    def _show(self, *, last: bool = False) -> None:
+        is_terminal = self._screen.isatty()
+        now = self._clock()
+        if not last and now - self._shown < (TERMINAL_SECONDS if is_terminal else LINE_SECONDS):
+            return
+        self._shown = now
+        line = self._progress(now)
+        if is_terminal:
+            self._screen.write("\r" + line.ljust(self._width) + ("\n" if last else ""))
+            self._width = len(line)
+        else:
+            self._screen.write(line + "\n")
+        self._screen.flush()
+
+    def _progress(self, now: float) -> str:
+        seconds = max(now - self._began, 0.001)
+        share = 1 - self._behind / self._total if self._total else 1.0
+        left = "" if self.caught_up or not share else f", {_duration(seconds * (1 - share) / share)} left"
+        acknowledged = ", ".join(f"{count:,} {signal}" for signal, count in self.delivered().items())
+        waiting = sum(self._waiting().values())
+        return (
+            f"{share:4.0%}  {self.lines:,} lines, {self.lines / seconds:,.0f}/s{left}; acknowledged: {acknowledged}"
+            + (f"; {waiting:,} wait" if waiting else "")
+        )
+
+
+def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> Ahead:
+    return Ahead(
+        loaded,
+        files,
+        wok_error_log=config.wok_error_log,
+        instance=config.instance,
+        zone=config.timezone,
+        expiry=int(config.task_expiry.total_seconds() * NANOS),
+        line_bytes_max=config.line_bytes_max,
+        is_kept=config.state is not None,
+    )
+
+
+class _Patience:
+    """How long to wait for a backend that takes nothing."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._count = -1
+        self._since = clock()
+
+    def is_over(self, count: int) -> bool:
+        if count != self._count:
+            self._count, self._since = count, self._clock()
+        return self._clock() - self._since >= self._seconds
+
+
+def _base_name(path: Path) -> str:
+    """Return the log's own base name, never a rotated one: `user-requests.data`, not `user-requests.data.2.gz`."""
+    name = path.name
+    for known in ("user-requests.data", "wok-req.log"):
+        if name.startswith(known):
+            return known
+    return name
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{rest}s"

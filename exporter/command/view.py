@@ -1,0 +1,325 @@
+"""Tasks as people and programs see them: values in, lines out.
+
+A table has as many columns as the terminal has room for: those that can be guessed from others, or are said again
+below the row, leave first, and what a task works on is shortened where it says least, at its beginning. Where
+nobody's terminal sets a width (a pipe, a file) nothing is shortened, left out or wrapped, and the columns still
+stand one below the other; programs have JSON.
+
+What is shown has been typed by anybody who can reach Wok. `text.visible` takes from every field what a terminal
+would obey, before anything is measured, cut or coloured.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Literal, NamedTuple
+
+from exporter.command.text import visible
+from exporter.records import NANOS, Grade, RequestRow
+
+State = Literal["running", "failed", "lost", "unknown", "done"]
+
+COLOURS: dict[State, str] = {"running": "36", "failed": "31", "lost": "35", "unknown": "33", "done": "32"}
+"""Numbers of ECMA-48's SGR: cyan, red, magenta, yellow, green, as the terminal's own theme shows them."""
+
+DOUBTS: dict[Grade, str] = {"exact": "", "likely": " ?", "ambiguous": " ??", "none": ""}
+"""What stands behind a request that may not be the task's."""
+
+NOTHING = "-"
+GAP = "  "
+INDENT = "    "
+FLOOR_CELLS = 8
+"""What is narrower says nothing."""
+SENTENCE_CELLS_MAX = 100
+"""Of a sentence that stands in for a resource: in a pipe, too, a column is no place for a paragraph."""
+DETAIL_LINES_MAX = 4
+"""Of a reason that is as long as the output of a package manager, the beginning."""
+
+
+class TaskView(NamedTuple):
+    """One task, ready to be shown; all texts are as the history has them.
+
+    `end` is None while the task runs and where its end is unknown. `duration` is in nanoseconds, up to now while
+    it runs, None where nobody can know it. `why` says why it failed or was lost. `meanwhile` are the first of the
+    other requests between start and end, and `meanwhile_count` is the number of all of them.
+    """
+
+    state: State
+    app: str
+    operation: str
+    target_uri: str
+    task_id: str
+    start: int
+    end: int | None
+    duration: int | None
+    correlation: Grade
+    context: bytes
+    error_code: str = ""
+    why: str = ""
+    request: RequestRow | None = None
+    meanwhile: Sequence[RequestRow] = ()
+    meanwhile_count: int = 0
+
+
+class _Column(NamedTuple):
+    """`least` is how narrow it becomes before others leave (0: it never shrinks), `leaves` when it leaves itself
+    (0: never).
+    """
+
+    title: str
+    least: int = 0
+    leaves: int = 0
+
+
+_COLUMNS = (
+    _Column("STATE"),
+    _Column("STARTED", leaves=4),
+    _Column("DURATION"),
+    _Column("APP", leaves=3),
+    _Column("OPERATION", least=9),
+    _Column("RESOURCE", least=20),
+    _Column("USER", least=8, leaves=5),
+    _Column("REQUEST", leaves=2),
+    _Column("MEANWHILE", leaves=1),
+)
+_SHRINK_FIRST = ("RESOURCE", "OPERATION", "USER")
+
+
+def table(
+    tasks: Sequence[TaskView], *, zone: tzinfo | None, width: int | None, is_coloured: bool
+) -> Iterator[str]:
+    """Yield the table's lines, in the given order, below a line of titles.
+
+    Times are shown in `zone` (None: the host's). `width` is that of the terminal in cells, None for no limit.
+    A failed or lost task has a second line that says why, and it and a running one a line with the first of the
+    other requests made meanwhile.
+    """
+    rows = [_cells(task, zone) for task in tasks]
+    columns, widths = _fitted(rows, width)
+    yield _line([column.title for column in columns], widths, width)
+    for task, row in zip(tasks, rows, strict=True):
+        line = _line([row[column.title] for column in columns], widths, width)
+        # the state is the first word of the line, whatever was cut behind it
+        colour = COLOURS[task.state] if is_coloured else ""
+        yield f"\x1b[{colour}m{task.state}\x1b[0m{line[len(task.state) :]}" if colour else line
+        if task.state in ("failed", "lost"):
+            yield from _detail(f"why: {_why(task)}", width)
+        if task.meanwhile_count and task.state in ("failed", "lost", "running"):
+            yield from _detail(_meanwhile(task, zone), width)
+
+
+def as_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
+    """Return the task for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null for what is not
+    known. `meanwhile.requests` may be fewer than `meanwhile.count`.
+    """
+    return {
+        "state": task.state,
+        "app": task.app,
+        "operation": task.operation,
+        "target_uri": task.target_uri,
+        "task_id": task.task_id,
+        "started": iso(task.start, zone),
+        "ended": None if task.end is None else iso(task.end, zone),
+        "duration_seconds": None if task.duration is None else task.duration / NANOS,
+        "trace_id": task.context[:16].hex() or None,
+        "span_id": task.context[16:].hex() or None,
+        "error_code": task.error_code or None,
+        "why": task.why or None,
+        "correlation": task.correlation,
+        "request": _request_object(task.request, zone) if task.request else None,
+        "meanwhile": {
+            "count": task.meanwhile_count,
+            "requests": [_request_object(request, zone) for request in task.meanwhile],
+        },
+    }
+
+
+def duration(nanos: int) -> str:
+    """Return a span of time in at most two units: `12s`, `4m 07s`, `1h 02m`, `3d 04h`.
+
+    The log has whole seconds; what took less than one is `<1s`.
+    """
+    seconds = nanos // NANOS
+    if seconds < 1:
+        return "<1s"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}h"
+    if hours:
+        return f"{hours}h {minutes:02}m"
+    return f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
+
+
+def local(nanos: int, zone: tzinfo | None) -> datetime:
+    """Return a time of the log in `zone`, or in the host's."""
+    return datetime.fromtimestamp(nanos // NANOS, UTC).astimezone(zone)
+
+
+def iso(nanos: int, zone: tzinfo | None) -> str:
+    """Return a time of the log in ISO 8601, with its offset."""
+    return local(nanos, zone).isoformat()
+
+
+def _cells(task: TaskView, zone: tzinfo | None) -> dict[str, str]:
+    request = task.request
+    user = asked = ""
+    if request is not None:
+        user = request.user
+        asked = " ".join(filter(None, (request.method, request.operation, _status(request))))
+        asked += DOUBTS[task.correlation]
+    resource = task.target_uri
+    if not resource and request is not None:
+        # While a task runs that wrote no start record, only its request's sentence tells what it works on.
+        resource = _clipped(visible(request.message), SENTENCE_CELLS_MAX)
+    cells = {
+        "STATE": task.state,
+        "STARTED": f"{local(task.start, zone):%Y-%m-%d %H:%M:%S}",
+        "DURATION": NOTHING if task.duration is None else duration(task.duration),
+        "APP": task.app,
+        "OPERATION": task.operation,
+        "RESOURCE": resource,
+        "USER": user,
+        "REQUEST": asked,
+        "MEANWHILE": f"{task.meanwhile_count:,}",
+    }
+    return {title: visible(cell) or NOTHING for title, cell in cells.items()}
+
+
+def _status(request: RequestRow) -> str:
+    return "" if request.status is None else str(request.status)
+
+
+def _why(task: TaskView) -> str:
+    if not task.error_code or task.why.startswith(task.error_code):
+        return task.why.removeprefix(f"{task.state}: ")
+    return f"{task.error_code}: {task.why}"
+
+
+def _meanwhile(task: TaskView, zone: tzinfo | None) -> str:
+    day = local(task.start, zone).date()
+    named = []
+    for request in task.meanwhile:
+        what = " ".join(filter(None, (request.method, request.app, request.operation)))
+        by = f" by {request.user}" if request.user else ""
+        when = local(request.time, zone)
+        at = f"{when:%H:%M:%S}" if when.date() == day else f"{when:%Y-%m-%d %H:%M:%S}"
+        named.append(f"{what}{by} at {at}")
+    others = "1 other" if task.meanwhile_count == 1 else f"{task.meanwhile_count:,} others"
+    if not named:
+        return f"meanwhile: {others}"  # the history has forgotten them
+    more = ", ..." if len(named) < task.meanwhile_count else ""
+    return f"meanwhile: {others}: {', '.join(named)}{more}"
+
+
+def _request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
+    return {
+        "time": iso(request.time, zone),
+        "app": request.app,
+        "method": request.method,
+        "operation": request.operation,
+        "status": request.status,
+        "user": request.user or None,
+        "address": request.address or None,
+        "message": request.message,
+        "record_id": request.record_id or None,
+        "trace_id": request.context[:16].hex(),
+        "span_id": request.context[16:].hex(),
+    }
+
+
+# Widths, in cells of a terminal
+
+
+def _fitted(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[_Column], list[int]]:
+    """Return the columns that there is room for, and how wide each is."""
+    natural = {
+        column.title: max(map(_width, [column.title, *(row[column.title] for row in rows)]))
+        for column in _COLUMNS
+    }
+    columns = list(_COLUMNS)
+    if width is None:
+        return columns, [natural[column.title] for column in columns]
+    least = {
+        column.title: min(natural[column.title], column.least or natural[column.title]) for column in columns
+    }
+    for leaving in sorted((column for column in columns if column.leaves), key=lambda column: column.leaves):
+        if sum(least[column.title] for column in columns) + len(GAP) * (len(columns) - 1) <= width:
+            break
+        columns.remove(leaving)
+    excess = sum(natural[column.title] for column in columns) + len(GAP) * (len(columns) - 1) - width
+    present = [title for title in _SHRINK_FIRST if any(column.title == title for column in columns)]
+    for floor in (least, dict.fromkeys(_SHRINK_FIRST, FLOOR_CELLS)):
+        for title in present:
+            given = max(0, min(excess, natural[title] - floor[title]))
+            natural[title] -= given
+            excess -= given
+    return columns, [natural[column.title] for column in columns]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], width: int | None) -> str:
+    padded = []
+    for cell, room in zip(cells, widths, strict=True):
+        shown = _clipped_left(cell, room) if cell.startswith("/") else _clipped(cell, room)
+        padded.append(shown + " " * (room - _width(shown)))
+    line = GAP.join(padded).rstrip()
+    return line if width is None else _clipped(line, width)
+
+
+def _detail(text: str, width: int | None) -> Iterator[str]:
+    """Yield a line below a row, wrapped at its blanks."""
+    words = visible(text).split(" ")
+    if width is None:
+        yield INDENT + " ".join(words)
+        return
+    room = max(1, width - len(INDENT))
+    lines: list[str] = [""]
+    for word in words:
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if not lines[-1] or _width(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > DETAIL_LINES_MAX:
+        lines[DETAIL_LINES_MAX - 1 :] = [f"{lines[DETAIL_LINES_MAX - 1]} …"]
+    for line in lines:
+        yield _clipped(INDENT + _clipped(line, room), width)
+
+
+def _clipped(text: str, room: int) -> str:
+    """Return the text, or as much of its beginning as there is room for."""
+    if _width(text) <= room:
+        return text
+    kept, used = [], 1
+    for c in text:
+        used += _width(c)
+        if used > room:
+            break
+        kept.append(c)
+    return "".join(kept) + "…"
+
+
+def _clipped_left(text: str, room: int) -> str:
+    """Return the text, or as much of its end as there is room for."""
+    if _width(text) <= room:
+        return text
+    kept, used = [], 1
+    for c in reversed(text):
+        used += _width(c)
+        if used > room:
+            break
+        kept.append(c)
+    return "…" + "".join(reversed(kept))
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    # Marks stand on the letter before them; wide and full-width characters take two cells (UAX #11).
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

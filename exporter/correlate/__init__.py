@@ -1,0 +1,1 @@
+"""Which task belongs to which request, and how sure that is."""

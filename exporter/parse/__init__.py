@@ -1,0 +1,1 @@
+"""From bytes to records: dialects, forgeries, time zones, secrets."""

@@ -1,0 +1,340 @@
+"""Understands the lines of Wok's user request log, in order; never an exception.
+
+What a line looks like is `dialects`' business. Here a line gets its meaning: a record's fields are proved,
+redacted and bounded, its time is found, and the lines that only continue the one before are told from records.
+
+The text of the dialects with `>>>` is raw. It holds what users typed, newlines included, so a record may span
+several physical lines, and whoever may type a user name may type a line that looks like a record. In the
+coded dialects PARAMS hold the same value once more, safely encoded. So a value with newlines is a *proof*: if
+a record's line ends with the value's first line, and the next physical line is the value's second line, that
+one is a continuation, whatever it looks like. Only digests of those lines are kept. The other way round,
+nobody can use this to hide the record of somebody else: to be taken for a forgery, a record's whole INFO must
+stand in the value. In the ``text`` dialect there is no such proof, and a forged record cannot be told.
+
+What leaves is redacted and bounded here, once. Most lines hold nothing to redact or to bound, and a few quick
+tests of the raw line prove that; the walks are for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from itertools import islice
+from typing import Any, NamedTuple
+
+from exporter.parse.dialects import Part, Raw, holds_object, parts_of, read
+from exporter.parse.proof import Proof
+from exporter.parse.redact import may_hold_secret, redact_value, safe_excerpt
+from exporter.parse.zones import Zones
+from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected
+
+# Limits in characters: what is longer is nobody's name, and would only fill the backends.
+MAX_APP_CHARS = 64
+MAX_NAME_CHARS = 256
+MAX_CODE_CHARS = 64
+MAX_TEXT_CHARS = 1024
+MAX_URI_CHARS = 4096
+MAX_STRING_CHARS = 8192
+MAX_ENTRIES = 200
+"""Entries of a list or a dict of parameters; a form of Kimchi has some thirty."""
+MAX_NESTING_SIGNS = 20
+"""Brackets in a line that cannot be nested deeper than is allowed, so that its depth need not be measured."""
+MAX_CACHED_APPS = 256
+MAX_CACHED_MEANINGS = 1024
+"""As many as `dialects` keeps frames."""
+INT32 = 1 << 31
+UUID_CHARS = 36
+
+STARTED = 1000
+SUCCEEDED = 1001
+RFC_STATUSES = frozenset({STARTED, SUCCEEDED, 1002})
+INFO_FIELDS = ("date", "zone", "req", "status", "user", "ip", "app", "msgCode", "detCode")
+
+_BOM = b"\xef\xbb\xbf"
+_NOT_APP = re.compile(r"[^a-z0-9_.-]")
+_STATUS = re.compile(r"[ ]*(\d{1,9})(?!\d)", re.ASCII)
+_METHOD = re.compile(r"[A-Z]{1,16}", re.ASCII)
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Meaning(NamedTuple):
+    """What INFO says but for its time: proved, redacted and bounded. `is_record` is False if it is no record's.
+
+    `codes` are the message's and the error's, which the coded dialect has in INFO.
+    """
+
+    date: str
+    zone: str
+    app: str
+    method: str
+    status: int | None
+    user: str
+    address: str
+    codes: tuple[str, str]
+    kind: Kind
+    is_failed: bool
+    is_rfc: bool
+    is_record: bool
+
+
+class Parser:
+    """Understands the lines of one log, in order.
+
+    `instance` goes into the trace ids of records without a uuid. `state` is what the property of that name
+    gave before, or empty: with it, any cutting of a log into batches gives the same result. Raises ValueError
+    for a state that no parser gave.
+    """
+
+    def __init__(self, instance: str, zones: Zones, state: str = "") -> None:
+        self._nanos = zones.nanos
+        self._seed = hashlib.sha256(_framed(instance.encode("utf-8", "surrogatepass")))
+        self._file = b""
+        self._file_seed = self._seed.copy()
+        self._file_seed.update(_framed(self._file))
+        self._apps: dict[str, str] = {}
+        self._meanings: dict[str, Meaning] = {}
+        self._text_may_continue = bool(state)
+        self._proof: Proof | None = None
+        if state:
+            try:
+                proof = dict(json.loads(state)).get("proof")
+                self._proof = Proof.restored(proof) if proof else None
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"not the state of a parser: {state[:80]!r}") from error
+
+    @property
+    def state(self) -> str:
+        """Small JSON text without any text of the log; empty when the next line stands for itself."""
+        if not self._text_may_continue:
+            return ""
+        return json.dumps({"proof": self._proof.saved()} if self._proof else {}, separators=(",", ":"))
+
+    def feed(self, line: Line) -> list[Parsed]:
+        """Return what a physical line is: one item, or several where it was torn or a hole stands before it.
+
+        Raises nothing.
+        """
+        data = line.data
+        proof, self._proof = self._proof, None
+        if line.length > len(data):
+            return [Rejected("too_long", line.file, line.offset, _excerpt(data))]
+        offset = line.offset
+        if offset == 0 and data.startswith(_BOM):
+            data = data[len(_BOM) :]
+            offset = len(_BOM)
+        whole = data
+        if data.endswith(b"\r"):
+            data = data[:-1]
+        content = read(data)
+        # Nearly all lines are one record and nothing else.
+        if proof is None and not isinstance(content, str) and '{"' not in content.text:
+            self._text_may_continue = content.dialect != "json"
+            self._proof = Proof.of(content, line.data) if content.dialect == "coded" else None
+            return [self._record(content, data, line.file, offset)]
+        parts = parts_of(data, content)
+        if proof is not None:
+            proved = proof.advance(whole)
+            records = [part.start for part in parts if isinstance(part.content, Raw)]
+            is_forged = any(holds_object(data[start : max(proved, 0)]) for start in records)
+            # A record that is proved only in part is a genuine one: the value did not go on here after all.
+            if proved >= 0 and (is_forged or not records):
+                self._proof = proof if proof.is_open else None
+                return [Continuation(is_forged, offset)]
+        return [self._parsed(part, line, offset + part.start) for part in parts]
+
+    def _parsed(self, part: Part, line: Line, offset: int) -> Parsed:
+        raw = part.content
+        if not isinstance(raw, str):
+            self._text_may_continue = raw.dialect != "json"
+            self._proof = Proof.of(raw, line.data) if raw.dialect == "coded" else None
+            return self._record(raw, part.data, line.file, offset)
+        if raw == "nul":
+            self._text_may_continue = False
+            return Rejected("nul", line.file, offset, f"{len(part.data)} NUL bytes")
+        if self._text_may_continue and not part.data.startswith(b'{"'):
+            return Continuation(forged=False, offset=offset)
+        return Rejected(raw if line.ended else "torn", line.file, offset, _excerpt(part.data))
+
+    def _record(self, raw: Raw, data: bytes, file: bytes, offset: int) -> Record | Rejected:
+        meaning = self._meanings.get(raw.frame)
+        if meaning is None:
+            meaning = self._meaning(raw)
+        date, zone, app, method, status, user, address, codes, kind, is_failed, is_rfc, is_record = meaning
+        time = self._nanos(date, raw.clock, zone)
+        if time is None:
+            return Rejected("time", file, offset, _excerpt(data))
+        if not is_record:
+            return Rejected("shape", file, offset, _excerpt(data))
+        rest, written, _, _, _, code, params, error_code, error_params, text, record_id, is_damaged = raw
+        if is_damaged or _is_suspect(rest):
+            params, error_params = _clean(params), _clean(error_params)
+            code, error_code, text = _clean(code), _clean(error_code), _clean(text)
+        dialect: Dialect = written
+        if written == "coded":
+            code, error_code = codes
+            if is_rfc:
+                dialect = "rfc"
+        uri = task_id = request_id = ""
+        if method == "TASK":
+            uri = _field(params.get("target_uri"), MAX_URI_CHARS)
+            task_id = _field(params.get("task_id"), MAX_CODE_CHARS)
+            request_id = _field(params.get("request_id"), MAX_CODE_CHARS)
+        trace_id = _uuid(record_id) if record_id else None
+        if trace_id is None:
+            record_id = ""
+            trace_id = self._derived_id(file, offset, data)
+        return Record(
+            kind,
+            dialect,
+            time,
+            app,
+            method,
+            status,
+            user,
+            address,
+            code if type(code) is str and len(code) <= MAX_CODE_CHARS else _field(code, MAX_CODE_CHARS),
+            params,
+            "" if error_code == "" else _field(error_code, MAX_CODE_CHARS),
+            error_params,
+            text if len(text) <= MAX_TEXT_CHARS else _cut(text, MAX_TEXT_CHARS),
+            trace_id,
+            record_id,
+            file,
+            offset,
+            uri,
+            task_id,
+            request_id,
+            is_failed,
+        )
+
+    def _meaning(self, raw: Raw) -> Meaning:
+        info = raw.info
+        if raw.is_damaged or _is_suspect(raw.frame or raw.rest):
+            info = {name: _clean(info[name]) for name in INFO_FIELDS if name in info}
+        zone = info.get("zone")
+        method = info["req"]
+        status = info.get("status")
+        if type(status) is not int:
+            status = _status(status)
+        if status is not None and not 0 <= status < INT32:
+            status = None
+        user = info.get("user")
+        path = info.get("app")
+        app = self._apps.get(path) if type(path) is str else "wok"
+        is_task = method == "TASK"
+        is_record = _METHOD.fullmatch(method) is not None
+        kind: Kind = "request"
+        is_failed = False
+        if is_task:
+            kind = "started" if status == STARTED else "finished"
+            is_record = status is not None and status >= 200
+            is_failed = status is not None and status >= 400 and status not in {STARTED, SUCCEEDED}
+        meaning = Meaning(
+            info["date"],
+            zone if type(zone) is str else "",
+            self._app(str(path)) if app is None else app,
+            method,
+            status,
+            "" if user is None or user in ("N/A", "None") else _field(user, MAX_NAME_CHARS),
+            _field(info.get("ip"), MAX_NAME_CHARS),
+            (_field(info.get("msgCode"), MAX_CODE_CHARS), _field(info.get("detCode"), MAX_CODE_CHARS)),
+            kind,
+            is_failed,
+            is_task and status in RFC_STATUSES,
+            is_record,
+        )
+        if raw.frame:
+            if len(self._meanings) >= MAX_CACHED_MEANINGS:
+                self._meanings.clear()
+            self._meanings[raw.frame] = meaning
+        return meaning
+
+    def _app(self, path: str) -> str:
+        """The domain of an application: `/wok/plugins/kimchi` -> `kimchi`, and Wok itself for its root."""
+        # Behind a proxy everything may be below a `server_root` of the administrator's choice.
+        below_root = f"/{path[: 4 * MAX_APP_CHARS].lower()}".rpartition("/plugins/")[2].strip("/")
+        name = _NOT_APP.sub("_", below_root)[:MAX_APP_CHARS] or "wok"
+        if len(path) <= MAX_APP_CHARS:
+            if len(self._apps) >= MAX_CACHED_APPS:
+                self._apps.clear()
+            self._apps[path] = name
+        return name
+
+    def _derived_id(self, file: bytes, offset: int, data: bytes) -> bytes:
+        if file != self._file:
+            self._file_seed = self._seed.copy()
+            self._file_seed.update(_framed(file))
+            self._file = file
+        seed = self._file_seed.copy()
+        seed.update(_framed(b"%d" % offset) + _framed(data))
+        return seed.digest()[:16]
+
+
+def _is_suspect(line: str) -> bool:
+    """Whether the walks could change anything that was decoded from this text."""
+    return (
+        may_hold_secret(line)
+        or len(line) > MAX_STRING_CHARS
+        or ("\\" in line and _ESCAPED_SURROGATE.search(line) is not None)
+        or line.count("{") + (line.count("[") if "[" in line else 0) > MAX_NESTING_SIGNS
+        or (len(line) >= 2 * MAX_ENTRIES and line.count(",") >= MAX_ENTRIES)
+    )
+
+
+def _uuid(text: Any) -> bytes | None:
+    """The bytes of a canonical uuid (lower case, not zero), None for anything else."""
+    if type(text) is not str or len(text) != UUID_CHARS or text[8:24:5] != "----":
+        return None
+    digits = text.replace("-", "")
+    try:
+        raw = bytes.fromhex(digits)
+    except ValueError:
+        return None
+    return raw if raw.hex() == digits and len(raw) == 16 and any(raw) else None
+
+
+def _status(value: Any) -> int | None:
+    """A status that is no int: `200 OK` -> 200, and None for anything that does not begin with a number."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    found = _STATUS.match(value) if type(value) is str else None
+    return int(found[1]) if found else None
+
+
+def _field(value: Any, limit: int) -> str:
+    """A field that should be a string, as a bounded one, whatever it is."""
+    if type(value) is str:
+        return value if len(value) <= limit else _cut(value, limit)
+    return "" if value is None else _cut(str(value), limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _clean(value: Any) -> Any:
+    """Decoded JSON, redacted, without lone surrogates, and bounded in depth, entries and lengths."""
+    return _bounded(redact_value(value))
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, str):
+        return _cut(_SURROGATE.sub("\ufffd", value), MAX_STRING_CHARS)
+    if isinstance(value, dict):
+        return {_bounded(key): _bounded(item) for key, item in islice(value.items(), MAX_ENTRIES)}
+    if isinstance(value, list):
+        return [_bounded(item) for item in value[:MAX_ENTRIES]]
+    return value
+
+
+def _excerpt(data: bytes) -> str:
+    """What people see of a rejected line. Without its beginning, nobody can tell which part of it is a secret."""
+    if not data.startswith(b"{") and (b'"' in data or b"'" in data):
+        return "(left out: it may be the middle of a record)"
+    return safe_excerpt(data)
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "big") + data

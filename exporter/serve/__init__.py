@@ -1,0 +1,1 @@
+"""What Prometheus and probes ask for, over HTTP."""

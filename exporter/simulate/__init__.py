@@ -1,0 +1,1 @@
+"""A simulated Wok, for the demo, the tests and the benchmark."""

@@ -1,0 +1,1 @@
+"""Where lines come from: a growing log over its rotations, or finished logs."""

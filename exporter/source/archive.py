@@ -1,0 +1,234 @@
+"""Finished log files, for `replay`, `check` and `text`: whole, in the order they were written, each line once.
+
+Nobody names files in the order of time: a shell sorts `log.10.gz` before `log.2.gz`. So the files are
+sorted by the time in their first line that has one, which is read without the parser: the time is local and
+whole seconds, good enough for files that follow one another. Files without a time come first, and among
+equals the name decides as in rotation.
+
+The same content given twice (a file and its gzip copy, or an earlier copy of it) is known by the same marks
+as in the tail, and read once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from exporter.records import Chunk, Line, TailEvent
+from exporter.source.files import (
+    HEAD_BYTES_MAX,
+    LINE_BYTES_MAX,
+    ChangedError,
+    LogFile,
+    Mark,
+    Reader,
+    identity,
+    mark_from_json,
+    open_log,
+    proved_mark,
+    shortened_mark,
+)
+from exporter.source.rotation import Rank, rank_of_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+POSITION_VERSION = 1
+
+_DATE = re.compile(rb'"date": ?"(\d{4}-\d\d-\d\d)"')
+_TIME = re.compile(rb'"time": ?"(\d\d:\d\d:\d\d)"')
+
+
+class ArchiveError(OSError):
+    """Raised for a file that cannot be read; the message names it and the remedy."""
+
+
+class _Member(NamedTuple):
+    path: Path
+    identity: bytes
+    size: int
+    order: tuple[bytes, Rank, int]
+
+
+class Archive:
+    """Reads a set of finished files, plain or compressed, in the order of time; satisfies `records.Source`.
+
+    `position` is the text of an earlier chunk; it holds for the same set of files and for one with more files.
+    Lines longer than `line_bytes_max` bytes are cut. `total_bytes` and `done_bytes` are sizes on disk.
+    `file_names` maps the identity in a line to the path as given. Raises ArchiveError for a file that is
+    missing or unreadable, at once or while it is read, and ValueError for a position that is none. A damaged
+    file is read up to the damage and reported by an event `unreadable`.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], position: str = "", *, line_bytes_max: int = LINE_BYTES_MAX
+    ) -> None:
+        self._line_bytes_max = line_bytes_max
+        self._marks = _parsed(position)
+        self._reader: Reader | None = None
+        self._names: dict[bytes, Path] = {}
+        self._members = sorted((self._examined(path, at) for at, path in enumerate(paths)), key=_order)
+        self._at = 0
+        self._passed_bytes = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of all files on disk."""
+        return sum(member.size for member in self._members)
+
+    @property
+    def done_bytes(self) -> int:
+        """How much of that was read, or passed over as read before."""
+        if self._reader is None:
+            return self._passed_bytes
+        ahead = self._reader.file.bytes_after(self._reader.offset)
+        return self._passed_bytes + max(0, self._members[self._at].size - ahead)
+
+    @property
+    def file_names(self) -> Mapping[bytes, Path]:
+        """The path of each file, as given, by its identity; the first one of several with the same content."""
+        return self._names
+
+    def read(self, limit: int) -> Chunk:
+        """Return lines of about `limit` bytes; caught up, and without lines, when all files were read."""
+        events: list[TailEvent] = []
+        while self._at < len(self._members):
+            try:
+                lines = self._taken(limit, events)
+            except OSError as error:
+                raise _explained(error, self._members[self._at].path) from error
+            if lines is not None:
+                return Chunk(lines, self._position(), events, caught_up=False, behind=self._behind())
+        return Chunk((), self._position(), events, caught_up=True)
+
+    def close(self) -> None:
+        """Close the file that is open, if any."""
+        if self._reader is not None:
+            self._reader.file.close()
+            self._reader = None
+
+    def _taken(self, limit: int, events: list[TailEvent]) -> Sequence[Line] | None:
+        """Return what comes next in the file at hand, or None after going on to the next file."""
+        reader = self._reader = self._reader or self._begun()
+        offset = reader.offset
+        try:
+            lines = reader.take(limit)
+            if reader.offset == offset and not self._is_continued(reader):
+                lines = reader.take_unfinished()
+        except ChangedError:
+            events.append(TailEvent("unreadable", f"{reader.file.path} changed while it was read"))
+            lines = []
+        if lines or reader.offset != offset:
+            return lines
+        if reader.file.damage:
+            detail = f"{reader.file.path} is damaged after byte {reader.offset}: {reader.file.damage}"
+            events.append(TailEvent("unreadable", detail))
+        self._marks = list(dict.fromkeys(self._marks_with(reader.mark(done=True))))
+        self.close()
+        self._passed_bytes += self._members[self._at].size
+        self._at += 1
+        return None
+
+    def _begun(self) -> Reader:
+        member = self._members[self._at]
+        file = open_log(member.path)
+        try:
+            mark = proved_mark(file, self._marks, is_finished=True)
+            if mark is None:
+                mark = shortened_mark(file, self._marks, is_finished=True)
+                if mark is not None and not self._is_beginning_of_another(mark, member):
+                    mark = None
+            return Reader(file, mark, self._line_bytes_max)
+        except BaseException:
+            file.close()
+            raise
+
+    def _is_beginning_of_another(self, end: Mark, member: _Member) -> bool:
+        """Return whether another file proves that all of this one was read: its first line alone does not."""
+        for other in self._members:
+            if other.identity != member.identity or other is member:
+                continue
+            file = open_log(other.path)
+            try:
+                if proved_mark(file, [end], is_finished=True) is not None:
+                    return True
+            finally:
+                file.close()
+        return False
+
+    def _is_continued(self, reader: Reader) -> bool:
+        """Return whether a file that is still to be read has the unfinished last line too, or all of it."""
+        if not reader.unfinished():
+            return False
+        for other in self._members[self._at + 1 :]:
+            if reader.offset and other.identity != reader.identity:
+                continue
+            file = open_log(other.path)
+            try:
+                if reader.is_held_by(file):
+                    return True
+            finally:
+                file.close()
+        return False
+
+    def _examined(self, path: Path, at: int) -> _Member:
+        """Open a file once, to know what it is and when it begins."""
+        try:
+            file = open_log(path)
+            try:
+                known = identity(file, is_finished=True)
+                time = _first_time(file)
+                size = file.status().st_size
+            finally:
+                file.close()
+        except OSError as error:
+            raise _explained(error, path) from error
+        if known:
+            self._names.setdefault(known, path)
+        return _Member(path, known, size, (time, rank_of_name(path.name), at))
+
+    def _behind(self) -> int:
+        return max(0, self.total_bytes - self.done_bytes)
+
+    def _marks_with(self, mark: Mark | None) -> list[Mark]:
+        if mark is None:
+            return self._marks
+        # Two files may have the same first line: a mark replaces only the unfinished one it has grown from.
+        return [*(one for one in self._marks if one.done or one.file != mark.file), mark]
+
+    def _position(self) -> str:
+        marks = self._marks_with(self._reader.mark()) if self._reader is not None else self._marks
+        value = {"version": POSITION_VERSION, "files": [mark.as_json() for mark in marks]}
+        return json.dumps(value, separators=(",", ":"))
+
+
+def _first_time(file: LogFile) -> bytes:
+    for line in file.read_at(0, HEAD_BYTES_MAX).split(b"\n"):
+        if (date := _DATE.search(line)) and (time := _TIME.search(line)):
+            return date[1] + b" " + time[1]
+    return b""
+
+
+def _order(member: _Member) -> tuple[bytes, Rank, int]:
+    return member.order
+
+
+def _explained(error: OSError, path: Path) -> ArchiveError:
+    if error.errno is None:
+        return ArchiveError(str(error))
+    remedy = (
+        "check the path" if isinstance(error, FileNotFoundError) else "check its permissions and its disk"
+    )
+    return ArchiveError(f"cannot read {path}: {error.strerror}; {remedy}")
+
+
+def _parsed(position: str) -> list[Mark]:
+    if not position:
+        return []
+    match json.loads(position):
+        case {"version": 1, "files": list() as marks}:
+            return [mark_from_json(mark) for mark in marks]
+        case _:
+            raise ValueError(f"not the position of an archive: {position[:80]!r}")

@@ -1,0 +1,468 @@
+"""The growing log: every complete line once, in order, over rotation, truncation and restarts.
+
+What happens to a log, and what is done about it:
+
+* *Rotation by renaming* (`log` becomes `log.1`, a new `log` appears). The open file is drained first, and
+  left only when a later file holds something: a logger that keeps its file open (Wok 2.1) may go on writing
+  to the old one, even after it was compressed and unlinked. Then comes the next file in the order of
+  `rotation.generations`, however many there are.
+* *A restart* is the same search: the position holds marks (`files.Mark`) of the last files; the newest file
+  that proves one is where reading goes on, plain or compressed, whatever its name is now.
+* *copytruncate* (`log` is copied to `log.1` and cut to nothing) shows when the bytes before the offset are
+  gone. If the copy has more than was read, that comes first; then `log` from its beginning. A logger that
+  does not append (no O_APPEND) leaves a hole of NUL bytes, which is returned as it stands.
+* *The last line without a newline* waits while somebody may finish it. In a file that was left behind it is
+  returned with `ended=False`.
+
+What can be lost: lines of a file that was deleted or cut while nobody read (event `gap` where it is known);
+with copytruncate, lines written between the copy and the truncation, and what `rotate 0` or a later copy
+overwrote; a compressed file that is damaged, behind the damage (tried again, then event `gap`); a rotated
+`.zst` file without a library for it, when it had not been read before its compression (event `unreadable`).
+What can come twice: the lines of a file that somebody rewrote in place or restored with an altered beginning
+or end; they bear the same identity and offsets where their first line is the same. Two files with the same
+first line are told apart by the 256 bytes before the offset, which must differ.
+
+A crash may fall anywhere: the position in a chunk describes exactly what was returned up to that chunk.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import TYPE_CHECKING, Literal
+
+from exporter.records import Chunk, Line, TailEvent
+from exporter.source.files import (
+    LINE_BYTES_MAX,
+    ChangedError,
+    LogFile,
+    Mark,
+    Reader,
+    UnsupportedError,
+    identity,
+    last_line_end,
+    mark_at,
+    mark_from_json,
+    open_log,
+    proved_mark,
+    require_regular,
+    shortened_mark,
+)
+from exporter.source.rotation import Generation, generations
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+MARKS_MAX = 8
+"""Files that a position remembers: when the last ones have vanished, an earlier one still shows what is old."""
+
+DAMAGE_READS_MAX = 3
+"""Reads for which a damaged compressed file may still be one that is being written."""
+
+POSITION_VERSION = 1
+
+_REMEDIES = {
+    errno.EACCES: "give the exporter's user read access",
+    errno.EPERM: "give the exporter's user read access",
+    errno.EMFILE: "raise the limit of open files (LimitNOFILE=)",
+    errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the network file system",
+    errno.ELOOP: "remove the loop of symbolic links",
+}
+_OTHER_REMEDY = "put the log back in its place"
+
+
+class Tail:
+    """Reads a log that grows and rotates; satisfies `records.Source`.
+
+    `path` is the log itself; its rotated generations are looked for beside it. `position` is the text of an
+    earlier chunk, or empty for a first start, which begins with the oldest generation there is, or with
+    `from_end=True` behind the last complete line. Lines longer than `line_bytes_max` bytes are cut.
+    `problem` is empty, or says why the log cannot be read now and what to do about it.
+    Raises ValueError for a position that is none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        position: str = "",
+        *,
+        line_bytes_max: int = LINE_BYTES_MAX,
+        from_end: bool = False,
+    ) -> None:
+        self._path = path
+        self._line_bytes_max = line_bytes_max
+        self._marks = _parsed(position)
+        self._skips_to_end = from_end and not position
+        self._reader: Reader | None = None
+        self._was_live = False
+        self._settled = (0, 0)  # size and mtime of the live file when all complete lines had been taken
+        self._waited: list[Generation] = []  # the listing in which no successor was found
+        self._past: set[tuple[int, int]] = set()  # the rotated files when this one was opened
+        self._newer_bytes = 0
+        self._bytes_behind = 0
+        self._damage_reads = 0
+        self._written_marks: list[Mark] | None = None
+        self._written = ""
+        self._skipped: set[tuple[int, int]] = set()
+        self._events: list[TailEvent] = []
+        self._trouble = ""
+        self.problem = ""
+
+    def read(self, limit: int) -> Chunk:
+        """Return complete lines of at most about `limit` bytes, or one longer line; never blocks.
+
+        Trouble with the log never raises: it is told by `problem` and by one event `unreadable` for each
+        change, and the next call tries again. A chunk that is caught up may have lines.
+        """
+        self._trouble = ""
+        lines: Sequence[Line] = ()
+        is_caught_up = True
+        live = self._live_status()
+        try:
+            lines, is_caught_up = self._step(limit, live)
+            self._bytes_behind = self._behind(live)
+        except FileNotFoundError:
+            is_caught_up = False  # a name moved between listing and opening: the next call lists again
+        except OSError as error:
+            self._note(error)
+        if self._trouble != self.problem:
+            self.problem = self._trouble
+            if self.problem:
+                self._events.append(TailEvent("unreadable", self.problem))
+        events, self._events = self._events, []
+        return Chunk(lines, self._position(), events, is_caught_up, self._bytes_behind)
+
+    def close(self) -> None:
+        """Close the open file, if any; a later read opens it again."""
+        if self._reader is not None:
+            self._marks = self._marks_with(self._reader.mark())
+            self._reader.file.close()
+            self._reader = None
+
+    def _live_status(self) -> os.stat_result | None:
+        try:
+            status = self._path.stat()
+            require_regular(self._path, status)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._note(error)
+            return None
+        return status
+
+    def _note(self, error: OSError) -> None:
+        """Turn an error into the problem's sentence; let go of a file that the system has let go of."""
+        if error.errno is None:
+            self._trouble = str(error)
+        else:
+            remedy = _REMEDIES.get(error.errno, _OTHER_REMEDY)
+            self._trouble = (
+                f"cannot read {error.filename or self._path}: {os.strerror(error.errno)}; {remedy}"
+            )
+        if error.errno == errno.ESTALE:
+            self.close()
+
+    def _step(self, limit: int, live: os.stat_result | None) -> tuple[Sequence[Line], bool]:
+        try:
+            return self._read(limit, live)
+        except ChangedError:
+            self._follow_truncation(live)
+            return (), False
+
+    def _read(self, limit: int, live: os.stat_result | None) -> tuple[Sequence[Line], bool]:
+        """Return lines and whether there were no more of them."""
+        if self._reader is None and not self._resume():
+            return (), True
+        while (reader := self._reader) is not None:
+            here = live if live is not None and _key(live) == reader.file.key else None
+            self._was_live |= here is not None
+            if here is not None and self._is_settled(here, reader):
+                return (), True
+            offset = reader.offset
+            lines: Sequence[Line] = reader.take(limit)
+            if reader.offset != offset:
+                self._damage_reads = 0
+                if here is not None and offset == 0 and self._has_other_past(reader):
+                    self._forget(reader)
+                    return (), False
+                return lines, here is not None and here.st_size == reader.offset
+            if here is not None:
+                self._settled = (here.st_size, here.st_mtime_ns)
+                return (), True
+            if reader.file.damage and self._damage_reads < DAMAGE_READS_MAX:
+                self._damage_reads += 1
+                reader.file.retry()
+                return (), True
+            lines = self._move_on(reader, limit)
+            if self._reader is reader:
+                return lines, not lines and reader.offset == offset
+        return (), False
+
+    def _is_settled(self, live: os.stat_result, reader: Reader) -> bool:
+        """Return whether there is nothing to do: the quiet log's whole work is a stat and a short read."""
+        is_same = live.st_size == reader.offset or (live.st_size, live.st_mtime_ns) == self._settled
+        return is_same and reader.is_proved()
+
+    def _has_other_past(self, reader: Reader) -> bool:
+        """Return whether files were rotated since this one was opened: what it then held may be in a copy.
+
+        Asked once for each file, before its first lines are handed on and after they were read, because only
+        with them does it get the identity by which a truncation is noticed.
+        """
+        try:
+            return _rotated(generations(self._path)) != self._past
+        except OSError:
+            self._forget(reader)  # what it has just given is not handed on
+            raise
+
+    def _forget(self, reader: Reader) -> None:
+        reader.file.close()
+        self._reader = None
+
+    def _resume(self) -> bool:
+        """Open the file to go on with; return False when there is none."""
+        listed = generations(self._path)
+        if self._skips_to_end:
+            self._marks = self._ends(listed)
+            self._skips_to_end = False
+        place = self._located(listed, self._marks)
+        if place is None:
+            if listed:
+                self._report_gap()
+            return self._open_first(listed)
+        index, mark = place
+        one = listed[index]
+        last = self._marks[-1]
+        file = _open(one)
+        became: Literal["rename", "compressed"] = "compressed" if file.is_packed else "rename"
+        self._begin(file, mark, listed, index)
+        if mark.file != last.file:
+            self._report_gap()
+        elif not one.is_live and not last.done:
+            self._events.append(TailEvent(became, f"now {one.path.name}"))
+        return True
+
+    def _ends(self, listed: Sequence[Generation]) -> list[Mark]:
+        """Return the marks that say that all that is there was read."""
+        marks: list[Mark] = []
+        for one in listed[-MARKS_MAX:]:
+            file = self._opened(one)
+            if file is None:
+                continue
+            try:
+                if known := identity(file, is_finished=not one.is_live):
+                    end = last_line_end(file, file.end()) if one.is_live else file.end()
+                    marks.append(mark_at(file, known, end)._replace(done=not one.is_live))
+            finally:
+                file.close()
+        return marks
+
+    def _located(self, listed: Sequence[Generation], marks: Sequence[Mark]) -> tuple[int, Mark] | None:
+        """Return which file proves the last mark, or failing that an earlier one, and where to go on in it.
+
+        The newest such file counts. A shorter copy of what was read is second best. Raises OSError when the
+        file of the last mark may be one that cannot be read.
+        """
+        for wanted in (marks[-1:], marks[:-1]):
+            unreadable: OSError | None = None
+            for find in (proved_mark, shortened_mark) if wanted else ():
+                for index in reversed(range(len(listed))):
+                    one = listed[index]
+                    try:
+                        file = self._opened(one)
+                    except FileNotFoundError:
+                        raise
+                    except OSError as error:
+                        unreadable = error
+                        continue
+                    if file is None:
+                        continue
+                    try:
+                        mark = find(file, wanted, is_finished=not one.is_live)
+                    finally:
+                        file.close()
+                    if mark is not None:
+                        return index, mark
+            if unreadable is not None:
+                raise unreadable
+        return None
+
+    def _report_gap(self) -> None:
+        if self._marks and not self._marks[-1].done:
+            read = self._marks[-1].offset
+            self._marks[-1] = self._marks[-1]._replace(done=True)
+            detail = f"the file that was read up to byte {read} is gone; what followed there is lost"
+            self._events.append(TailEvent("gap", detail))
+
+    def _open_first(self, listed: Sequence[Generation]) -> bool:
+        for index, one in enumerate(listed):
+            if (one.size or one.is_live) and (file := self._opened(one)) is not None:
+                self._begin(file, None, listed, index)
+                return True
+        if not self._trouble:
+            self._trouble = f"{self._path} does not exist; check the configured path, or start wokd"
+        return False
+
+    def _opened(self, one: Generation) -> LogFile | None:
+        """Open a file; None for one that needs a library: it must not hold up all that follows."""
+        try:
+            return _open(one)
+        except UnsupportedError as error:
+            if one.key not in self._skipped:
+                self._skipped.add(one.key)
+                self._events.append(TailEvent("unreadable", str(error)))
+            return None
+
+    def _begin(self, file: LogFile, mark: Mark | None, listed: Sequence[Generation], index: int) -> None:
+        """Read `file`, the one at `index`, from now on; it belongs to the tail from here."""
+        try:
+            reader = Reader(file, mark, self._line_bytes_max)
+        except BaseException:
+            file.close()
+            raise
+        if self._reader is not None:
+            self._reader.file.close()
+        self._reader = reader
+        self._was_live = False
+        self._settled = (-1, 0)
+        self._waited = []
+        self._damage_reads = 0
+        self._newer_bytes = sum(one.size for one in listed[index + 1 :] if not one.is_live)
+        self._past = _rotated(listed)
+
+    def _move_on(self, reader: Reader, limit: int) -> Sequence[Line]:
+        """Go to the next file that holds something, if there is one; return what was still to be taken here.
+
+        The order of the checks is what makes it safe: a logger writes to one file at a time, so once the
+        next one holds something, this one is complete, and is looked at once more.
+        """
+        listed = generations(self._path)
+        if listed == self._waited:
+            return ()
+        index, became = self._here(listed, reader)
+        marks = self._marks_with(reader.mark())
+        for later in range(index + 1, len(listed)):
+            one = listed[later]
+            file = self._opened(one) if one.size else None
+            if file is None:
+                continue
+            try:
+                mark = proved_mark(file, marks, is_finished=not one.is_live)
+                if mark is None and became == "replaced":
+                    mark = shortened_mark(file, marks, is_finished=not one.is_live)
+                offset = reader.offset
+                lines = reader.take(limit)
+                if reader.offset == offset and not reader.is_held_by(file):
+                    lines = reader.take_unfinished()
+                if reader.offset == offset and not lines:
+                    self._leave(reader, became)
+                    successor, file = file, None
+                    self._begin(successor, mark, listed, later)
+                return lines
+            finally:
+                if file is not None:
+                    file.close()
+        self._waited = listed
+        self._newer_bytes = 0
+        return ()
+
+    def _here(
+        self, listed: Sequence[Generation], reader: Reader
+    ) -> tuple[int, Literal["rename", "compressed", "replaced"]]:
+        """Return behind which file of the listing to go on, and what became of the one that is open."""
+        for index, one in enumerate(listed):
+            if one.key == reader.file.key:
+                return index, "rename"
+        mark = reader.mark()
+        place = self._located(listed, self._marks_with(mark))
+        if place is None:
+            return -1, "replaced"
+        index, found = place
+        if mark is None or found.file != mark.file:
+            return index, "replaced"
+        if listed[index].is_live:
+            return index - 1, "replaced"  # the same text in another file: it goes on there
+        return index, "compressed"
+
+    def _leave(self, reader: Reader, became: Literal["rename", "compressed", "replaced"]) -> None:
+        mark = reader.mark(done=True)
+        if self._was_live:
+            self._events.append(TailEvent(became, f"read to its end at byte {reader.offset}"))
+        if reader.file.damage:
+            detail = f"{reader.file.path} is damaged after byte {reader.offset}: {reader.file.damage}"
+            self._events.append(TailEvent("gap", detail))
+        self._marks = self._marks_with(mark)
+
+    def _follow_truncation(self, live: os.stat_result | None) -> None:
+        """Let go of a file that was cut: its copy, if there is one, is found like after a restart.
+
+        So are copies that were made and cut again in the meantime. A file that is no longer the log and was
+        overwritten all the same (logrotate's `shred`) is given up.
+        """
+        reader = self._reader
+        mark = reader.mark(done=True) if reader is not None else None
+        if reader is None or mark is None:
+            return
+        self._marks = self._marks_with(mark)
+        if live is not None and _key(live) == reader.file.key:
+            detail = (
+                f"cut after byte {mark.offset} had been read; what followed there is read if it was copied"
+            )
+            self._events.append(TailEvent("copytruncate", detail))
+        else:
+            detail = f"{reader.file.path} was overwritten after byte {mark.offset} had been read"
+            self._events.append(TailEvent("gap", detail))
+        self._forget(reader)
+
+    def _marks_with(self, mark: Mark | None) -> list[Mark]:
+        if mark is None:
+            return self._marks
+        return [*(one for one in self._marks if one.file != mark.file), mark][-MARKS_MAX:]
+
+    def _position(self) -> str:
+        marks = self._marks_with(self._reader.mark()) if self._reader is not None else self._marks
+        if marks != self._written_marks:
+            self._written_marks = marks
+            value = {"version": POSITION_VERSION, "marks": [mark.as_json() for mark in marks]}
+            self._written = json.dumps(value, separators=(",", ":"))
+        return self._written
+
+    def _behind(self, live: os.stat_result | None) -> int:
+        """Return the bytes on disk that are known to be unread; those of compressed files are fewer than their text's."""
+        live_bytes = live.st_size if live is not None else 0
+        if self._reader is None:
+            return live_bytes
+        if live is not None and _key(live) == self._reader.file.key:
+            return max(0, live_bytes - self._reader.offset)
+        return self._reader.file.bytes_after(self._reader.offset) + self._newer_bytes + live_bytes
+
+
+def _key(status: os.stat_result) -> tuple[int, int]:
+    return (status.st_dev, status.st_ino)
+
+
+def _open(one: Generation) -> LogFile:
+    """Open a listed file; raises FileNotFoundError when its name belongs to another file by now."""
+    file = open_log(one.path)
+    if file.key != one.key:
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "renamed", str(one.path))
+    return file
+
+
+def _rotated(listed: Sequence[Generation]) -> set[tuple[int, int]]:
+    return {one.key for one in listed if not one.is_live}
+
+
+def _parsed(position: str) -> list[Mark]:
+    if not position:
+        return []
+    match json.loads(position):
+        case {"version": 1, "marks": list() as marks}:
+            return [mark_from_json(mark) for mark in marks]
+        case _:
+            raise ValueError(f"not the position of a log: {position[:80]!r}")

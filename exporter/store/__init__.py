@@ -1,0 +1,1 @@
+"""The state on disk: one batch of lines is one transaction."""

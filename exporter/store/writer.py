@@ -1,0 +1,343 @@
+"""The store: everything the program knows, on disk; one batch of lines is one transaction.
+
+`Store` is the only writer. The pipeline's thread commits batches; delivery threads read the journal and move
+its cursors. They share one connection and take turns: a turn is a few milliseconds, and a lock of our own is
+fairer than SQLite's, which polls. Whoever only looks (scrapes, views) has a `reader.Reader` instead.
+
+Where a crash may fall, and why that is fine:
+
+* before COMMIT: the batch is read and worked out again, into the same bytes and the same counts;
+* after COMMIT, before the -wal reaches the disk, with a power cut: as above;
+* after the backend took a request, before the cursor moved: the same bytes are sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from exporter.records import Commit, Histogram, JournalRow, OpenTask, RequestRow, Series, Signal, TaskRow
+from exporter.store import journal
+from exporter.store.database import (
+    STATE_FILE,
+    OnBroken,
+    StoreError,
+    explain,
+    lock,
+    open_writer,
+    transaction,
+)
+from exporter.store.journal import JournalEntry, JournalStatus
+from exporter.store.reader import Reader, columns, series_of
+
+__all__ = ["JournalEntry", "JournalStatus", "Loaded", "Store", "StoreError"]
+
+JOURNAL_ROWS_MAX = 1_000_000
+"""On a quiet host a row is one record of under a kilobyte: the bytes bound is then reached first."""
+
+JOURNAL_BYTES_MAX = 512 * 1024 * 1024
+"""Weeks of a busy host's records, and little for a hypervisor's disk."""
+
+REQUESTS_KEPT = 100_000
+TASKS_KEPT = 100_000
+"""Tens of megabytes each: months of a busy host, for `tasks` and the page."""
+
+HISTORY_SLACK = 10
+"""A history may grow a tenth over what is kept, so that old rows are deleted in steps, not by each commit."""
+
+ENDED_TASKS_REMEMBERED = 10_000
+"""As many ended tasks the correlator knows again when a further final record of one comes."""
+
+LOST = "wok_exporter_lost_records_total"
+
+_INTEGER_MAX = 2**63 - 1
+_INTEGER_MIN = -(2**63)
+
+Rows = Iterable[Sequence[Any]]
+
+
+class Loaded(NamedTuple):
+    """What a start continues from.
+
+    `ended` are the newest tasks that ended with success or failure, oldest first; `ordinal` is the last
+    request's, 0 without one; `is_new` is True until the first commit.
+    """
+
+    positions: dict[str, str]
+    state: str
+    open_tasks: list[OpenTask]
+    ended: list[TaskRow]
+    series: set[Series]
+    ordinal: int
+    is_new: bool
+
+
+class Store:
+    """Keeps the state in `directory` and holds its lock; all methods may be called from any thread.
+
+    `journal_rows_max` and `journal_bytes_max` bound what is still to be sent, `requests_kept` and
+    `tasks_kept` the histories (at least 1). With `gives_up_when_full=False` the journal may exceed its bound
+    and the caller stops committing while `journal_has_room()` is False. Every method raises StoreError when
+    the file fails it; nothing has then changed, and a later call may work again. With `is_temporary` the file
+    need not survive the process, and is written once instead of twice.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        journal_rows_max: int = JOURNAL_ROWS_MAX,
+        journal_bytes_max: int = JOURNAL_BYTES_MAX,
+        requests_kept: int = REQUESTS_KEPT,
+        tasks_kept: int = TASKS_KEPT,
+        gives_up_when_full: bool = True,
+        on_broken: OnBroken = "fail",
+        is_temporary: bool = False,
+    ) -> None:
+        self.directory = directory
+        self._path = directory / STATE_FILE
+        self._journal_rows_max = journal_rows_max
+        self._journal_bytes_max = journal_bytes_max
+        self._requests_kept = max(1, requests_kept)
+        self._tasks_kept = max(1, tasks_kept)
+        self._gives_up_when_full = gives_up_when_full
+        self._turn = threading.Lock()
+        self._lock_descriptor = lock(directory)
+        try:
+            self._db = open_writer(self._path, on_broken=on_broken)
+            if is_temporary:
+                self._db.execute("PRAGMA journal_mode = MEMORY")
+                self._db.execute("PRAGMA synchronous = OFF")
+        except BaseException:
+            os.close(self._lock_descriptor)
+            raise
+
+    def close(self) -> None:
+        """Close the file, with its -wal written back, and release the lock; further calls do nothing."""
+        with self._turn:
+            if self._lock_descriptor >= 0:
+                self._db.close()
+                os.close(self._lock_descriptor)
+                self._lock_descriptor = -1
+
+    def reader(self) -> Reader:
+        """Return a read-only view of its own, for scrapes and pages; the caller closes it."""
+        return Reader(self.directory)
+
+    def load(self) -> Loaded:
+        """Return what the pipeline continues from."""
+        with self._reading() as db:
+            state = db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()
+            ended = db.execute(
+                f"SELECT {columns(TaskRow)} FROM task"  # noqa: S608 - our own column names
+                " WHERE outcome IN ('success', 'failure') ORDER BY id DESC LIMIT ?",
+                (ENDED_TASKS_REMEMBERED,),
+            )
+            return Loaded(
+                positions=dict(db.execute("SELECT role, value FROM position")),
+                state=state[0] if state else "",
+                open_tasks=[
+                    OpenTask._make(row)
+                    for row in db.execute(
+                        f"SELECT {columns(OpenTask)} FROM open_task ORDER BY rowid"  # noqa: S608 - our own names
+                    )
+                ],
+                ended=[TaskRow._make(row) for row in ended][::-1],
+                series={
+                    series_of(text)
+                    for (text,) in db.execute(
+                        "SELECT series FROM counter UNION ALL SELECT series FROM gauge"
+                        " UNION ALL SELECT series FROM histogram"
+                    )
+                },
+                ordinal=db.execute("SELECT coalesce(max(ordinal), 0) FROM request").fetchone()[0],
+                is_new=state is None,
+            )
+
+    def commit(self, commit: Commit, now_seconds: float) -> None:
+        """Write what one batch of lines has changed, all of it or nothing.
+
+        Tasks are opened before others are closed. Journal rows of a signal that is off are left out.
+        `now_seconds` (epoch) is kept as the time of the last commit, for people.
+        """
+        try:
+            self._write(commit, now_seconds, _unchanged)
+        except (UnicodeEncodeError, OverflowError):
+            # Text with half a surrogate pair, or an integer over 64 bits, got past the parser: rare enough
+            # to look at every value only now.
+            self._write(commit, now_seconds, _storable)
+
+    def _write(self, commit: Commit, now_seconds: float, checked: Callable[[Rows], Rows]) -> None:
+        with self._writing() as db:
+            db.executemany(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                checked((("state", commit.state), ("committed_seconds", now_seconds))),
+            )
+            db.executemany(
+                "INSERT INTO position VALUES (?, ?) ON CONFLICT (role) DO UPDATE SET value = excluded.value",
+                checked(commit.positions.items()),
+            )
+            if commit.opened:
+                # No REPLACE: a task that is written again keeps its place in the order of opening.
+                db.executemany(_UPSERT_OPEN_TASK, checked(commit.opened))
+            if commit.closed:
+                db.executemany("DELETE FROM open_task WHERE key = ?", ((key,) for key in commit.closed))
+            _count(db, commit.counters, checked)
+            db.executemany(
+                "INSERT INTO gauge VALUES (?, ?) ON CONFLICT (series)"
+                " DO UPDATE SET value = max(value, excluded.value)",
+                checked(_by_text(commit.gauges)),
+            )
+            for text, histogram in checked(_by_text(commit.histograms)):
+                _observe(db, text, histogram)
+            if commit.requests:
+                db.executemany(_INSERT_REQUEST, checked(commit.requests))
+                _trim(db, "request", "ordinal", self._requests_kept)
+            if commit.tasks:
+                db.executemany(_INSERT_TASK, checked(commit.tasks))
+                _trim(db, "task", "id", self._tasks_kept)
+            if commit.journal:
+                journal.append(db, [JournalRow._make(row) for row in checked(commit.journal)])
+                if self._gives_up_when_full:
+                    lost = journal.give_up(db, self._journal_rows_max, self._journal_bytes_max)
+                    if lost:
+                        _count(db, {(LOST, "journal_full"): lost})
+
+    def journal_has_room(self) -> bool:
+        """Tell whether the journal is under its bound, so that a batch may be committed without losing any."""
+        with self._reading() as db:
+            rows, size_bytes = journal.size(db)
+        return rows < self._journal_rows_max and size_bytes < self._journal_bytes_max
+
+    def journal_read(self, signal: Signal, items_max: int, bytes_max: int) -> list[JournalEntry]:
+        """Return the next rows to be sent: whole rows within both limits, but at least one if there is any."""
+        with self._reading() as db:
+            return journal.read(db, signal, items_max, bytes_max)
+
+    def journal_advance(self, signal: Signal, row: int, item: int, counters: Mapping[Series, float]) -> None:
+        """Move the cursor past the first `item` items of `row` and all rows before it, and count, in one.
+
+        A row that has been given up meanwhile moves nothing; the counters are added all the same.
+        """
+        with self._writing() as db:
+            _count(db, counters)
+            journal.advance(db, signal, row, item)
+
+    def journal_status(self, signal: Signal) -> JournalStatus:
+        """Return what is still to be sent of a signal: cheap, nothing is scanned."""
+        with self._reading() as db:
+            return journal.status(db).get(signal, JournalStatus(0, 0, None))
+
+    def count(self, counters: Mapping[Series, float]) -> None:
+        """Add to counters outside a batch: what delivery has to tell."""
+        with self._writing() as db:
+            _count(db, counters)
+
+    def set_signals(self, signals: frozenset[Signal]) -> None:
+        """Say which signals are delivered; call it at the start, after `load`.
+
+        A signal that is switched off loses its cursor and its rows, which are counted as lost
+        (reason `switched_off`); one that is switched on begins with the next commit.
+        """
+        with self._writing() as db:
+            known = journal.signals(db)
+            for signal in known:
+                if signal not in signals:
+                    _count(db, {(LOST, "switched_off"): journal.switch_off(db, signal)})
+            for signal in sorted(signals.difference(known)):
+                journal.switch_on(db, signal)
+
+    @property
+    def is_ready(self) -> bool:
+        """True once the first backlog has been read: from then on the `wok_*` metrics are shown."""
+        with self._reading() as db:
+            return db.execute("SELECT 1 FROM meta WHERE key = 'ready'").fetchone() is not None
+
+    def mark_ready(self) -> None:
+        """Say, for good, that the first backlog has been read."""
+        with self._writing() as db:
+            db.execute("INSERT INTO meta VALUES ('ready', 1) ON CONFLICT (key) DO NOTHING")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db, transaction(db):
+            yield db
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._turn:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                raise explain(self._path, error) from error
+
+
+def _insert(table: str, row_type: type[tuple[Any, ...]]) -> str:
+    marks = ", ".join("?" for _ in columns(row_type).split(","))
+    return f"INSERT INTO {table} ({columns(row_type)}) VALUES ({marks})"  # noqa: S608 - our own names
+
+
+_INSERT_REQUEST = _insert("request", RequestRow)
+_INSERT_TASK = _insert("task", TaskRow)
+_UPSERT_OPEN_TASK = f"{_insert('open_task', OpenTask)} ON CONFLICT (key) DO UPDATE SET " + ", ".join(
+    f"{column} = excluded.{column}" for column in columns(OpenTask).split(", ")
+)
+
+
+def _by_text(values: Mapping[Series, Any]) -> Iterator[tuple[str, Any]]:
+    return ((json.dumps(series, ensure_ascii=False), value) for series, value in values.items())
+
+
+def _unchanged(rows: Rows) -> Rows:
+    return rows
+
+
+def _storable(rows: Rows) -> Rows:
+    return [[_storable_value(value) for value in row] for row in rows]
+
+
+def _storable_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, int):
+        return min(max(value, _INTEGER_MIN), _INTEGER_MAX)
+    return value
+
+
+def _count(
+    db: sqlite3.Connection, counters: Mapping[Series, float], checked: Callable[[Rows], Rows] = _unchanged
+) -> None:
+    db.executemany(
+        "INSERT INTO counter VALUES (?, ?) ON CONFLICT (series) DO UPDATE SET value = value + excluded.value",
+        checked(_by_text(counters)),
+    )
+
+
+def _observe(db: sqlite3.Connection, text: str, added: Histogram) -> None:
+    buckets, total = list(added.buckets), added.sum
+    newest = {exemplar[0]: exemplar for exemplar in added.exemplars}
+    stored = db.execute("SELECT buckets, sum, exemplars FROM histogram WHERE series = ?", (text,)).fetchone()
+    if stored:
+        buckets = [a + b for a, b in zip(json.loads(stored[0]), buckets, strict=True)]
+        total += stored[1]
+        newest = {exemplar[0]: exemplar for exemplar in json.loads(stored[2])} | newest
+    db.execute(
+        "INSERT INTO histogram VALUES (?1, ?2, ?3, ?4) ON CONFLICT (series)"
+        " DO UPDATE SET buckets = ?2, sum = ?3, exemplars = ?4",
+        # Rounded and sorted: the same sums and exemplars, however the tasks were cut into batches.
+        (text, json.dumps(buckets), round(total, 6), json.dumps([newest[at] for at in sorted(newest)])),
+    )
+
+
+def _trim(db: sqlite3.Connection, table: str, key: str, kept: int) -> None:
+    oldest, newest = db.execute(
+        f"SELECT (SELECT min({key}) FROM {table}), (SELECT max({key}) FROM {table})"  # noqa: S608 - our own names
+    ).fetchone()
+    if newest - oldest >= kept + kept // HISTORY_SLACK:
+        db.execute(f"DELETE FROM {table} WHERE {key} <= ?", (newest - kept,))  # noqa: S608 - our own names

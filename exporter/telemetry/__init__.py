@@ -1,0 +1,1 @@
+"""What is said to backends and people, as OTLP bytes and rows."""
