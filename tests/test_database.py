@@ -227,7 +227,7 @@ def test_wal_cut_at_any_byte(tmp_path: Path) -> None:
     database, wal = ((tmp_path / "state" / name).read_bytes() for name in ("state.db", "state.db-wal"))
     store.close()
     # A frame is a page and 24 bytes, after a header of 32: around each border, and some cuts elsewhere.
-    borders = range(32, len(wal) + 1, 4096 + 24)
+    borders = range(32, len(wal) + 1, PAGE_BYTES + 24)
     cuts = {border + step for border in borders for step in (-1, 0, 1)} | set(range(0, len(wal), 1777))
     found = {}
     for cut in sorted(cut for cut in cuts if cut <= len(wal)):
