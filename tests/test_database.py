@@ -14,7 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter.store.database import APPLICATION_ID, BROKEN_FILES_KEPT, MIGRATIONS, StoreError, open_writer
+from exporter.store.database import (
+    APPLICATION_ID,
+    BROKEN_FILES_KEPT,
+    MIGRATIONS,
+    PAGE_BYTES,
+    StoreError,
+    open_writer,
+)
 from exporter.store.reader import Reader
 from exporter.store.writer import Store
 from tests.store_made import commit, journal_row, request_row
