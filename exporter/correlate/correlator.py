@@ -56,8 +56,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from exporter.correlate.claims import Claims
 from exporter.correlate.evidence import (
-    Form,
     Target,
     general_forms,
     general_targets,
@@ -67,6 +67,7 @@ from exporter.correlate.evidence import (
     values_of,
 )
 from exporter.correlate.index import CANDIDATES_MAX, Candidates, Index, form_of, possible_at, quoted_by
+from exporter.correlate.memory import ENDED_MAX, EndedTasks, TaskIds
 from exporter.correlate.running import (
     Final,
     Open,
@@ -103,12 +104,6 @@ LATEST_MAX = LINKS_MAX + 1
 """Requests that are kept for tasks that have not seen so many yet: one more, for a task's own may be among them."""
 EXPIRING_SLACK = 1024
 """Ended tasks that may lie among those whose expiry is awaited, beside as many as run."""
-ENDED_MAX = 10_000
-"""Ended tasks whose further final records are recognised as repeats."""
-TASK_IDS_MAX = 256
-"""Task ids whose last use is known: more than start within a settling window."""
-TASK_ID_DISORDER_MAX = 20
-"""How far below the highest task id of this wokd a new one may be: as many tasks would have to start at once."""
 
 
 class Naming(Protocol):
@@ -133,15 +128,6 @@ class Changes(NamedTuple):
     state: str
 
 
-class _Ended(NamedTuple):
-    """What is remembered of an ended task: enough to put a repeat where it belongs."""
-
-    number: int
-    context: bytes
-    parent: bytes
-    operation: str
-
-
 class Correlator:
     """The whole state of correlation, and the ways in which it moves.
 
@@ -164,20 +150,17 @@ class Correlator:
         self._seq = 0
         self._clock = 0
         self._previous = 0
-        self._task_id_max = 0
-        self._task_ids: dict[str, int] = {}
+        self._task_ids = TaskIds({}, 0)
         self._index = Index()
         self._open: dict[bytes, Open] = {}
+        self._claims = Claims(self._index, self._open, self._touch, near_nanos=SETTLE_NANOS)
         self._finals: dict[tuple[str, str], list[Final]] = {}
         self._settling: deque[Open | Final] = deque()
         self._waiting = 0
         self._expiring: list[tuple[int, int, bytes]] = []
         self._latest: deque[bytes] = deque(maxlen=LATEST_MAX)
         self._filling: dict[int, Open] = {}
-        self._ended: dict[tuple[str, str, str], _Ended] = {}
-        self._ended_order: deque[tuple[int, tuple[str, str, str]]] = deque()
-        self._ended_count = 0
-        self._ended_before_restart = 0
+        self._ended = EndedTasks()
         self._dirty: dict[bytes, Open] = {}
         self._stored: set[bytes] = set()
         self._closed: list[bytes] = []
@@ -253,7 +236,7 @@ class Correlator:
         # after the thread has begun): a start record may claim it, but it opens nothing by itself.
         if is_accepted or (record.status == 500 and not record.error_code):
             request = self._make_request(record, context, operation)
-            starter = self._claim_start(request)
+            starter = self._claims.take_start(request)
             if starter is not None:
                 request, start = None, min(starter.start, record.time)
         opens_task = request is not None and is_accepted and record.dialect == "json"
@@ -283,15 +266,16 @@ class Correlator:
     # Start records
 
     def _started(self, record: Record) -> None:
-        if self._starts_over(record):
+        if self._task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
             self._restart(record.time)
-        self._use(record)
+        self._task_ids.use(record.task_id, record.time)
         task = Open(_key(record), self._seq, record.app, record.time)
         task.by_start = True
         task.seeking = True
         task.target_uri = record.target_uri
         task.task_id = record.task_id
         task.request_id = record.request_id
+        task.texts = self._texts(task)
         task.since = self._ordinal
         task.record = record
         self._opened(task)
@@ -300,84 +284,19 @@ class Correlator:
         if final is not None:
             final.task = task
             task.final = final
-        self._claim_request(task)
-        self._index.add_start(task, self._start_texts(task))
+        request = self._claims.take_request(task)
+        if request is not None:
+            self._index.remove(request)
+            self._wait_no_more(request)
+            if request.key in self._open:
+                task.counted = False  # the request's 202 has counted the start already
+                self._close(request)
+        self._index.add_start(task, task.texts)
         self._wait(task)
-
-    def _claim_start(self, request: Open) -> Open | None:
-        """Let a request that has just been read take the start that seeks it: the oldest, by its best form."""
-        if request.request_id:
-            for starter in self._index.starts(request.app, "=" + request.request_id):
-                if starter.seeking:
-                    self._join(starter, request, Form("", named=True))
-                    return starter
-        for form in request.forms:
-            starts = self._index.starts(request.app, form.text)
-            seeking = [starter for starter in starts if starter.seeking]
-            for starter in starts:
-                if len(starts) > 1 or not seeking:
-                    starter.crowded = True
-                    self._touch(starter)
-            if seeking:
-                for starter in seeking:
-                    if len(seeking) > 1:
-                        starter.contested = True
-                        starter.rivals = [rival.key for rival in seeking if rival is not starter]
-                self._join(seeking[0], request, form)
-                return seeking[0]
-        return None
-
-    def _claim_request(self, task: Open) -> None:
-        """Let a start that has just been read take a request just before it, if one is there."""
-        if task.request_id:
-            request = self._index.by_record(task.request_id)
-            if request is not None:
-                self._take_request(task, request, Form("", named=True))
-            return
-        for text in self._start_texts(task):
-            for other in self._index.starts(task.app, text):
-                other.crowded = task.crowded = True
-                self._touch(other)
-            requests = [
-                request
-                for request in self._index.requests(task.app, text)
-                if abs(request.request_time - task.start) < SETTLE_NANOS
-            ]
-            if requests:
-                if len(requests) > 1:
-                    task.candidates = [request.parent for request in requests[1:]]
-                    task.contested = True
-                    self._contest(requests)
-                self._take_request(task, requests[0], form_of(requests[0], text))
-                return
-
-    def _take_request(self, task: Open, request: Open, form: Form) -> None:
-        self._index.remove(request)
-        if request.key in self._open:
-            task.counted = False  # the request's 202 has counted the start already
-            self._close(request)
-        self._wait_no_more(request)
-        self._join(task, request, form)
-
-    def _join(self, task: Open, request: Open, form: Form) -> None:
-        self._touch(task)
-        task.seeking = False
-        task.parent = request.parent
-        task.operation = request.operation
-        task.request = request.request
-        task.named = form.named
-        task.contested = task.contested or request.contested
-        for key in task.rivals:
-            rival = self._open.get(key)
-            if rival is not None:
-                rival.candidates.append(task.parent)
-                if rival.parent:
-                    task.candidates.append(rival.parent)
-                self._touch(rival)
 
     def _settle_start(self, task: Open) -> None:
         """Close the window of a start: its request is known by now, or never will be."""
-        self._index.remove_start(task, self._start_texts(task))
+        self._index.remove_start(task, task.texts)
         record = task.record
         if record is None:
             return
@@ -397,34 +316,6 @@ class Correlator:
                 record, task.operation, task.context, task.parent, task.grade, task.start, task.counted
             )
         )
-
-    def _start_texts(self, task: Open) -> Sequence[str]:
-        if not task.texts:
-            if task.request_id:
-                task.texts = ("=" + task.request_id,)
-            else:
-                task.texts = tuple(target.text for target in self._targets(task.app, task.target_uri))
-        return task.texts
-
-    def _starts_over(self, record: Record) -> bool:
-        """Tell whether this task id proves that wokd has been restarted."""
-        if not _is_number(record.task_id):
-            return False
-        number = int(record.task_id)
-        if number > self._task_id_max:
-            return False
-        used = self._task_ids.get(record.task_id)
-        if used is not None:
-            return abs(record.time - used) >= SETTLE_NANOS
-        return self._task_id_max - number > TASK_ID_DISORDER_MAX
-
-    def _use(self, record: Record) -> None:
-        if _is_number(record.task_id):
-            self._task_id_max = max(self._task_id_max, int(record.task_id))
-            self._task_ids.pop(record.task_id, None)
-            self._task_ids[record.task_id] = record.time
-            if len(self._task_ids) > TASK_IDS_MAX:
-                del self._task_ids[next(iter(self._task_ids))]
 
     # Final records
 
@@ -540,9 +431,9 @@ class Correlator:
         task = min(found, key=lambda task: (task.seq > final.seq, abs(final.seq - task.seq)))
         form = form_of(task, candidates.text)
         if len(found) > 1:
-            self._contest(found)
+            self._claims.contest(found)
             task.candidates = [other.parent for other in found if other is not task]
-        is_again = form.repeats and (task.app, final.record.target_uri, "") in self._ended
+        is_again = form.repeats and self._ended.get((task.app, final.record.target_uri, "")) is not None
         is_named = candidates.is_quoted or form.named
         task.grade = _grade(
             contested=task.contested and not candidates.is_quoted,
@@ -555,7 +446,7 @@ class Correlator:
         record = final.record
         context = record.trace_id + task_span_id(record.trace_id, record.file, record.offset)
         operation = self._naming.of_target(record.app, record.target_uri)
-        self._remember((record.app, record.target_uri, record.task_id), context, b"", operation)
+        self._ended.add((record.app, record.target_uri, record.task_id), context, b"", operation)
         self._events.append(
             TaskEnded(
                 context=context,
@@ -631,7 +522,7 @@ class Correlator:
         )
         if final is not None:
             key = (task.app, task.target_uri, task.task_id)
-            self._remember(key, task.context, task.parent, task.operation)
+            self._ended.add(key, task.context, task.parent, task.operation)
             for repeat in final.repeats:
                 self._events.append(TaskRepeated(repeat, task.operation, task.context, task.parent))
 
@@ -647,25 +538,13 @@ class Correlator:
             del links[own - task.since - 1]
         return links[:LINKS_MAX]
 
-    def _remember(self, key: tuple[str, str, str], context: bytes, parent: bytes, operation: str) -> None:
-        self._ended_count += 1
-        self._ended[key] = _Ended(self._ended_count, context, parent, operation)
-        self._ended_order.append((self._ended_count, key))
-        if len(self._ended_order) > ENDED_MAX:
-            number, oldest = self._ended_order.popleft()
-            if oldest in self._ended and self._ended[oldest].number == number:
-                del self._ended[oldest]
-
     def _restart(self, time: int) -> None:
         self._settle_all()
         for task in sorted(self._open.values(), key=lambda task: task.seq):
             if task.start <= time:
                 self._end(task, "lost", None, at=time)
-        self._task_id_max = 0
-        self._task_ids.clear()
-        # Task ids begin again: what a former wokd's had is no repeat any more.
-        self._ended = {key: ended for key, ended in self._ended.items() if not key[2]}
-        self._ended_before_restart = self._ended_count
+        self._task_ids = TaskIds({}, 0)
+        self._ended.restart()
 
     # Windows and clocks
 
@@ -718,10 +597,11 @@ class Correlator:
         if self._naming.of_target(app, target_uri) == "other":
             yield from general_targets(target_uri)
 
-    def _contest(self, tasks: Sequence[Open]) -> None:
-        for task in tasks:
-            task.contested = True
-            self._touch(task)
+    def _texts(self, task: Open) -> tuple[str, ...]:
+        """Return the forms by which a start seeks its request."""
+        if task.request_id:
+            return ("=" + task.request_id,)
+        return tuple(target.text for target in self._targets(task.app, task.target_uri))
 
     def _touch(self, task: Open) -> None:
         """Let a task that is kept by the store be kept anew."""
@@ -763,10 +643,10 @@ class Correlator:
             "seq": self._seq,
             "clock": self._clock,
             "previous": self._previous,
-            "task_id_max": self._task_id_max,
-            "task_ids": self._task_ids,
+            "task_id_max": self._task_ids.highest,
+            "task_ids": self._task_ids.used,
             "latest": [context.hex() for context in self._latest],
-            "ended": self._ended_count - self._ended_before_restart,
+            "ended": self._ended.since_restart,
             "settling": [waiting_to_json(waiting) for waiting in self._settling if waiting.waiting],
         }
         return Changes(opened, closed, json.dumps(state, separators=(",", ":")))
@@ -790,13 +670,11 @@ class Correlator:
         self._seq = kept["seq"]
         self._clock = kept["clock"]
         self._previous = kept["previous"]
-        self._task_id_max = kept["task_id_max"]
-        self._task_ids = kept["task_ids"]
+        self._task_ids = TaskIds(kept["task_ids"], kept["task_id_max"])
         self._latest.extend(bytes.fromhex(context) for context in kept["latest"])
         for end in list(ended)[-ENDED_MAX:]:
-            self._remember((end.app, end.target_uri, end.task_id), end.context, end.parent, end.operation)
-        before = self._ended_before_restart = max(0, self._ended_count - kept["ended"])
-        self._ended = {key: end for key, end in self._ended.items() if not key[2] or end.number > before}
+            self._ended.add((end.app, end.target_uri, end.task_id), end.context, end.parent, end.operation)
+        self._ended.restore(kept["ended"])
         for waiting in kept["settling"]:
             self._restore_waiting(waiting)
 
@@ -816,7 +694,8 @@ class Correlator:
             task = self._open[bytes.fromhex(waiting["key"])]
             task.record = record_from_json(waiting["record"])
             task.seeking = waiting["seeking"]
-            self._index.add_start(task, self._start_texts(task))
+            task.texts = self._texts(task)
+            self._index.add_start(task, task.texts)
             self._wait(task)
 
 
@@ -826,11 +705,6 @@ def _key(record: Record) -> bytes:
 
 def _time_of(waiting: Open | Final) -> int:
     return waiting.time if isinstance(waiting, Final) else waiting.start
-
-
-def _is_number(task_id: str) -> bool:
-    # Wok's counter would need centuries for ten digits; more is somebody's text.
-    return task_id.isascii() and task_id.isdigit() and len(task_id) <= 10
 
 
 def _grade(*, contested: bool, exact: bool) -> Grade:
