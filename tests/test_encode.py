@@ -30,7 +30,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from exporter.telemetry import encode
+from exporter import encode
 
 TRACE = bytes(range(1, 17))
 SPAN = bytes(range(1, 9))

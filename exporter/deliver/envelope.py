@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from exporter.telemetry.encode import varint
+from exporter.encode import varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

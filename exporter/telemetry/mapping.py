@@ -16,6 +16,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from exporter import encode
 from exporter.identity import event_uid, record_uid
 from exporter.records import (
     Event,
@@ -27,7 +28,6 @@ from exporter.records import (
     TaskRow,
     TaskStarted,
 )
-from exporter.telemetry import encode
 from exporter.telemetry.sentences import MessageTables, People, Privacy, Sentences
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
-from exporter.telemetry import encode
+from exporter import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
