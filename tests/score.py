@@ -25,6 +25,8 @@ from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded, TaskS
 from exporter.source.archive import Archive
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
+CLOCK_SECONDS = 1.0
+"""The log has whole seconds: no duration can be better, and none may be worse."""
 EXPIRY = 24 * 3600 * NANOS
 
 
@@ -111,10 +113,7 @@ def _rfc(
     ends: dict[bytes, tuple[bytes, str]],
     by_record: dict[Any, bytes],
 ) -> list[Match]:
-    offsets, at = [0], 0
-    for line in (folder / "wok-req.log").read_bytes().split(b"\n"):
-        offsets.append(at)
-        at += len(line) + 1
+    offsets = _offsets(folder)
     line_of = {offset: number for number, offset in enumerate(offsets) if number}
     logged = {item["uid"]: item["line"] for item in truth if item["type"] == "request" and item["line"]}
     found = []
@@ -147,6 +146,39 @@ def _json(
         given = requests[parent].record_id if parent else ""
         found.append(Match(task["request_kind"] or "", task["target_uri"], true, given, grade))
     return found
+
+
+def off_by(folder: Path, events: Iterable[Event]) -> list[float]:
+    """Return by how many seconds the durations of tasks with a start record differ from the truth (RFC sets)."""
+    offsets = _offsets(folder)
+    starts: dict[bytes, int] = {}
+    took: dict[int, float] = {}
+    for event in events:
+        if isinstance(event, TaskStarted):
+            starts[event.context] = event.record.offset
+        elif isinstance(event, TaskEnded) and event.record is not None and event.context in starts:
+            took[starts[event.context]] = (event.end - event.start) / NANOS
+    found = []
+    for line in (folder / "truth.jsonl").read_text("utf-8").splitlines():
+        task = json.loads(line)
+        if (
+            task["type"] == "task"
+            and task["lines"]["1000"]
+            and (task["lines"]["1001"] or task["lines"]["1002"])
+        ):
+            seconds = took.get(offsets[task["lines"]["1000"][0]])
+            if seconds is not None:
+                found.append(abs(seconds - (task["t_end"] - task["t_start"])))
+    return found
+
+
+def _offsets(folder: Path) -> list[int]:
+    """Return the byte offset of every physical line of an RFC set's log, by its number from 1."""
+    offsets, at = [0], 0
+    for line in (folder / "wok-req.log").read_bytes().split(b"\n"):
+        offsets.append(at)
+        at += len(line) + 1
+    return offsets
 
 
 def report(name: str, found: list[Match], floor: Floor | None) -> bool:
@@ -203,8 +235,15 @@ def main(names: list[str]) -> int:
     for name, (zone, floor) in SETS.items():
         folder = CORPUS / name
         is_chosen = (not names or name in names) and folder.is_dir()
-        if is_chosen and not report(name, matches(folder, events_of(folder, zone)), floor):
-            broken.append(name)
+        if is_chosen:
+            events = events_of(folder, zone)
+            if not report(name, matches(folder, events), floor):
+                broken.append(name)
+            if name.startswith("rfc-"):
+                seconds = off_by(folder, events)
+                print(f"  durations            {len(seconds):5} tasks, off by {max(seconds):.3f} s at most")
+                if max(seconds) > CLOCK_SECONDS:
+                    broken.append(f"{name} (durations)")
     if broken:
         print("score: below the floor: " + ", ".join(broken))
     return 1 if broken else 0
