@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -75,18 +76,25 @@ class Ahead:
             "series": list(loaded.series),
         }
         self._child = subprocess.Popen(  # noqa: S603 - this very program
-            [sys.executable, "-m", __name__],
+            # -P: as for `wok-exporter` itself, no module is taken from the directory in which somebody stands.
+            [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             start_new_session=True,  # Ctrl-C is for the parent, which then closes the pipes
         )
-        _send(_opened(self._child.stdin), task)
+        try:
+            _send(_opened(self._child.stdin), task)
+        except BrokenPipeError:
+            self.close()
+            raise self._ended() from None
 
     def step(self) -> Meant:
         """Return what the next lines mean; waits for the child."""
-        fields = _receive(_opened(self._child.stdout))
-        if fields is None:
-            raise ArchiveError(f"the reading process has ended with {self._child.wait()}")
+        try:
+            fields = _receive(_opened(self._child.stdout))
+        except EOFError:
+            raise self._ended() from None
         if isinstance(fields, str):
             raise ArchiveError(fields)
         plain: dict[str, Any] = dict(zip(Meant._fields, fields, strict=True))
@@ -96,11 +104,19 @@ class Ahead:
         plain["noticed"] = [TailEvent._make(event) for event in plain["noticed"]]
         return Meant(**plain)
 
+    def _ended(self) -> ArchiveError:
+        code = self._child.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"has ended with {code}"
+        return ArchiveError(
+            f"the process that reads the log {how}: look for its reason above and in the kernel's log"
+        )
+
     def close(self) -> None:
         """End the child."""
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # it may have ended before it has read all
+                    pipe.close()
         self._child.terminate()
         self._child.wait()
 
@@ -118,11 +134,15 @@ def _send(pipe: IO[bytes], value: Any) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> Any:
+    """Return what the other end has sent; raises EOFError when it has ended, if need be in the middle of it."""
     header = pipe.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
-        return None
+        raise EOFError
     (size,) = _LENGTH.unpack(header)
-    return marshal.loads(pipe.read(size))  # noqa: S302 - from the other half of this program
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return marshal.loads(data)  # noqa: S302 - from the other half of this program
 
 
 def _plain(event: Event) -> tuple[int, tuple[Any, ...]]:

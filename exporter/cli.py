@@ -73,7 +73,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return REFUSED
     _log_to_stderr(config)
     try:
-        return commands[args.command].do(config, args)
+        code = commands[args.command].do(config, args)
+        # Here rather than at exit, where a reader that has gone is an error.
+        print(end="", flush=True)
+        return code  # noqa: TRY300 - the flush belongs to what may fail
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -158,13 +161,13 @@ def _run(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.daemon import Daemon  # noqa: PLC0415
     from exporter.deliver import otlp  # noqa: PLC0415 - the heavy half of the program
 
+    for warning in config.warnings:
+        log.warning("%s", warning)
     if args.check_config:
         for signal_name in otlp.configured(os.environ):
             otlp.sender(signal_name, os.environ).close()
         print(effective(config), end="")
         return 0
-    for warning in config.warnings:
-        log.warning("%s", warning)
     stopped = _stop_on_signals()
     daemon = Daemon(config, os.environ)
     for line in daemon.announcement():
@@ -176,6 +179,7 @@ def _run(config: Config, args: argparse.Namespace) -> int:
 
 def _replay(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.replay import Replay  # noqa: PLC0415 - the heavy half of the program
+    from exporter.command.text import visible  # noqa: PLC0415
 
     stopped = _stop_on_signals()
     replay = Replay(config, args.files, os.environ, screen=sys.stderr)
@@ -196,11 +200,13 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
     for signal_name, reasons in missing.refused.items():
         for reason, count in reasons.items():
             print(f"error: {signal_name}: {count:,} items were refused ({reason})", file=sys.stderr)
+    for damage in replay.damages:
+        print(f"error: {visible(damage)}", file=sys.stderr)
     if stopped.is_set() or not replay.caught_up:
         where = f"--state {config.state}" if config.state else "--state DIRECTORY, which keeps what was done,"
         print(f"not finished: run it again with {where} to go on", file=sys.stderr)
         return INTERRUPTED if stopped.is_set() else WRONG
-    return WRONG if missing else 0
+    return WRONG if missing or replay.damages else 0
 
 
 def _check(config: Config, args: argparse.Namespace) -> int:

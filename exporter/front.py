@@ -52,6 +52,7 @@ class Here:
         self._wall = wall
         self._core = Core(rules, loaded)
         self._log = log(loaded.positions.get("log", ""))
+        self._is_placed = "log" in loaded.positions
         self._marks_position = loaded.positions.get("restarts", "")
         self._marks = marks(self._marks_position) if marks is not None else None
 
@@ -64,7 +65,9 @@ class Here:
         now = wall if chunk.caught_up else None
         finished = wall is None and chunk.caught_up
         is_idle = chunk.caught_up and not (chunk.lines or chunk.events or marks or finished)
-        if is_idle and (now is None or not self._core.is_due(now)):
+        # A first start is kept even where it finds nothing: the next one would take another place for its first.
+        is_placed, self._is_placed = self._is_placed, True
+        if is_idle and is_placed and (now is None or not self._core.is_due(now)):
             return None
         return self._core.advance(
             chunk, marks=marks, marks_position=self._marks_position, now=now, finished=finished

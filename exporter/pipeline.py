@@ -8,11 +8,12 @@ other recovery.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from exporter.compose import Composer
 from exporter.front import Front
+from exporter.records import TailEvent
 from exporter.store.writer import Loaded, Store
 
 log = logging.getLogger(__name__)
@@ -22,12 +23,13 @@ OpenFront = Callable[[Loaded], Front]
 
 
 class Progress(NamedTuple):
-    """What a step has done. `committed` tells whether the store has changed."""
+    """What a step has done. `committed` tells whether the store has changed, `noticed` what happened to the log."""
 
     lines: int
     committed: bool
     caught_up: bool
     behind: int
+    noticed: Sequence[TailEvent] = ()
 
 
 class Pipeline:
@@ -60,7 +62,13 @@ class Pipeline:
         for event in meant.noticed:
             log.warning("%s: %s", event.kind, event.detail)
         self._store.commit(self._composer.commit(meant), self._now())
-        return Progress(meant.lines, committed=True, caught_up=meant.caught_up, behind=meant.behind)
+        return Progress(
+            meant.lines,
+            committed=True,
+            caught_up=meant.caught_up,
+            behind=meant.behind,
+            noticed=meant.noticed,
+        )
 
     def close(self) -> None:
         """Close the reading half; the store stays open."""

@@ -158,12 +158,17 @@ class Daemon:
         rules = rules_of(config, skip_until=first or 0)
 
         def open_log(position: str) -> Tail:
-            self._tail = Tail(
-                config.log,
-                position,
-                line_bytes_max=config.line_bytes_max,
-                from_end=first is None and not position,
-            )
+            try:
+                self._tail = Tail(
+                    config.log,
+                    position,
+                    line_bytes_max=config.line_bytes_max,
+                    from_end=first is None and not position,
+                )
+            except ValueError as error:
+                raise StoreError(
+                    f"{config.state} is the state of a replay, not of a daemon ({error}); name another directory"
+                ) from error
             return self._tail
 
         def open_front(loaded: Loaded) -> Here:

@@ -10,7 +10,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -22,7 +22,8 @@ from exporter.compose import Composer
 from exporter.config import Config
 from exporter.pipeline import Pipeline
 from exporter.records import NANOS, Signal
-from exporter.store.writer import Loaded, Store
+from exporter.source.archive import Archive
+from exporter.store.writer import Loaded, Store, StoreError
 
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 """What may wait for the backend before reading waits: seconds of a fast reader, and no memory to speak of."""
@@ -47,7 +48,8 @@ class Replay:
     """One replay of `files` into the configured backends.
 
     `run` returns what is missing; it returns early when `stopped` is set, and gives up when a backend has taken
-    nothing for `config.give_up_after`. Raises ArchiveError, StoreError, OtlpConfigError.
+    nothing for `config.give_up_after`. `damages` are the files that could not be read to their end, a sentence each.
+    Raises ArchiveError, StoreError, OtlpConfigError.
     """
 
     def __init__(
@@ -72,6 +74,9 @@ class Replay:
                     Store(
                         directory,
                         journal_bytes_max=JOURNAL_BYTES_MAX,
+                        requests_kept=config.history_requests,
+                        tasks_kept=config.history_tasks,
+                        on_broken=config.on_broken_state,
                         gives_up_when_full=False,
                         is_temporary=config.state is None,
                     )
@@ -91,7 +96,8 @@ class Replay:
         self.endpoints = self._deliveries.endpoints
         self.lines = 0
         self.caught_up = False
-        self._behind = self._total = sum(path.stat().st_size for path in files)
+        self.damages: list[str] = []
+        self._behind = self._total = sum(_size_bytes(path) for path in files)
         self._began = clock()
         self._shown = -LINE_SECONDS
         self._width = 0
@@ -127,6 +133,7 @@ class Replay:
                 self.lines += progress.lines
                 self.caught_up = progress.caught_up
                 self._behind = progress.behind
+                self.damages += [event.detail for event in progress.noticed if event.kind == "unreadable"]
                 self._deliveries.wake()
             self._show()
 
@@ -183,7 +190,20 @@ class Replay:
         )
 
 
+def _size_bytes(path: Path) -> int:
+    # Only for the progress: what is wrong with a file is told by whoever reads it.
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
 def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> Ahead:
+    try:
+        Archive((), loaded.positions.get("log", ""))
+    except ValueError as error:
+        raise StoreError(
+            f"{config.state} is the state of a daemon, not of a replay ({error}); name another directory"
+        ) from error
     return Ahead(
         loaded,
         files,
