@@ -384,6 +384,23 @@ def test_ids_a_little_out_of_order_are_no_restart() -> None:
     assert [end.outcome for end in ends(events)] == ["success"]
 
 
+def test_the_newest_id_may_be_given_twice() -> None:
+    """A second task with the highest id, however much later, is two threads that took one number."""
+    log = Log("rfc")
+    records = [log.started(0, MIGRATE, "32"), log.started(1, SWAP, "33", app="ginger")]
+    records += [log.started(40, "/lvs/vg_name/vg", "33", app="ginger"), log.finished(90, MIGRATE, "32")]
+
+    assert [end.outcome for end in ends(run(records))] == ["success"]
+
+
+def test_a_wokd_that_ran_one_task_is_seen_to_restart() -> None:
+    """Id 1 again is a beginning, although it is the newest id as well."""
+    log = Log("rfc")
+    records = [log.started(0, MIGRATE, "1"), log.started(40, SWAP, "1", app="ginger")]
+
+    assert [end.outcome for end in ends(run(records))] == ["lost"]
+
+
 def test_an_id_far_below_is_a_restart() -> None:
     """An id that was never used here, but lies far below the highest, is a new wokd's."""
     log = Log("rfc")

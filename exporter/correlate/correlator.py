@@ -45,7 +45,8 @@ after the expiry of its task is an orphan.
 
 A restart is proved by a mark (`ENGINE Bus STARTED` in wok-error.log) or by a task id that starts over: Wok's
 counter begins at 1, two tasks can be given one id within the same moment, and ids may be logged a little out of
-order; an id that was used two seconds ago or more, or that lies far below the highest one, is a new wokd's.
+order; an id that was used two seconds ago or more and is not the newest, or that lies far below the highest one,
+is a new wokd's.
 """
 
 from __future__ import annotations

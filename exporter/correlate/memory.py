@@ -10,6 +10,8 @@ ENDED_MAX = 10_000
 """Ended tasks whose further final records are recognised as repeats."""
 TASK_IDS_MAX = 256
 """Task ids whose last use is known: more than start within a settling window."""
+TASK_ID_BEGINS_MAX = 2
+"""A new wokd's first ids: one of these, used before, is a beginning even if nothing higher was used."""
 TASK_ID_DISORDER_MAX = 20
 """How far below the highest task id of this wokd a new one may be: as many tasks would have to start at once."""
 
@@ -78,10 +80,13 @@ class TaskIds:
         """Tell whether the start of a task with this id proves that wokd has been restarted."""
         if not _is_number(task_id) or int(task_id) > self.highest:
             return False
+        number = int(task_id)
+        if number > TASK_ID_BEGINS_MAX and number >= self.highest - 1:
+            return False  # the counter is not locked: two threads were given the newest id
         used = self.used.get(task_id)
         if used is not None:
             return abs(time - used) >= settle_nanos
-        return self.highest - int(task_id) > TASK_ID_DISORDER_MAX
+        return self.highest - number > TASK_ID_DISORDER_MAX
 
     def use(self, task_id: str, time: int) -> None:
         """Note that a task with this id has started."""
