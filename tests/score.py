@@ -148,17 +148,20 @@ def _json(
     return found
 
 
-def off_by(folder: Path, events: Iterable[Event]) -> list[float]:
-    """Return by how many seconds the durations of tasks with a start record differ from the truth (RFC sets)."""
+def compare_ends(folder: Path, events: Iterable[Event]) -> tuple[list[float], list[str]]:
+    """Compare the ends of tasks with a start and a final record with the truth (RFC sets): by how many seconds
+    durations differ, and which outcomes are wrong.
+    """
     offsets = _offsets(folder)
     starts: dict[bytes, int] = {}
-    took: dict[int, float] = {}
+    ended: dict[int, TaskEnded] = {}
     for event in events:
         if isinstance(event, TaskStarted):
             starts[event.context] = event.record.offset
         elif isinstance(event, TaskEnded) and event.record is not None and event.context in starts:
-            took[starts[event.context]] = (event.end - event.start) / NANOS
-    found = []
+            ended[starts[event.context]] = event
+    off_by: list[float] = []
+    wrong: list[str] = []
     for line in (folder / "truth.jsonl").read_text("utf-8").splitlines():
         task = json.loads(line)
         if (
@@ -166,10 +169,12 @@ def off_by(folder: Path, events: Iterable[Event]) -> list[float]:
             and task["lines"]["1000"]
             and (task["lines"]["1001"] or task["lines"]["1002"])
         ):
-            seconds = took.get(offsets[task["lines"]["1000"][0]])
-            if seconds is not None:
-                found.append(abs(seconds - (task["t_end"] - task["t_start"])))
-    return found
+            end = ended.get(offsets[task["lines"]["1000"][0]])
+            if end is None or end.outcome != {"failed": "failure"}.get(task["outcome"], task["outcome"]):
+                wrong.append(f"{task['key']} {task['target_uri']}: {end.outcome if end else 'lost'}")
+            else:
+                off_by.append(abs((end.end - end.start) / NANOS - (task["t_end"] - task["t_start"])))
+    return off_by, wrong
 
 
 def _offsets(folder: Path) -> list[int]:
@@ -240,10 +245,13 @@ def main(names: list[str]) -> int:
             if not report(name, matches(folder, events), floor):
                 broken.append(name)
             if name.startswith("rfc-"):
-                seconds = off_by(folder, events)
+                seconds, wrong = compare_ends(folder, events)
                 print(f"  durations            {len(seconds):5} tasks, off by {max(seconds):.3f} s at most")
-                if max(seconds) > CLOCK_SECONDS:
-                    broken.append(f"{name} (durations)")
+                print(
+                    f"  wrong outcomes       {len(wrong):5}" + "".join(f"\n    {task}" for task in wrong[:5])
+                )
+                if max(seconds) > CLOCK_SECONDS or wrong:
+                    broken.append(f"{name} (ends)")
     if broken:
         print("score: below the floor: " + ", ".join(broken))
     return 1 if broken else 0
