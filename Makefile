@@ -5,7 +5,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format score bench crash docs lock dist check clean
+.PHONY: help demo test lint types format score bench crash rotate docs lock dist check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: .venv/development ## measure: lines a second, memory, CPU when idle, dela
 
 crash: .venv/development ## kill the daemon 100 times and recount (a few minutes)
 	$(BIN)/python -m tests.crash --kills 100
+
+rotate: .venv/development ## let logrotate rotate under load and recount (some minutes)
+	$(BIN)/python -m tests.rotate
 
 docs: .venv/development ## write the generated pages of docs/ anew
 	$(BIN)/python -m tests.pages

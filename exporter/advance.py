@@ -8,7 +8,7 @@ committed, the core is thrown away and made again from the store: that is the on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.correlate.correlator import SETTLE_QUIET_NANOS, Correlator, Naming
@@ -39,9 +39,15 @@ class Meant(NamedTuple):
     behind: int
 
 
+def no_code(_: str) -> str:
+    """Know no sentence: what Wok's message tables would, where there are none."""
+    return ""
+
+
 class Rules(NamedTuple):
     """All that decides what a log means, besides the log: equal rules and equal logs give equal events.
 
+    `code_of` finds the message code of a sentence, for the releases that wrote no codes (2.1, 2.2).
     `expiry` is in nanoseconds. `skip_until` is the time before which a first start leaves records out
     (`--start-at`); the first record that is not older ends it. `is_kept` is False where the state is thrown away
     and nobody can ask for metrics: nothing is counted then, and what runs is not written down.
@@ -53,6 +59,7 @@ class Rules(NamedTuple):
     expiry: int
     skip_until: int = 0
     is_kept: bool = True
+    code_of: Callable[[str], str] = no_code
 
 
 class Core:
@@ -64,6 +71,7 @@ class Core:
         self._correlator = Correlator(
             rules.naming,
             expiry=rules.expiry,
+            code_of=rules.code_of,
             state=kept.get("correlator", ""),
             open_tasks=loaded.open_tasks,
             ended=loaded.ended,

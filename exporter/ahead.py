@@ -36,6 +36,7 @@ from exporter.records import (
 )
 from exporter.source.archive import Archive, ArchiveError
 from exporter.store.writer import Loaded
+from exporter.telemetry.messages import Messages
 
 _LENGTH = struct.Struct("<Q")
 _EVENTS: tuple[type[Any], ...] = (RequestSeen, TaskStarted, TaskEnded, TaskRepeated)
@@ -60,6 +61,7 @@ class Ahead:
         expiry: int,
         line_bytes_max: int,
         is_kept: bool,
+        messages: Sequence[Path],
     ) -> None:
         task = {
             "files": [str(path) for path in files],
@@ -69,6 +71,7 @@ class Ahead:
             "expiry": expiry,
             "line_bytes_max": line_bytes_max,
             "is_kept": is_kept,
+            "messages": [str(path) for path in messages],
             "positions": loaded.positions,
             "state": loaded.state,
             "open_tasks": [tuple(row) for row in loaded.open_tasks],
@@ -162,7 +165,12 @@ def _event(number: int, fields: tuple[Any, ...]) -> Any:
 
 def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     rules = Rules(
-        task["instance"], Zones(task["zone"]), Operations.load(), task["expiry"], is_kept=task["is_kept"]
+        task["instance"],
+        Zones(task["zone"]),
+        Operations.load(),
+        task["expiry"],
+        is_kept=task["is_kept"],
+        code_of=Messages.load([Path(path) for path in task["messages"]]).code_of,
     )
     loaded = Loaded(
         positions=task["positions"],

@@ -158,14 +158,12 @@ def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
-    from exporter.command.daemon import Daemon  # noqa: PLC0415
-    from exporter.deliver import otlp  # noqa: PLC0415 - the heavy half of the program
+    from exporter.command.daemon import Daemon, prove  # noqa: PLC0415 - the heavy half of the program
 
     for warning in config.warnings:
         log.warning("%s", warning)
     if args.check_config:
-        for signal_name in otlp.configured(os.environ):
-            otlp.sender(signal_name, os.environ).close()
+        prove(config, os.environ)
         print(effective(config), end="")
         return 0
     stopped = _stop_on_signals()

@@ -285,9 +285,9 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
         Option("on_broken_state", partial(_word, words=("fail", "restart")), "fail", "WHAT", SENDERS,
                "what to do about a state that cannot be read: fail, or put it aside and restart with an"
                " empty one"),
-        Option("journal_bytes_max", partial(_size, least="1MiB", most="1024GiB"), "512MiB", "SIZE", SENDERS,
+        Option("journal_bytes_max", partial(_size, least="1MiB", most="1024GiB"), "512MiB", "SIZE", ("run",),
                "how much may wait for a backend; beyond, the oldest is given up and counted"),
-        Option("journal_rows_max", partial(_number, least=100, most=ROWS_MAX), "1000000", "COUNT", SENDERS,
+        Option("journal_rows_max", partial(_number, least=100, most=ROWS_MAX), "1000000", "COUNT", ("run",),
                "how many batches may wait for a backend"),
         Option("history_requests", COUNT, "100000", "COUNT", SENDERS,
                "how many requests are remembered for tasks and the page"),

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from exporter.compose import Composer
 from exporter.front import Front
-from exporter.records import TailEvent
 from exporter.store.writer import Loaded, Store
 
 log = logging.getLogger(__name__)
@@ -23,13 +22,13 @@ OpenFront = Callable[[Loaded], Front]
 
 
 class Progress(NamedTuple):
-    """What a step has done. `committed` tells whether the store has changed, `noticed` what happened to the log."""
+    """What a step has done. `committed` tells whether the store has changed, `damages` which files broke off."""
 
     lines: int
     committed: bool
     caught_up: bool
     behind: int
-    noticed: Sequence[TailEvent] = ()
+    damages: Sequence[str] = ()
 
 
 class Pipeline:
@@ -67,7 +66,7 @@ class Pipeline:
             committed=True,
             caught_up=meant.caught_up,
             behind=meant.behind,
-            noticed=meant.noticed,
+            damages=[event.detail for event in meant.noticed if event.kind == "unreadable"],
         )
 
     def close(self) -> None:

@@ -32,14 +32,27 @@ from exporter.simulate.records import ADA, record
 ROOT = Path(__file__).parents[1]
 DEADLINE_SECONDS = 60.0
 """For anything that must happen: many times what it takes, so that a busy machine fails no test."""
-SAME = ("--timezone", "UTC", "--instance", "test", "--host-name", "host", "--host-id", "h", "--messages", "off")
+SAME = (
+    "--timezone",
+    "UTC",
+    "--instance",
+    "test",
+    "--host-name",
+    "host",
+    "--host-id",
+    "h",
+    "--messages",
+    "off",
+)
 """What makes the bytes of two runs comparable."""
+FOREIGN = ("OTEL_", "WOK_EXPORTER_", "PYTHONUNBUFFERED")
+"""Variables of whoever tests that change what the program does; the last one, when its output is written."""
 MARK = "PROGRAM_OF_A_TEST"
 
 
 def environ(**more: str) -> dict[str, str]:
     """Return this process' environment without what configures the program, and `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "WOK_EXPORTER_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return {**kept, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **more}
 
 

@@ -231,6 +231,17 @@ def test_unknown_plugins_are_joined_by_a_segment() -> None:
     assert told(run(records)) == [("XYZJOB0001L", 0, 30, "success", "exact", True)]
 
 
+def test_sentences_without_codes_are_known_by_the_tables() -> None:
+    """Where a release wrote no codes, Wok's own message tables tell what a request did."""
+    log = Log("text")
+    record = log.request(0, "", status=None)._replace(text="Start guest 'web'")
+    correlator = Correlator(NAMING, expiry=EXPIRY, code_of=lambda text: "KCHVM0004L" if "web" in text else "")
+
+    assert [event.operation for event in requests(correlator.feed(record))] == [
+        NAMING.of_request("kimchi", "POST", "KCHVM0004L", {}, None)
+    ]
+
+
 # The RFC's dialect: a start record, joined by its task id
 
 

@@ -34,9 +34,10 @@ ARROWS: dict[str, set[str]] = {
     "compose": {"records", "telemetry", "advance"},
     "front": {"records", "parse", "advance", "store"},
     "pipeline": {"front", "compose", "store"},
-    "ahead": {"records", "source", "parse", "correlate", "advance", "front", "store"},
+    "ahead": {"records", "source", "parse", "correlate", "telemetry", "advance", "front", "store"},
     "deliver": {"records", "store", "encode"},
-    "serve": {"records", "families", "store"},
+    "view": {"records", "store"},
+    "serve": {"records", "families", "store", "view"},
     "options": {"records", "parse"},
     "config": {"options", "records", "parse"},
     "simulate": {"records"},
@@ -78,7 +79,16 @@ def test_the_arrows_point_one_way(path: Path) -> None:
     [
         ("opentelemetry", {"deliver/otlp.py", "deliver/answers.py"}),
         ("prometheus_client", {"serve/metrics.py"}),
-        ("sqlite3", {"store/database.py", "store/writer.py", "store/journal.py", "store/reader.py"}),
+        (
+            "sqlite3",
+            {
+                "store/database.py",
+                "store/writer.py",
+                "store/journal.py",
+                "store/reader.py",
+                "store/search.py",
+            },
+        ),
     ],
 )
 def test_packages_stay_where_they_are_used(package: str, only: set[str]) -> None:

@@ -118,7 +118,7 @@ def test_request_reaches_its_handler(server: Server) -> None:
         "Content-Type": "text/plain",
         "Content-Length": str(len(body.encode())),
         "Cache-Control": "no-store",
-        "X-Content-Type-Options": "nosniff",
+        **server_module.SECURITY_HEADERS,
         "Connection": "close",
         "X-Own": "yes",
     }

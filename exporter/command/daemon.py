@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from exporter.correlate.operations import Operations
 from exporter.deliver import otlp
 from exporter.deliver.delivery import Delivery
 from exporter.front import Here
+from exporter.options import Address
 from exporter.parse.zones import Zones
 from exporter.pipeline import Pipeline, Progress
 from exporter.records import NANOS, Signal
@@ -45,6 +46,11 @@ start."""
 log = logging.getLogger(__name__)
 
 
+def messages_of(config: Config) -> Sequence[Path]:
+    """Return where Wok's message tables are: as configured, else those of the Wok that is installed."""
+    return Messages.default_paths() if config.messages is None else config.messages
+
+
 def rules_of(config: Config, *, skip_until: int = 0) -> Rules:
     """Return what decides what the configured host's log means."""
     return Rules(
@@ -53,12 +59,13 @@ def rules_of(config: Config, *, skip_until: int = 0) -> Rules:
         naming=Operations.load(),
         expiry=int(config.task_expiry.total_seconds() * NANOS),
         skip_until=skip_until,
+        code_of=Messages.load(messages_of(config)).code_of,
     )
 
 
 def telemetry_of(config: Config, log_name: str) -> Telemetry:
     """Return what says it to backends; `log_name` is the log's base name as spans carry it."""
-    messages = Messages.load(Messages.default_paths() if config.messages is None else config.messages)
+    messages = Messages.load(messages_of(config))
     for problem in messages.problems:
         log.warning("%s", problem)
     identity = Identity(
@@ -195,16 +202,7 @@ class Daemon:
             "/healthz": healthz_handler(),
             "/readyz": readyz_handler(self.problems),
         }
-        tls = (
-            Tls(config.tls_certificate, config.tls_key or config.tls_certificate)
-            if config.tls_certificate
-            else None
-        )
-        auth = BasicAuth.load(config.auth_file) if config.auth_file else None
-        server = Server(
-            config.listen.host, config.listen.port, routes, tls=tls, auth=auth, public_paths=("/healthz",)
-        )
-        return self._resources.enter_context(closing(server))
+        return self._resources.enter_context(closing(_server(config, config.listen, routes)))
 
     def run(self, stopped: Event) -> None:
         """Read, deliver and serve until `stopped`; then release everything."""
@@ -281,6 +279,31 @@ class Daemon:
             place = config.listen._replace(port=self.server.port)
             lines.append(f"serving {scheme}://{place}/metrics, /healthz and /readyz")
         return lines
+
+
+def prove(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise what a start would raise, as far as that is known without one.
+
+    These are mistakes in OTEL_* variables (OtlpConfigError), in the certificate of the server (ServerError) and in the
+    file of its users (AuthError). Nothing is connected to, and nothing is kept.
+    """
+    for signal in otlp.configured(environ):
+        otlp.sender(signal, environ).close()
+    if config.listen is not None:
+        # At any free port of this host: the configured one is that of the daemon, which may be running.
+        _server(config, Address("127.0.0.1", 0), {}).close()
+
+
+def _server(config: Config, listen: Address, routes: Mapping[str, Handler]) -> Server:
+    certificate = config.tls_certificate
+    return Server(
+        listen.host,
+        listen.port,
+        routes,
+        tls=Tls(certificate, config.tls_key or certificate) if certificate else None,
+        auth=BasicAuth.load(config.auth_file) if config.auth_file else None,
+        public_paths=("/healthz",),
+    )
 
 
 def _store(config: Config, directory: Path) -> Store:

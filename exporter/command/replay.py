@@ -17,12 +17,13 @@ from threading import Event
 from typing import NamedTuple, TextIO
 
 from exporter.ahead import Ahead
-from exporter.command.daemon import Deliveries, telemetry_of
+from exporter.command.daemon import Deliveries, messages_of, telemetry_of
 from exporter.compose import Composer
 from exporter.config import Config
 from exporter.pipeline import Pipeline
 from exporter.records import NANOS, Signal
 from exporter.source.archive import Archive
+from exporter.source.rotation import own_name
 from exporter.store.writer import Loaded, Store, StoreError
 
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
@@ -133,7 +134,7 @@ class Replay:
                 self.lines += progress.lines
                 self.caught_up = progress.caught_up
                 self._behind = progress.behind
-                self.damages += [event.detail for event in progress.noticed if event.kind == "unreadable"]
+                self.damages += progress.damages
                 self._deliveries.wake()
             self._show()
 
@@ -213,6 +214,7 @@ def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> Ahead:
         expiry=int(config.task_expiry.total_seconds() * NANOS),
         line_bytes_max=config.line_bytes_max,
         is_kept=config.state is not None,
+        messages=messages_of(config),
     )
 
 
@@ -232,12 +234,12 @@ class _Patience:
 
 
 def _base_name(path: Path) -> str:
-    """Return the log's own base name, never a rotated one: `user-requests.data`, not `user-requests.data.2.gz`."""
+    """Return the log's own base name, never that of a rotated file or of a copy that somebody has made of it."""
     name = path.name
     for known in ("user-requests.data", "wok-req.log"):
         if name.startswith(known):
             return known
-    return name
+    return own_name(name)
 
 
 def _duration(seconds: float) -> str:

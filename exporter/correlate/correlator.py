@@ -54,7 +54,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from exporter.correlate.claims import Claims
@@ -141,12 +141,14 @@ class Correlator:
         naming: Naming,
         *,
         expiry: int,
+        code_of: Callable[[str], str] | None = None,
         state: str = "",
         open_tasks: Iterable[OpenTask] = (),
         ended: Iterable[TaskRow] = (),
     ) -> None:
         self._naming = naming
         self._expiry = expiry
+        self._code_of = code_of
         self._ordinal = 0
         self._seq = 0
         self._clock = 0
@@ -228,9 +230,10 @@ class Correlator:
             task = filling.pop(next(iter(filling)))
             task.links = list(self._latest)
             self._touch(task)
-        operation = self._naming.of_request(
-            record.app, record.method, record.code, record.params, record.status
-        )
+        code = record.code
+        if not code and self._code_of is not None:
+            code = self._code_of(record.text)
+        operation = self._naming.of_request(record.app, record.method, code, record.params, record.status)
         is_accepted = record.status == 202
         request, start = None, record.time
         # A 500 without an error may have started its task all the same (Wok 3.0.0's clean-up of old tasks raises

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TEXT = "text/plain; charset=utf-8"
+JSON = "application/json; charset=utf-8"
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -22,7 +24,10 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What a handler answers; the body is left out by the server when the method is HEAD."""
+    """What a handler answers; the body is left out by the server when the method is HEAD.
+
+    `headers` win over those that the server gives every answer.
+    """
 
     status: int
     content_type: str
@@ -32,10 +37,18 @@ class Response(NamedTuple):
 
 Handler = Callable[[Request], Response]
 
+Routes = Mapping[str, Handler]
+"""Handlers by path; a path that ends with `*` takes all that begin with what is before it and have no own."""
+
 
 def plain(status: HTTPStatus, headers: Mapping[str, str] = NO_HEADERS) -> Response:
     """Return the response that says only its status."""
     return Response(status, TEXT, f"{status.phrase.lower()}\n".encode(), headers)
+
+
+def as_json(status: int, value: Any) -> Response:
+    """Return a value as JSON, in ASCII: what a log had in it is then nobody's markup, and no line's end."""
+    return Response(status, JSON, json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii"))
 
 
 def healthz_handler() -> Handler:

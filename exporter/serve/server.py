@@ -23,7 +23,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from exporter.serve.auth import BasicAuth
-from exporter.serve.routes import Handler, Request, Response, plain
+from exporter.serve.routes import Handler, Request, Response, Routes, plain
 
 THREADS_MAX = 16
 """Two Prometheus servers, a probe and some people need four."""
@@ -57,6 +57,17 @@ POLL_SECONDS = 0.5
 ACCEPT_PAUSE_SECONDS = 0.2
 """Without file descriptors the listening socket stays readable: do not spin on it."""
 
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every answer, whatever it is: what is served is made of a log that anybody may write into."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +85,7 @@ class Tls(NamedTuple):
 class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Listens from the moment it is made; `serve` answers, in the thread that calls it, until `close`.
 
-    `routes` maps paths to handlers; a handler that raises is logged and answered with 500. With `auth`, all
+    A handler of `routes` that raises is logged and answered with 500. With `auth`, all
     paths but `public_paths` ask for it. Raises ServerError when it cannot listen or read its certificate.
     """
 
@@ -88,7 +99,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self,
         host: str,
         port: int,
-        routes: Mapping[str, Handler],
+        routes: Routes,
         *,
         tls: Tls | None = None,
         auth: BasicAuth | None = None,
@@ -97,6 +108,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         exchange_seconds: float = EXCHANGE_SECONDS,
     ) -> None:
         self.routes = routes
+        self._prefixes = sorted((path for path in routes if path.endswith("*")), key=len, reverse=True)
         self.auth = auth
         self.public_paths = frozenset(public_paths)
         self._exchange_seconds = exchange_seconds
@@ -116,6 +128,12 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             super().__init__((str(address[0]), int(address[1])), _Exchange)
         except (OSError, OverflowError) as error:
             raise _cannot_listen(host, port, error) from error
+
+    def handler(self, path: str) -> Handler | None:
+        """Return the handler of a path, None where there is nothing."""
+        own = None if path.endswith("*") else self.routes.get(path)
+        prefixes = (prefix for prefix in self._prefixes if path.startswith(prefix[:-1]))
+        return own or next((self.routes[prefix] for prefix in prefixes), None)
 
     @property
     def port(self) -> int:
@@ -213,9 +231,10 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 
 _BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 23\r\nRetry-After: 5\r\nConnection: close\r\n\r\ntoo many requests now\r\n"
-)
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    + "".join(f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS.items())
+    + "Content-Length: 23\r\nRetry-After: 5\r\nConnection: close\r\n\r\ntoo many requests now\r\n"
+).encode("ascii")
 
 
 def _cannot_listen(host: str, port: int, error: Exception) -> ServerError:
@@ -347,7 +366,7 @@ class _Exchange(BaseHTTPRequestHandler):
         if auth and not (is_open or auth.accepts(self.headers.get("Authorization", ""))):
             challenge = {"WWW-Authenticate": 'Basic realm="wok-exporter", charset="UTF-8"'}
             return plain(HTTPStatus.UNAUTHORIZED, challenge)
-        handler = self.server.routes.get(url.path)
+        handler = self.server.handler(url.path)
         if handler is None:
             return plain(HTTPStatus.NOT_FOUND)
         headers: Any = self.headers
@@ -359,13 +378,13 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def _send(self, response: Response) -> None:
         self.close_connection = True
+        headers = {"Content-Type": response.content_type, "Content-Length": str(len(response.body))}
+        if response.status == HTTPStatus.NOT_MODIFIED:
+            # They would be of a body that is not there (RFC 9110, 15.4.5).
+            headers.clear()
+        headers |= {"Cache-Control": "no-store", **SECURITY_HEADERS, "Connection": "close"}
         self.send_response(response.status)
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Connection", "close")
-        for name, value in response.headers.items():
+        for name, value in (headers | dict(response.headers)).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

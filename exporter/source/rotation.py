@@ -3,7 +3,8 @@
 logrotate and Python's handlers name them `log.1` (the higher, the older), `log-20161123` (`dateext`) or
 with another date format, each with `.gz`, `.zst`, `.xz` or `.bz2` behind it once it is compressed. Where wokd
 creates the new log before logrotate's `create` does, logrotate 3.21 moves it away again, with its lines, to
-`log-2016112304.backup`. Names move while a directory is being read, so a listing counts only when a second
+`log-2016112304.backup`. That name is of an hour, whatever the `dateformat` of the others, so only its time tells
+where it belongs. Names move while a directory is being read, so a listing counts only when a second
 one agrees with it.
 
 Not recognised: `olddir`, and logrotate's `extension` (`log.1.data`).
@@ -24,10 +25,11 @@ LISTINGS_MAX = 10
 """How often a directory is read until two listings agree: a rotation renames about as many files."""
 
 _ROTATED = re.compile(
-    r"(?:\.(?P<number>\d{1,6})|[-._](?P<date>\d{4}-?\d\d-?\d\d(?:[-_.T]?\d+)*|\d{8,})(?:\.backup)?)"
+    r"(?:\.(?P<number>\d{1,6})|[-._](?P<date>\d{4}-?\d\d-?\d\d(?:[-_.T]?\d+)*|\d{8,})(?P<backup>\.backup)?)"
     r"(?:\.(?:gz|zst|xz|bz2))?$"
 )
 
+_BACKUP, _NUMBERED, _DATED, _LIVE = range(4)
 
 Rank = tuple[int, int, str]
 """The way of naming, a number, and a date's digits: as text, because dates may go down to hours or not."""
@@ -46,20 +48,29 @@ class Generation(NamedTuple):
 def rank(suffix: str) -> Rank | None:
     """Return what sorts the rotated names of one log, oldest first, or None for a name of another kind.
 
-    `suffix` is the part of the name behind the log's own. Numbered names sort before dated ones.
+    `suffix` is the part of the name behind the log's own. Of files that began in the same second a backup was the
+    first: it holds what was written before logrotate had made the next one. Numbered names sort before dated ones.
     """
     match = _ROTATED.match(suffix)
     if match is None:
         return None
     if match["number"]:
-        return (0, -int(match["number"]), "")
-    return (1, 0, re.sub(r"\D", "", match["date"]))
+        return (_NUMBERED, -int(match["number"]), "")
+    return (_BACKUP if match["backup"] else _DATED, 0, re.sub(r"\D", "", match["date"]))
 
 
 def rank_of_name(name: str) -> Rank:
-    """Return what sorts names of any one log, oldest first: numbered, dated, then the log itself."""
+    """Return what sorts names of any one log, oldest first: backups, numbered, dated, then the log itself."""
     match = _ROTATED.search(name)
-    return (match and rank(match[0])) or (2, 0, "")
+    return (match and rank(match[0])) or (_LIVE, 0, "")
+
+
+def own_name(name: str) -> str:
+    """Return the name of the log itself for that of any of its files: `wok.log` for `wok.log.2.gz`."""
+    for suffix in PACKED_SUFFIXES:
+        name = name.removesuffix(suffix)
+    match = _ROTATED.search(name)
+    return name[: match.start()] if match and match.start() else name
 
 
 def generations(path: Path) -> list[Generation]:
@@ -79,8 +90,7 @@ def generations(path: Path) -> list[Generation]:
 
 
 def _listed(real: Path) -> list[Generation]:
-    numbered: list[tuple[Rank, Generation]] = []
-    dated: list[tuple[Rank, Generation]] = []
+    rotated: dict[int, list[tuple[Rank, Generation]]] = {_NUMBERED: [], _DATED: [], _BACKUP: []}
     live: list[Generation] = []
     try:
         with os.scandir(real.parent) as entries:
@@ -102,11 +112,12 @@ def _listed(real: Path) -> list[Generation]:
                 if place is None:
                     live.append(one)
                 else:
-                    (dated if place[0] else numbered).append((place, one))
+                    rotated[place[0]].append((place, one))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    # Within one way of naming the names are right even where times were lost; between the two, times are all.
-    ways = [[one for _, one in sorted(way, key=_place)] for way in (numbered, dated)]
+    # Within one way of naming the names are right even where times were lost; between them, times are all. Of equal
+    # times, which a kernel's tick makes likely, the backup's is the later one: it ends a moment after a rotation.
+    ways = [[one for _, one in sorted(way, key=_place)] for way in rotated.values()]
     return _without_twins(list(heapq.merge(*ways, key=lambda one: one.mtime_ns))) + live
 
 

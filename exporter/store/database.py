@@ -23,7 +23,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 STATE_FILE = "state.db"
 LOCK_FILE = "state.lock"
@@ -93,6 +93,12 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+
+
+def columns(row_type: type[tuple[Any, ...]], table: str = "") -> str:
+    """Return the columns of a table that keeps rows of a NamedTuple, in its fields' order."""
+    fields: tuple[str, ...] = getattr(row_type, "_fields")  # noqa: B009 - no type says "a NamedTuple class"
+    return ", ".join(f'{table}."{field}"' if table else f'"{field}"' for field in fields)
 
 
 @contextmanager

@@ -2,24 +2,36 @@
 
 A reader works beside the running daemon, in its process or in another one, and never holds it up. Every
 method is one short read transaction, so that what it returns belongs to one moment between two batches.
-The histories have no indexes, because they are written at the speed of the log and read by people: a filter
-that finds little walks 100,000 rows, in some tens of milliseconds.
+How the histories are searched stands in `search.py`.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from exporter.records import Histogram, OpenTask, RequestRow, Series, TaskRow
-from exporter.store import journal
-from exporter.store.database import MIGRATIONS, STATE_FILE, StoreError, connect, explain, known_version
+from exporter.store import journal, search
+from exporter.store.database import (
+    MIGRATIONS,
+    STATE_FILE,
+    StoreError,
+    columns,
+    connect,
+    explain,
+    known_version,
+)
 from exporter.store.journal import JournalStatus
+from exporter.store.search import Place, RequestsFound, Sought, Story, TasksFound
+
+_LAST_RECORD = "wok_exporter_last_record_timestamp_seconds"
+_OF_OPERATIONS = ("wok_tasks_started_total", "wok_tasks_finished_total")
 
 
 class Snapshot(NamedTuple):
@@ -36,6 +48,24 @@ class Snapshot(NamedTuple):
     journal: dict[str, JournalStatus]
     is_ready: bool
     committed_seconds: float
+
+
+class Overview(NamedTuple):
+    """What can be said of the whole without looking at a task, as of one moment.
+
+    `revision` is another one whenever anything has been committed since; two readers never have the same.
+    `last_record_seconds` (epoch) is None before the first record. `operations` are the (application, operation)
+    of all tasks that have ever started, `apps` all applications, both sorted.
+    """
+
+    revision: str
+    counters: dict[Series, float]
+    last_record_seconds: float | None
+    running: int
+    journal: dict[str, JournalStatus]
+    is_ready: bool
+    apps: list[str]
+    operations: list[tuple[str, str]]
 
 
 class TaskPage(NamedTuple):
@@ -55,6 +85,7 @@ class Reader:
     def __init__(self, directory: Path) -> None:
         self._path = directory / STATE_FILE
         self._turn = threading.Lock()
+        self._name = secrets.token_hex(4)
         try:
             is_there = self._path.is_file()
         except PermissionError as error:
@@ -102,6 +133,44 @@ class Reader:
                 is_ready="ready" in meta,
                 committed_seconds=meta.get("committed_seconds", 0.0),
             )
+
+    def overview(self) -> Overview:
+        """Return what a status shows: cheap, whatever has happened."""
+        with self._reading() as db:
+            # SQLite's number for what other connections have committed; it begins anew with each connection.
+            number = db.execute("PRAGMA data_version").fetchone()[0]
+            counters = {series_of(text): value for text, value in db.execute("SELECT * FROM counter")}
+            last = db.execute("SELECT value FROM gauge WHERE series = ?", (json.dumps([_LAST_RECORD]),))
+            last_record = last.fetchone()
+            operations = {(series[1], series[2]) for series in counters if series[0] in _OF_OPERATIONS}
+            requested = {series[1] for series in counters if series[0] == "wok_requests_total"}
+            return Overview(
+                revision=f"{self._name}-{number}",
+                counters=counters,
+                last_record_seconds=last_record[0] if last_record else None,
+                running=db.execute("SELECT count(*) FROM open_task").fetchone()[0],
+                journal=journal.status(db),
+                is_ready=db.execute("SELECT 1 FROM meta WHERE key = 'ready'").fetchone() is not None,
+                apps=sorted(requested.union(app for app, _ in operations)),
+                operations=sorted(operations),
+            )
+
+    def find_tasks(
+        self, sought: Sought, *, running: bool, ended: bool, place: Place | None, limit: int
+    ) -> TasksFound:
+        """Return a page of tasks that run, have ended, or both; `place` is the `next` of the page before."""
+        with self._reading() as db:
+            return search.tasks(db, sought, running=running, ended=ended, place=place, limit=limit)
+
+    def find_requests(self, sought: Sought, *, before: int | None, limit: int) -> RequestsFound:
+        """Return a page of requests, newest first; `before` is that of the page before."""
+        with self._reading() as db:
+            return search.requests(db, sought, before=before, limit=limit)
+
+    def story(self, context: bytes, *, meanwhile_max: int, durations_max: int) -> Story | None:
+        """Return a task with what stands around it, None when the history has none with this context."""
+        with self._reading() as db:
+            return search.story(db, context, meanwhile_max=meanwhile_max, durations_max=durations_max)
 
     def running(self) -> list[OpenTask]:
         """Return the open tasks, the one that started first in front."""
@@ -179,12 +248,6 @@ class Reader:
                         self._db.execute("ROLLBACK")
             except sqlite3.Error as error:
                 raise explain(self._path, error) from error
-
-
-def columns(row_type: type[tuple[Any, ...]]) -> str:
-    """Return the columns of a table that keeps rows of a NamedTuple, in its fields' order."""
-    fields: tuple[str, ...] = getattr(row_type, "_fields")  # noqa: B009 - no type says "a NamedTuple class"
-    return ", ".join(f'"{field}"' for field in fields)
 
 
 def series_of(text: str) -> Series:

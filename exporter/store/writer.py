@@ -28,13 +28,14 @@ from exporter.store.database import (
     STATE_FILE,
     OnBroken,
     StoreError,
+    columns,
     explain,
     lock,
     open_writer,
     transaction,
 )
 from exporter.store.journal import JournalEntry, JournalStatus
-from exporter.store.reader import Reader, columns, series_of
+from exporter.store.reader import Reader, series_of
 
 __all__ = ["JournalEntry", "JournalStatus", "Loaded", "Store", "StoreError"]
 

@@ -1,0 +1,303 @@
+"""Finding tasks and requests in the history: filters, pages, and what stands around one task.
+
+The histories have no indexes: they are written at the speed of the log and read by people. What a filter looks at
+stands first in a row, so that 100,000 rows are walked in some 10 ms, outside of Python's lock. Looking into the
+texts costs more, and stops after `TEXT_ROWS_MAX` rows: the page then says so, and the next one goes on from there.
+
+Pages stay whole while the log goes on. Ended tasks are shown in the reverse order of their ends in the log, which
+is that of their ids: what is new comes before the first page. Running tasks are harder, because one may end
+between two pages, and would then be shown twice, or never. So a list of both remembers which task was the newest
+to have ended when its first page was made (`Place.newest`). What has ended since then is still listed among
+those that run, in the order of (start, context), which an end does not change.
+
+All functions work inside the caller's transaction on the caller's connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from exporter.records import OpenTask, RequestRow, TaskRow
+from exporter.store.database import columns
+
+TEXT_ROWS_MAX = 25_000
+"""A quarter of a full history: some 20 ms where a row has a request and a reason of a line each."""
+
+INTEGER_MAX = 2**63 - 1
+"""SQLite has no larger one."""
+
+_BEFORE_ALL = (-INTEGER_MAX - 1, b"")
+
+_BY_WHOM = "coalesce(r.user, ''), coalesce(r.address, '')"
+_RUNNING = (
+    f"SELECT {columns(OpenTask, 't')}, {_BY_WHOM} FROM open_task AS t"  # noqa: S608 - our own names
+    " LEFT JOIN request AS r ON r.ordinal = t.request"
+)
+_ENDED = (
+    f"SELECT t.id, {columns(TaskRow, 't')}, {_BY_WHOM} FROM task AS t"  # noqa: S608 - our own names
+    " LEFT JOIN request AS r ON r.ordinal = t.request"
+)
+_REQUEST = f"SELECT {columns(RequestRow)} FROM request"  # noqa: S608 - our own names
+_WHY = "iif(t.outcome IN ('failure', 'lost'), t.message, '')"
+
+_Condition = tuple[str, Sequence[Any]]
+
+
+class Sought(NamedTuple):
+    """What is looked for: one of each (empty: any), overlapping `since_ns <= t < until_ns`, and with `text`.
+
+    `text` is part of what a task works on, its operation, its error's code and sentence, its user or its
+    request's sentence, or of a request's operation, user and sentence. Letters of ASCII are found in any case, others as
+    given, all small, all capital, or with the first one capital.
+    """
+
+    apps: Sequence[str] = ()
+    operations: Sequence[str] = ()
+    outcomes: Sequence[str] = ()
+    users: Sequence[str] = ()
+    text: str = ""
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+
+class Running(NamedTuple):
+    """A task that runs, and whose request it was, as far as the history knows."""
+
+    row: OpenTask
+    user: str
+    address: str
+
+
+class Ended(NamedTuple):
+    """A task that has ended, and whose request it was, as far as the history knows."""
+
+    id: int
+    row: TaskRow
+    user: str
+    address: str
+
+
+class Place(NamedTuple):
+    """Where a page of tasks has ended: `running` is (start, context) of the last one of those that run, None when
+    all of them have been shown; then `before` is the id of the last ended one.
+    """
+
+    newest: int
+    running: tuple[int, bytes] | None
+    before: int
+
+
+class TasksFound(NamedTuple):
+    """A page of tasks: those that run first, oldest start first, then those that ended, newest first.
+
+    `next` is None on the last page. `requests` is the ordinal of the last request in the log. `is_truncated` when
+    the walk through the texts has stopped before the page was full.
+    """
+
+    tasks: list[Running | Ended]
+    next: Place | None
+    requests: int
+    is_truncated: bool
+
+
+class RequestsFound(NamedTuple):
+    """A page of requests, newest first; `before` is the ordinal that asks for the next one, None on the last."""
+
+    requests: list[RequestRow]
+    before: int | None
+    is_truncated: bool
+
+
+class Story(NamedTuple):
+    """One task, with its request, the first of the others between its start and its end, and how long successful
+    tasks of its kind have taken (nanoseconds, newest first).
+    """
+
+    task: Running | Ended
+    request: RequestRow | None
+    meanwhile: list[RequestRow]
+    durations: list[int]
+    requests: int
+
+
+def tasks(
+    db: sqlite3.Connection, sought: Sought, *, running: bool, ended: bool, place: Place | None, limit: int
+) -> TasksFound:
+    """Return at most `limit` (at least 1) tasks of those that run, that have ended, or both, after `place`."""
+    requests = last_ordinal(db)
+    newest = place.newest if place else _last_id(db)
+    found: list[Running | Ended] = []
+    if running and not sought.outcomes and (place is None or place.running is not None):
+        key = place.running if place and place.running else _BEFORE_ALL
+        found += _running(db, sought, key, limit + 1)
+        if ended:
+            conditions = [("t.id > ?", (newest,)), ("(t.start, t.context) > (?, ?)", key)]
+            found += _ended(db, sought, conditions, "t.start, t.context", limit + 1)
+            found.sort(key=lambda one: (one.row.start, one.row.context))
+        if len(found) > limit:
+            last = found[limit - 1].row
+            return TasksFound(
+                found[:limit], Place(newest, (last.start, last.context), 0), requests, is_truncated=False
+            )
+    if not ended:
+        return TasksFound(found, None, requests, is_truncated=False)
+    before = place.before if place and place.running is None else newest + 1
+    floor = max(0, before - 1 - TEXT_ROWS_MAX) if sought.text else 0
+    room = limit - len(found)
+    rows = _ended(db, sought, [("t.id < ?", (before,)), ("t.id > ?", (floor,))], "t.id DESC", room + 1)
+    shown = found + rows[:room]
+    if len(rows) > room:
+        at = rows[room - 1].id if room else before
+        return TasksFound(shown, Place(newest, None, at), requests, is_truncated=False)
+    if floor >= _first(db, "task", "id"):
+        return TasksFound(shown, Place(newest, None, floor + 1), requests, is_truncated=True)
+    return TasksFound(shown, None, requests, is_truncated=False)
+
+
+def requests(db: sqlite3.Connection, sought: Sought, *, before: int | None, limit: int) -> RequestsFound:
+    """Return at most `limit` (at least 1) requests, with ordinals under `before`; `outcomes` plays no part."""
+    before = last_ordinal(db) + 1 if before is None else before
+    floor = max(0, before - 1 - TEXT_ROWS_MAX) if sought.text else 0
+    conditions: list[_Condition] = [
+        ("ordinal < ?", (before,)),
+        ("ordinal > ?", (floor,)),
+        *_one_of("app", sought.apps),
+        *_one_of("operation", sought.operations),
+        *_one_of("user", sought.users),
+    ]
+    if sought.since_ns is not None:
+        conditions.append(("time >= ?", (sought.since_ns,)))
+    if sought.until_ns is not None:
+        conditions.append(("time < ?", (sought.until_ns,)))
+    conditions += _with_text(sought.text, "operation", "user", "message")
+    where, values = _where(conditions)
+    rows = db.execute(
+        f"{_REQUEST} WHERE {where} ORDER BY ordinal DESC LIMIT ?",
+        (*values, limit + 1),
+    ).fetchall()
+    shown = [RequestRow._make(row) for row in rows[:limit]]
+    if len(rows) > limit:
+        return RequestsFound(shown, shown[-1].ordinal, is_truncated=False)
+    if floor >= _first(db, "request", "ordinal"):
+        return RequestsFound(shown, floor + 1, is_truncated=True)
+    return RequestsFound(shown, None, is_truncated=False)
+
+
+def story(db: sqlite3.Connection, context: bytes, *, meanwhile_max: int, durations_max: int) -> Story | None:
+    """Return what is known of the task whose span has this context, None when the history has none.
+
+    Of `meanwhile` and `durations` there are at most as many as given. Tasks of which nothing but their final
+    record is known have no duration.
+    """
+    last = last_ordinal(db)
+    with_context: list[_Condition] = [("t.context = ?", (context,))]
+    task: Running | Ended
+    open_tasks = _running(db, Sought(), _BEFORE_ALL, 1, with_context)
+    if open_tasks:
+        task, until = open_tasks[0], last
+    else:
+        ended = _ended(db, Sought(), with_context, "t.id DESC", 1)
+        if not ended:
+            return None
+        task, until = ended[0], ended[0].row.until
+    row = task.row
+    others = db.execute(
+        f"{_REQUEST} WHERE ordinal > ? AND ordinal <= ? AND ordinal != ? ORDER BY ordinal LIMIT ?",
+        (row.since, until, row.request, meanwhile_max),
+    )
+    meanwhile = [RequestRow._make(other) for other in others]
+    own = db.execute(f"{_REQUEST} WHERE ordinal = ?", (row.request,)).fetchone()
+    durations = db.execute(
+        "SELECT \"end\" - start FROM task WHERE outcome = 'success' AND app = ? AND operation = ?"
+        ' AND NOT (start = "end" AND request = 0) ORDER BY id DESC LIMIT ?',
+        (row.app, row.operation, durations_max),
+    )
+    return Story(
+        task,
+        RequestRow._make(own) if own else None,
+        meanwhile,
+        [duration for (duration,) in durations],
+        last,
+    )
+
+
+def last_ordinal(db: sqlite3.Connection) -> int:
+    """Return the ordinal of the last request, 0 before the first: they are given without gaps, from 1."""
+    return int(db.execute("SELECT coalesce(max(ordinal), 0) FROM request").fetchone()[0])
+
+
+def _last_id(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM task").fetchone()[0])
+
+
+def _first(db: sqlite3.Connection, table: str, key: str) -> int:
+    oldest = f"SELECT coalesce(min({key}), {INTEGER_MAX}) FROM {table}"  # noqa: S608 - our own names
+    return int(db.execute(oldest).fetchone()[0])
+
+
+def _running(
+    db: sqlite3.Connection,
+    sought: Sought,
+    after: tuple[int, bytes],
+    limit: int,
+    more: Sequence[_Condition] = (),
+) -> list[Running]:
+    conditions: list[_Condition] = [
+        ("(t.start, t.context) > (?, ?)", after),
+        *more,
+        *_one_of("t.app", sought.apps),
+        *_one_of("t.operation", sought.operations),
+        *_one_of("r.user", sought.users),
+    ]
+    if sought.until_ns is not None:
+        conditions.append(("t.start < ?", (sought.until_ns,)))
+    conditions += _with_text(sought.text, "t.target_uri", "t.operation", "r.user", "r.message")
+    where, values = _where(conditions)
+    rows = db.execute(f"{_RUNNING} WHERE {where} ORDER BY t.start, t.context LIMIT ?", (*values, limit))
+    return [Running(OpenTask._make(row[:-2]), *row[-2:]) for row in rows]
+
+
+def _ended(
+    db: sqlite3.Connection, sought: Sought, more: Sequence[_Condition], order: str, limit: int
+) -> list[Ended]:
+    conditions: list[_Condition] = [
+        *more,
+        *_one_of("t.outcome", sought.outcomes),
+        *_one_of("t.app", sought.apps),
+        *_one_of("t.operation", sought.operations),
+    ]
+    if sought.since_ns is not None:
+        conditions.append(('t."end" >= ?', (sought.since_ns,)))
+    if sought.until_ns is not None:
+        conditions.append(("t.start < ?", (sought.until_ns,)))
+    conditions += _one_of("r.user", sought.users)
+    texts = ("t.operation", "t.target_uri", "t.error_code", _WHY, "r.user", "r.message")
+    conditions += _with_text(sought.text, *texts)
+    where, values = _where(conditions)
+    rows = db.execute(f"{_ENDED} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
+    return [Ended(row[0], TaskRow._make(row[1:-2]), *row[-2:]) for row in rows]
+
+
+def _one_of(column: str, values: Sequence[str]) -> Iterator[_Condition]:
+    if values:
+        yield f"{column} IN ({', '.join('?' * len(values))})", values
+
+
+def _with_text(text: str, *expressions: str) -> Iterator[_Condition]:
+    """Yield the condition that one of the expressions has `text` in it; it stands last, as it costs most."""
+    if text:
+        escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        # LIKE takes the letters of ASCII in any case, and those alone.
+        spellings = {escaped, escaped.lower(), escaped.upper(), escaped.capitalize()}
+        patterns = [f"%{spelt}%" for spelt in ([escaped] if text.isascii() else sorted(spellings))]
+        likes = [f"{expression} LIKE ? ESCAPE '\\'" for expression in expressions for _ in patterns]
+        yield f"({' OR '.join(likes)})", patterns * len(expressions)
+
+
+def _where(conditions: Sequence[_Condition]) -> tuple[str, list[Any]]:
+    return (
+        " AND ".join(sql for sql, _ in conditions),
+        [value for _, values in conditions for value in values],
+    )
