@@ -197,7 +197,7 @@ class Exporter:
         return self._words.read_text().splitlines()
 
     def total(self, name: str) -> int:
-        """Return the sum of the samples of that name whose first label is not another reason than a gap."""
+        """Return a counter's sum over its series; of those that have a reason, over gaps alone."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         samples = (sample for family in families for sample in family.samples if sample.name == name)
