@@ -271,7 +271,7 @@ def test_state_is_kept_where_asked(tmp_path: Path, place: Path) -> None:
         > 0
         for dialect in ("coded", "rfc", "json")
     } == {"coded": True, "rfc": True, "json": True}
-    assert f"wok-exporter tasks --state {state}" in text
+    assert f" tasks --state {state}" in text
     assert list(place.iterdir()) == []
 
 

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import shlex
+import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -427,8 +430,10 @@ def _show_next(screen: Screen, stage: Config, *, is_kept: bool) -> None:
             ("wok-exporter demo --state ./demo", "this again, and keep it"),
             ("wok-exporter tasks --state ./demo --failed", "what failed, and why"),
         )
+    # From a checkout, `make demo` runs a program that is not on the path: name it as it can be typed.
+    program = "wok-exporter" if shutil.which("wok-exporter") else os.path.relpath(sys.argv[0])
     for command, purpose in (*again, *ON_A_REAL_WOK):
-        screen.raw(f"  {command:<51}  # {purpose}")
+        screen.raw(f"  {command.replace('wok-exporter', program, 1):<63}  # {purpose}")
 
 
 def _clock(at: float) -> str:
