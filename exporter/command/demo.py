@@ -431,9 +431,11 @@ def _show_next(screen: Screen, stage: Config, *, is_kept: bool) -> None:
             ("wok-exporter tasks --state ./demo --failed", "what failed, and why"),
         )
     # From a checkout, `make demo` runs a program that is not on the path: name it as it can be typed.
-    program = "wok-exporter" if shutil.which("wok-exporter") else os.path.relpath(sys.argv[0])
+    program = "wok-exporter"
+    if not shutil.which(program) and Path(sys.argv[0]).name == program:
+        program = os.path.relpath(sys.argv[0])
     for command, purpose in (*again, *ON_A_REAL_WOK):
-        screen.raw(f"  {command.replace('wok-exporter', program, 1):<63}  # {purpose}")
+        screen.raw(f"  {command.replace('wok-exporter', program, 1):<51}  # {purpose}")
 
 
 def _clock(at: float) -> str:
