@@ -643,6 +643,20 @@ def test_batches_make_no_difference(records: list[Record], data: st.DataObject) 
     assert events + correlator.finish() == whole
 
 
+def test_a_restart_keeps_the_order_of_candidates() -> None:
+    """Requests of both dialects that wait side by side are found in the order of the log, also when restored."""
+    log = Log("rfc")
+    records = [log.request(0, "KCHVM0010L", {"ident": "web"})]
+    log.dialect = "json"
+    records += [log.request(0, "KCHVM0010L", {"ident": "web"}), log.started(1, MIGRATE, "1")]
+    first = make()
+    events = [event for record in records[:2] for event in first.feed(record)]
+    changes = first.changes()
+    second = Correlator(NAMING, expiry=EXPIRY, state=changes.state, open_tasks=changes.opened)
+
+    assert events + second.feed(records[2]) + second.finish() == run(records)
+
+
 @settings(max_examples=200, deadline=None)
 @given(logs)
 def test_every_record_is_told_once(records: list[Record]) -> None:

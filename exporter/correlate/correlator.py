@@ -656,20 +656,27 @@ class Correlator:
         return Changes(opened, closed, json.dumps(state, separators=(",", ":")))
 
     def _restore(self, state: str, open_tasks: Iterable[OpenTask], ended: Iterable[TaskRow]) -> None:
-        tasks = sorted((Open.from_row(row) for row in open_tasks), key=lambda task: task.seq)
-        for task in tasks:
-            self._opened(task)
-            if task.links:
-                del self._filling[task.seq]
+        kept = json.loads(state) if state else {"settling": ()}
+        recent = {
+            waiting["row"][0]: recent_from_json(waiting)
+            for waiting in kept["settling"]
+            if waiting["is"] == "recent"
+        }
+        # In the order of the log, whatever they are: that is the order in which candidates are found.
+        tasks = [Open.from_row(row) for row in open_tasks]
+        for task in sorted([*tasks, *recent.values()], key=lambda task: task.seq):
             if task.by_start:
                 self._index.add_running(task)
             else:
                 self._index.add_request(task)
+        for task in sorted(tasks, key=lambda task: task.seq):
+            self._opened(task)
+            if task.links:
+                del self._filling[task.seq]
         self._stored.update(self._dirty)
         self._dirty = {}
         if not state:
             return
-        kept = json.loads(state)
         self._ordinal = kept["ordinal"]
         self._seq = kept["seq"]
         self._clock = kept["clock"]
@@ -680,7 +687,10 @@ class Correlator:
             self._ended.add((end.app, end.target_uri, end.task_id), end.context, end.parent, end.operation)
         self._ended.restore(kept["ended"])
         for waiting in kept["settling"]:
-            self._restore_waiting(waiting)
+            if waiting["is"] == "recent":
+                self._wait(recent[waiting["row"][0]])
+            else:
+                self._restore_waiting(waiting)
 
     def _restore_waiting(self, waiting: dict[str, Any]) -> None:
         if waiting["is"] == "final":
@@ -690,17 +700,13 @@ class Correlator:
             if final.task is not None:
                 final.task.final = final
             self._wait(final)
-        elif waiting["is"] == "recent":
-            request = recent_from_json(waiting)
-            self._index.add_request(request)
-            self._wait(request)
-        else:
-            task = self._open[bytes.fromhex(waiting["key"])]
-            task.record = record_from_json(waiting["record"])
-            task.seeking = waiting["seeking"]
-            task.texts = self._texts(task)
-            self._index.add_start(task, task.texts)
-            self._wait(task)
+            return
+        task = self._open[bytes.fromhex(waiting["key"])]
+        task.record = record_from_json(waiting["record"])
+        task.seeking = waiting["seeking"]
+        task.texts = self._texts(task)
+        self._index.add_start(task, task.texts)
+        self._wait(task)
 
 
 def _key(record: Record) -> bytes:
