@@ -656,7 +656,7 @@ class Correlator:
         return Changes(opened, closed, json.dumps(state, separators=(",", ":")))
 
     def _restore(self, state: str, open_tasks: Iterable[OpenTask], ended: Iterable[TaskRow]) -> None:
-        kept = json.loads(state) if state else {"settling": ()}
+        kept: dict[str, Any] = json.loads(state) if state else {"settling": ()}
         recent = {
             waiting["row"][0]: recent_from_json(waiting)
             for waiting in kept["settling"]
