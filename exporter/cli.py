@@ -38,6 +38,8 @@ examples:
   wok-exporter check /var/lib/wok/user-requests.data
                                                    what would be understood; sends nothing
   wok-exporter tasks --failed                      what failed, and why
+  wok-exporter trace /plugins/kimchi/vms/web01/clone
+                                                   one request, its task, and what was asked meanwhile
   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 wok-exporter run
                                                    the daemon, sending to a collector on this host
 
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     if args.command == "hash-password":
         return _hash_password()
     try:
-        config = load(vars(args), environ, args.command)
+        config = load(vars(args), environ, _SETTINGS.get(args.command, args.command))
     except ConfigError as error:
         for mistake in error.mistakes:
             print(f"error: {mistake}", file=sys.stderr)
@@ -103,14 +105,14 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, _Command]]:
             command.name,
             help=command.sentence,
             description=command.sentence[0].upper() + command.sentence[1:] + ".",
-            usage=f"wok-exporter {command.name} [option ...]{_FILES.get(command.name, '')}",
+            usage=f"wok-exporter {command.name} [option ...]{_ARGUMENTS.get(command.name, '')}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if command.name in _FILES:
+        if command.name in _FILES_HELP:
             nargs = "*" if command.name == "tasks" else "+"
             sub.add_argument("files", nargs=nargs, metavar="FILE", type=Path, help=_FILES_HELP[command.name])
         _add_own_flags(sub, command.name)
-        add_flags(sub, command.name)
+        add_flags(sub, _SETTINGS.get(command.name, command.name))
     subparsers.add_parser(
         "hash-password",
         help="make the hash of a password for auth_file",
@@ -132,7 +134,13 @@ def _hash_password() -> int:
     return 0
 
 
-_FILES = {"replay": " FILE ...", "check": " FILE ...", "tasks": " [FILE ...]", "text": " FILE ..."}
+_ARGUMENTS = {
+    "replay": " FILE ...",
+    "check": " FILE ...",
+    "tasks": " [FILE ...]",
+    "trace": " ID | RECORD_ID | TARGET_URI [--file FILE ...]",
+    "text": " FILE ...",
+}
 _FILES_HELP = {
     "replay": "logs: plain, .gz or .zst, rotated sets in any order",
     "check": "logs: plain, .gz or .zst",
@@ -141,14 +149,35 @@ _FILES_HELP = {
 }
 
 
+_SETTINGS = {"trace": "tasks"}
+"""A command that looks at the same as another has the same settings."""
+
+
 def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
     if command == "run":
         sub.add_argument(
             "--check-config", action="store_true", help="prove the configuration, print it, and exit"
         )
-    if command in ("check", "tasks"):
+    if command in ("check", "tasks", "trace"):
         sub.add_argument("--json", action="store_true", help="print JSON, for programs")
+    if command == "trace":
+        sub.add_argument(
+            "sought",
+            metavar="ID",
+            help="a trace id (a uuid will do) or span context, the record id of a request, or the TARGET_URI of tasks",
+        )
+        sub.add_argument(
+            "--file",
+            nargs="+",
+            action="extend",
+            type=Path,
+            metavar="FILE",
+            help="logs to look at, instead of the daemon's state",
+        )
     if command == "tasks":
+        sub.add_argument(
+            "--watch", action="store_true", help="the daemon's tasks, drawn anew every second until q"
+        )
         which = sub.add_mutually_exclusive_group()
         which.add_argument("--running", action="store_true", help="only what runs")
         which.add_argument("--failed", action="store_true", help="only what failed or was lost")
@@ -191,7 +220,7 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
         return REFUSED
     missing = replay.run(stopped)
     for problem in replay.problems() if missing else []:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {problem.sentence}", file=sys.stderr)
     for signal_name, count in missing.waiting.items():
         if count:
             print(f"error: {signal_name}: {count:,} items were not acknowledged", file=sys.stderr)
@@ -217,7 +246,32 @@ def _tasks(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.tasks import tasks  # noqa: PLC0415 - each command loads what it needs
 
     which: Any = "running" if args.running else "failed" if args.failed else "all"
+    if args.watch:
+        return _watch(config, args, which)
     return tasks(config, args.files, which=which, limit=args.limit, as_json=args.json, out=sys.stdout)
+
+
+def _watch(config: Config, args: argparse.Namespace, which: Any) -> int:
+    from exporter.command.tasks import watch  # noqa: PLC0415 - each command loads what it needs
+    from exporter.command.window import Window  # noqa: PLC0415
+
+    if args.files or args.json:
+        print("error: --watch shows the daemon's state to people: leave out FILE and --json", file=sys.stderr)
+        return REFUSED
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        print(
+            "error: --watch needs a terminal to draw on: without it the tasks are printed once,"
+            " with --json for programs",
+            file=sys.stderr,
+        )
+        return REFUSED
+    return watch(config, Window(sys.stdout, sys.stdin), which=which, limit=args.limit)
+
+
+def _trace(config: Config, args: argparse.Namespace) -> int:
+    from exporter.command.trace import trace  # noqa: PLC0415 - each command loads what it needs
+
+    return trace(config, args.sought, args.file or [], as_json=args.json, out=sys.stdout)
 
 
 def _text(config: Config, args: argparse.Namespace) -> int:
@@ -237,6 +291,9 @@ _COMMANDS = (
     _Command("replay", "read finished logs, deliver all of it, end when it is acknowledged", _replay),
     _Command("check", "tell what would be understood of a log; send nothing", _check),
     _Command("tasks", "what runs, what failed and why, and what else was requested meanwhile", _tasks),
+    _Command(
+        "trace", "one request with its tasks, on a scale of time with what was requested meanwhile", _trace
+    ),
     _Command("text", "print a log as the text lines of Wok's download", _text),
     _Command("demo", "watch it all work, on a simulated Wok, with no backend needed", _demo),
 )

@@ -82,9 +82,13 @@ class Config:
     privacy: Literal["plain", "hash", "drop"]
     give_up_after: timedelta
     listen: Address | None
+    ui: bool
+    trace_url: str
+    hosts: tuple[str, ...]
     tls_certificate: Path | None
     tls_key: Path | None
     auth_file: Path | None
+    open_metrics: bool
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["text", "json"]
     resource_attributes: Mapping[str, str]
@@ -361,4 +365,6 @@ def _said(value: object) -> str:
         return "-"
     if isinstance(value, tuple) and not isinstance(value, Address):
         return ", ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value) or "-"

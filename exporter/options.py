@@ -222,6 +222,21 @@ def _address(value: Any) -> Address | None:
     return Address(host, int(port))
 
 
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return _word(value, ("true", "false")) == "true"
+
+
+def _trace_url(value: Any) -> str:
+    text = _text(value)
+    if text and (not re.match(r"https?://[^/\s]", text) or "{trace_id}" not in text):
+        raise ValueError(
+            f"{shown(text)} leads to no trace: write a URL such as http://jaeger:16686/trace/{{trace_id}}"
+        )
+    return text
+
+
 def _timezone(value: Any) -> str:
     name = _text(value)
     if name in {"", "host"}:
@@ -311,10 +326,19 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
     "Who may look": (
         Option("listen", _address, f"127.0.0.1:{PORT}", "ADDRESS:PORT", ("run", "demo"),
                "where /metrics, /healthz, /readyz and the page are served; off for nowhere"),
+        Option("ui", _switch, "true", "true|false", ("run",),
+               "serve the page and its API at /; false for metrics and probes alone"),
+        Option("trace_url", _trace_url, "", "URL", ("run", "demo"),
+               "where the page leads from a trace, with {trace_id} in it: Jaeger, Tempo or Grafana"),
+        Option("hosts", lambda value: tuple(_list(value)), "", "NAMES", ("run",),
+               "further names of this server that browsers may use; others are refused, as a defence against DNS"
+               " rebinding"),
         Option("tls_certificate", _path, "", "FILE", ("run",), "a certificate chain in PEM: serve HTTPS"),
         Option("tls_key", _path, "", "FILE", ("run",), "its private key, if it is not in the same file"),
         Option("auth_file", _path, "", "FILE", ("run",),
                "ask for a user and a password: a file with one user:hash on a line"),
+        Option("open_metrics", _switch, "false", "true|false", ("run",),
+               "let /metrics and /readyz be read without a password, and the page not"),
     ),
     "What the exporter says of itself": (
         Option("log_level", partial(_word, words=("debug", "info", "warning", "error")), "info",

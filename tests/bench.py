@@ -2,7 +2,9 @@
 
     replay    1,000,000 lines into a local sink, both signals: lines a second, and the memory of all its processes
     idle      `run` on a quiet log: share of one processor, memory
-    delay     from a line's write to its span at the sink: requests and ends of tasks
+    delay     from a line's write to its span at the sink: requests and ends of tasks; and the same while 20
+              clients look at the page and scrape, as often as pages and Prometheus do
+    api       answers of the API with 100,000 ended tasks and 100,000 requests in the store
 
 Nothing is compared with a limit: machines differ. Compare runs on one machine, at a quiet time.
 """
@@ -17,14 +19,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
+from threading import Event, Thread
 from typing import NamedTuple
 
 from exporter.simulate.busy import busy
 from exporter.simulate.records import Dialect
+from exporter.store.writer import Store
+from tests.served import ask, served
 from tests.sink import Sink
+from tests.store_made import commit, request_row, task_row
 
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1024 * 1024
@@ -128,11 +135,19 @@ def idle(folder: Path, seconds: float) -> None:
     print(f"idle: {share:.2%} of a processor over {seconds:.0f} s, {after.resident / MIB:.0f} MiB")
 
 
-def delay(folder: Path, seconds: float) -> None:
-    """Measure the way of a line to its span at the sink."""
-    log = folder / "live.log"
+def delay(folder: Path, seconds: float, *, viewers: int = 0) -> None:
+    """Measure the way of a line to its span at the sink, while so many clients look at the page."""
+    log = folder / f"live{viewers}.log"
     log.touch()
-    command = ["run", "--log", str(log), "--state", str(folder / "live"), "--listen", "off"]
+    command = [
+        "run",
+        "--log",
+        str(log),
+        "--state",
+        str(folder / f"live{viewers}"),
+        "--listen",
+        "127.0.0.1:24319",
+    ]
     written: dict[str, float] = {}
     is_task: dict[str, bool] = {}
     with Sink() as sink:
@@ -143,6 +158,10 @@ def delay(folder: Path, seconds: float) -> None:
         )
         time.sleep(3)
         seen: dict[str, float] = {}
+        stopped = Event()
+        looking = [Thread(target=_look_at_the_page, args=(stopped,)) for _ in range(viewers)]
+        for thread in looking:
+            thread.start()
         with log.open("ab", buffering=0) as stream:
             for line in _paced(seconds):
                 stream.write(line + b"\n")
@@ -154,12 +173,63 @@ def delay(folder: Path, seconds: float) -> None:
         while time.monotonic() < end:
             _look(sink, seen)
             time.sleep(0.02)
+        stopped.set()
+        for thread in looking:
+            thread.join()
         process.terminate()
         process.wait()
+    beside = f" beside {viewers} viewers" if viewers else ""
     for name, wanted in (("requests", False), ("ends of tasks", True)):
         delays = [seen[uid] - at for uid, at in written.items() if is_task[uid] is wanted and uid in seen]
         missing = sum(is_task[uid] is wanted and uid not in seen for uid in written)
-        print(f"delay of {name}: {_spread(delays)}; {missing} of {missing + len(delays)} not there")
+        print(f"delay of {name}{beside}: {_spread(delays)}; {missing} of {missing + len(delays)} not there")
+
+
+def _look_at_the_page(stopped: Event) -> None:
+    """Poll as an open page does (status every two seconds, then what it shows), and scrape now and then."""
+    paths = ("/api/status", "/api/tasks?limit=500", "/api/requests?limit=2000", "/metrics")
+    while not stopped.wait(0.5):
+        for path in paths:
+            with suppress(OSError):
+                ask("http://127.0.0.1:24319", path)
+
+
+API_PATHS = (
+    "/api/status",
+    "/api/tasks",
+    "/api/tasks?limit=500",
+    "/api/tasks?state=failed",
+    "/api/tasks?app=kimchi&operation=vms.clone&outcome=failure",
+    "/api/tasks?outcome=lost",
+    "/api/tasks?user=admin",
+    "/api/tasks?user=nobody",
+    "/api/tasks?text=web",
+    "/api/tasks?text=never-there",
+    "/api/requests?limit=2000",
+    "/api/requests?user=nobody",
+    "/api/requests?text=never-there",
+)
+
+
+def api(folder: Path, tries: int = 40) -> None:
+    """Measure the API over a full history."""
+    with closing(Store(folder / "full")) as store:
+        for first in range(1, 100_001, 10_000):
+            numbers = range(first, first + 10_000)
+            requests = [request_row(number) for number in numbers]
+            store.commit(commit(requests=requests, tasks=[task_row(number) for number in numbers]), 0.0)
+        with served(folder / "full") as url:
+            one = ask(url, "/api/tasks?limit=1").json["tasks"][0]["id"]
+            took: dict[str, list[float]] = {path: [] for path in (*API_PATHS, f"/api/tasks/{one}")}
+            for path in [path for _ in range(tries) for path in took]:
+                began = time.perf_counter()
+                answer = ask(url, path)
+                took[path].append((time.perf_counter() - began) * 1000)
+                assert answer.status == 200, (path, answer.status)
+    for path, times in sorted(took.items(), key=lambda item: -median(item[1])):
+        print(
+            f"api: median {median(times):5.1f} ms, 99 % under {quantiles(times, n=100)[98]:5.1f} ms  {path[:60]}"
+        )
 
 
 def _paced(seconds: float) -> Iterator[bytes]:
@@ -199,7 +269,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="length of the idle and delay measurements"
     )
-    parser.add_argument("--only", choices=["replay", "idle", "delay"])
+    parser.add_argument("--only", choices=["replay", "idle", "delay", "api"])
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -210,6 +280,9 @@ def main() -> None:
             idle(folder, chosen.seconds)
         if chosen.only in (None, "delay"):
             delay(folder, chosen.seconds)
+            delay(folder, chosen.seconds, viewers=20)
+        if chosen.only in (None, "api"):
+            api(folder)
 
 
 if __name__ == "__main__":

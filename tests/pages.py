@@ -11,7 +11,7 @@ from exporter.families import FAMILIES
 from exporter.options import reference
 
 DOCS = Path(__file__).parents[1] / "docs"
-COMMANDS = ("", "run", "replay", "check", "tasks", "text", "demo", "hash-password")
+COMMANDS = ("", "run", "replay", "check", "tasks", "trace", "text", "demo", "hash-password")
 
 
 def metrics_page() -> str:

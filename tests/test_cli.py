@@ -20,11 +20,13 @@ from exporter.options import OPTIONS
 from exporter.simulate.busy import busy
 from tests.program import command, environ, request_line, run, running
 
-COMMANDS = ("run", "replay", "check", "tasks", "text", "demo")
+COMMANDS = ("run", "replay", "check", "tasks", "trace", "text", "demo")
+SETTINGS_OF = {"trace": "tasks"}
 OWN_FLAGS = {
     "run": {"--check-config"},
     "check": {"--json"},
-    "tasks": {"--json", "--running", "--failed", "--limit"},
+    "tasks": {"--json", "--watch", "--running", "--failed", "--limit"},
+    "trace": {"--json", "--file"},
 }
 SECRET = "correct horse battery staple"
 
@@ -46,7 +48,7 @@ def _log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_option(name: str) -> None:
     """--help of a command exits with 0 and has its flags, all of them, and no other command's."""
     done = run(name, "--help")
-    mine = {option.flag for option in OPTIONS.values() if name in option.commands}
+    mine = {option.flag for option in OPTIONS.values() if SETTINGS_OF.get(name, name) in option.commands}
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: wok-exporter {name} [option ...]")

@@ -78,9 +78,13 @@ def test_the_defaults(host: Path) -> None:
         host_id=MACHINE,
         privacy="plain",
         listen=Address("127.0.0.1", 10965),
+        ui=True,
+        trace_url="",
+        hosts=(),
         tls_certificate=None,
         tls_key=None,
         auth_file=None,
+        open_metrics=False,
         log_level="info",
         log_format="text",
         resource_attributes={},
@@ -466,3 +470,24 @@ def test_the_example_says_the_defaults(host: Path) -> None:
     keys = list(OPTIONS)
     assert [getattr(default, key) for key in keys] == [getattr(config, key) for key in keys]
     assert len(keys) == len(set(config.origins.values()))
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert({trace_id})", "http://jaeger/trace/", "//jaeger/{trace_id}", "jaeger"]
+)
+def test_a_trace_url_leads_to_a_trace(url: str) -> None:
+    """The page's links go to http or https, and to the trace that was asked for."""
+    with pytest.raises(ConfigError, match="leads to no trace"):
+        load({"trace_url": url, "instance": "x"}, {}, "run")
+
+    assert (
+        load({"trace_url": "https://j/trace/{trace_id}"}, {}, "check").trace_url
+        == "https://j/trace/{trace_id}"
+    )
+
+
+def test_switches_are_true_or_false() -> None:
+    """A switch is a boolean of TOML, or one of two words; another word is a mistake that says so."""
+    assert load({"ui": "false", "open_metrics": "true"}, {}, "check").ui is False
+    with pytest.raises(ConfigError, match="write true or false"):
+        load({"ui": "off", "instance": "x"}, {}, "run")

@@ -239,6 +239,7 @@ def test_the_daemons_said_what_they_do_and_ended_well(shown: Shown) -> None:
             f"INFO sending traces to {sink.endpoint}{paths[0]}",
             f"INFO sending logs to {sink.endpoint}{paths[1]}",
             f"INFO serving http://127.0.0.1:{port}/metrics, /healthz and /readyz",
+            f"INFO the page: http://127.0.0.1:{port}/",
             f"INFO the backlog is read: following {shown.log}",
             "INFO stopped",
         ] == said

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
-from collections.abc import Iterator
+import select
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from io import StringIO
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -18,8 +26,9 @@ from hypothesis import strategies as st
 from exporter.cli import main
 from exporter.command import view
 from exporter.command.progress import ProgressLine
-from exporter.command.tasks import Which, tasks
+from exporter.command.tasks import Which, tasks, watch
 from exporter.command.view import TaskView, as_object, duration, table
+from exporter.command.window import CLEAR_BELOW, CLEAR_LINE, ENTER, HOME, LEAVE, Window
 from exporter.config import Config, load
 from exporter.correlate.running import Open
 from exporter.records import NANOS, Grade, OpenTask
@@ -27,6 +36,7 @@ from exporter.simulate.busy import busy
 from exporter.simulate.records import Dialect
 from exporter.simulate.story import story
 from exporter.store.writer import Store, StoreError
+from tests.program import command, environ, run, wait_until
 from tests.store_made import commit, context, open_task, request_row, task_row
 
 MORNING = datetime(2026, 3, 2, 9, 0, 0, tzinfo=UTC)
@@ -295,7 +305,7 @@ def test_no_line_is_wider_than_the_terminal(uri: str, why: str, width: int) -> N
     shown = CLONE._replace(target_uri=uri, why=why, request=request_row(1, user=why, message=uri))
 
     for line in lines_of(shown, RUNNING, width=width):
-        assert view._width(line) <= width
+        assert view.width_of(line) <= width
         assert line.isprintable()
 
 
@@ -347,7 +357,7 @@ def test_an_object_for_programs() -> None:
         },
         "meanwhile": {
             "count": 12,
-            "requests": [view._request_object(request, UTC) for request in CLONE.meanwhile],
+            "requests": [view.request_object(request, UTC) for request in CLONE.meanwhile],
         },
     }
 
@@ -683,3 +693,345 @@ def test_programs_get_no_raw_text(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes().replace(b"db01", "db\u202e\u2028é".encode()))
 
     assert told(configured(tmp_path), log, as_json=True).isascii()
+
+
+# Watched
+
+
+class Script(Window):
+    """A window of a size, that keeps what is drawn, and whose keys and resizes come as told."""
+
+    def __init__(self, *waits: Callable[[], str], columns: int = 100, rows: int = 30) -> None:
+        self.columns, self.rows = columns, rows
+        self.waits = iter(waits)
+        self.pictures: list[list[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def size(self) -> tuple[int, int]:
+        return self.columns, self.rows
+
+    def draw(self, lines: Sequence[str]) -> None:
+        self.pictures.append(list(lines))
+
+    def wait(self, seconds: float) -> str:
+        assert seconds == 1
+        return next(self.waits)()
+
+
+def quits() -> str:
+    return "q"
+
+
+def nothing() -> str:
+    return ""
+
+
+def watched(
+    directory: Path,
+    window: Script,
+    which: Which = "all",
+    environ: dict[str, str] | None = None,
+    limit: int = 50,
+) -> list[list[str]]:
+    """The pictures that are drawn, a second after one another."""
+    seconds = count(NINE + 100)
+    code = watch(
+        configured(directory),
+        window,
+        which=which,
+        limit=limit,
+        environ={"NO_COLOR": "1"} if environ is None else environ,
+        wall=lambda: next(seconds) * NANOS,
+    )
+    assert code == 0
+    return window.pictures
+
+
+WATCHED_AT_100 = """\
+1 running, 2 failed or lost, 1 done.
+As of 2026-03-02 09:01:40 (UTC); q ends this.
+
+STATE    STARTED              DURATION  APP     OPERATION    RESOURCE                         USER
+lost     2026-03-02 09:00:03  7s        kimchi  vms.clone    /plugins/kimchi/vms/web-3/clone  -
+    why: wokd was restarted before the task ended
+failed   2026-03-02 09:00:02  3s        kimchi  vms.clone    /plugins/kimchi/vms/web-2/clone  ada
+    why: KCHVM0035E: no room
+    meanwhile: 3 others: POST kimchi vms.op3 by ada at 09:00:03, POST kimchi vms.op4 by ada at
+    09:00:04, POST kimchi vms.op5 by ada at 09:00:05
+running  2026-03-02 09:00:06  1m 34s    kimchi  vms.migrate  /plugins/kimchi/vms/web-6/clone  ada
+    meanwhile: 2 others: POST kimchi vms.op7 by ada at 09:00:07, POST kimchi vms.op8 by ada at
+    09:00:08
+done     2026-03-02 09:00:01  8s        kimchi  vms.clone    /plugins/kimchi/vms/web-1/clone  ada
+"""
+
+WATCHED_AT_60 = """\
+1 running, 2 failed or lost, 1 done.
+As of 2026-03-02 09:01:40 (UTC); q ends this.
+
+STATE    DURATION  OPERATION    RESOURCE                USER
+lost     7s        vms.clone    …imchi/vms/web-3/clone  -
+    why: wokd was restarted before the task ended
+failed   3s        vms.clone    …imchi/vms/web-2/clone  ada
+    why: KCHVM0035E: no room
+    meanwhile: 3 others: POST kimchi vms.op3 by ada at
+    09:00:03, POST kimchi vms.op4 by ada at 09:00:04, POST
+    kimchi vms.op5 by ada at 09:00:05
+running  1m 34s    vms.migrate  …imchi/vms/web-6/clone  ada
+    meanwhile: 2 others: POST kimchi vms.op7 by ada at
+    09:00:07, POST kimchi vms.op8 by ada at 09:00:08
+done     8s        vms.clone    …imchi/vms/web-1/clone  ada
+"""
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(100, WATCHED_AT_100), (60, WATCHED_AT_60)])
+def test_a_picture(store: Store, tmp_path: Path, columns: int, expected: str) -> None:
+    """What failed or was lost stands first, then what runs, then what is done, in the width that there is."""
+    (picture,) = watched(tmp_path, Script(quits, columns=columns))
+
+    assert expected.splitlines() == picture
+
+
+def test_durations_tick(store: Store, tmp_path: Path) -> None:
+    """Each picture has the duration of its moment; an unknown key changes nothing, a Q ends it."""
+    pictures = watched(tmp_path, Script(nothing, lambda: "x", lambda: "Q"))
+
+    rows = [line.split()[3:5] for picture in pictures for line in picture if line.startswith("running")]
+    assert rows == [["1m", "34s"], ["1m", "35s"], ["1m", "36s"]]
+
+
+def test_a_picture_shows_what_the_daemon_has_just_written(store: Store, tmp_path: Path) -> None:
+    """A task that ends while it is watched is shown as ended in the next picture."""
+
+    def ends() -> str:
+        ended = task_row(6, context=context(6), start=(NINE + 6) * NANOS, end=(NINE + 101) * NANOS)
+        store.commit(commit(closed=[open_task(6).key], tasks=[ended]), NINE + 101)
+        return ""
+
+    before, after = watched(tmp_path, Script(ends, quits))
+
+    assert states("\n".join(before)) == ["lost", "failed", "running", "done"]
+    assert states("\n".join(after)) == ["lost", "failed", "done", "done"]
+
+
+def test_a_resize_is_followed(store: Store, tmp_path: Path) -> None:
+    """The next picture has the size of the window as it is then."""
+
+    def shrinks() -> str:
+        window.columns, window.rows = 40, 6
+        return ""
+
+    window = Script(shrinks, quits)
+    before, after = watched(tmp_path, window)
+
+    assert max(map(len, before)) > 40 >= max(map(len, after))
+    assert len(after) == 6
+
+
+@pytest.mark.parametrize("rows", range(1, 24))
+def test_what_has_no_room_is_left_out(store: Store, tmp_path: Path, rows: int) -> None:
+    """However low the window: no picture is higher, and bad ends leave room for what runs."""
+    (picture,) = watched(tmp_path, Script(quits, rows=rows))
+
+    assert len(picture) <= rows
+    if rows >= 7:
+        assert states("\n".join(picture))[0] == "lost"
+        assert "running" in states("\n".join(picture))
+
+
+def test_bad_ends_take_no_more_than_half(store: Store, tmp_path: Path) -> None:
+    """On the worst of days the newest failures are there, and still what runs; what others leave is theirs."""
+    bad = [task_row(n, end=(NINE + n) * NANOS, outcome="failure", message="x") for n in range(20, 60)]
+    store.commit(commit(tasks=bad), NINE + 95)
+    (few,) = watched(tmp_path, Script(quits, rows=19))
+    (alone,) = watched(tmp_path, Script(quits, rows=19), which="failed")
+    store.commit(commit(opened=[opened(n, start=NINE * NANOS, since=8) for n in range(100, 120)]), NINE + 95)
+    (many,) = watched(tmp_path, Script(quits, rows=19))
+
+    assert states("\n".join(few)) == ["failed"] * 6 + ["running", "done"]
+    assert states("\n".join(alone)) == ["failed"] * 8
+    assert states("\n".join(many)) == ["failed"] * 4 + ["running"] * 6
+
+
+def test_nothing_to_watch(tmp_path: Path) -> None:
+    """An empty state is a sentence, and goes on being looked at."""
+    empty = Store(tmp_path / "state")
+    empty.mark_ready()
+    empty.close()
+
+    pictures = watched(tmp_path, Script(nothing, quits))
+
+    assert [picture[0] for picture in pictures] == ["No task runs, and none has ended."] * 2
+
+
+def test_a_picture_is_coloured(store: Store, tmp_path: Path) -> None:
+    """States are coloured unless NO_COLOR or a dumb terminal forbids it."""
+    (picture,) = watched(tmp_path, Script(quits), environ={})
+    (plain,) = watched(tmp_path, Script(quits), environ={"TERM": "dumb"})
+
+    assert "\x1b[36mrunning\x1b[0m" in "\n".join(picture)
+    assert plain == [re.sub(r"\x1b\[\d*m", "", line) for line in picture]
+
+
+class Pty:
+    """The program on a terminal of 100 columns and 30 rows, and what it has printed there."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.ours, self.theirs = pty.openpty()
+        self.resize(100, 30)
+        self.modes = termios.tcgetattr(self.theirs)
+        env = environ(TERM="xterm")
+        self.process = subprocess.Popen(
+            command(*arguments),
+            stdin=self.theirs,
+            stdout=self.theirs,
+            stderr=self.theirs,
+            env={name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one system call, to have Ctrl-C and Ctrl-Z
+        )
+        self.printed = b""
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read_until(self, text: str, times: int = 1) -> None:
+        """Read until the text has been printed so many times; fail after a minute."""
+        while self.printed.count(text.encode()) < times:
+            ready, _, _ = select.select([self.ours], [], [], 60)
+            assert ready, self.printed
+            self.printed += os.read(self.ours, 65536)
+
+    def ended(self) -> int:
+        """Wait for the end, and return the exit code."""
+        code = self.process.wait(60)
+        while select.select([self.ours], [], [], 0)[0]:
+            self.printed += os.read(self.ours, 65536)
+        return code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture(name="terminal")
+def _terminal(store: Store, tmp_path: Path) -> Iterator[Pty]:
+    """The command, watching the state of a daemon, when its first picture is there."""
+    terminal = Pty("tasks", "--watch", "--state", tmp_path / "state")
+    try:
+        terminal.read_until("q ends this.")
+        yield terminal
+    finally:
+        terminal.close()
+
+
+def is_left_as_it_was(terminal: Pty) -> bool:
+    modes = termios.tcgetattr(terminal.theirs)
+    return terminal.printed.endswith(LEAVE.encode()) and modes == terminal.modes
+
+
+def test_a_real_terminal(terminal: Pty) -> None:
+    """It is drawn on beside what stood there, unechoed and over and over, until q, and is left as it was."""
+    assert terminal.printed.startswith(ENTER.encode())
+    assert termios.tcgetattr(terminal.theirs) != terminal.modes
+    terminal.read_until("q ends this.", times=3)
+    os.write(terminal.ours, b"q")
+
+    assert terminal.ended() == 0
+    assert is_left_as_it_was(terminal)
+
+
+def test_a_real_resize(terminal: Pty) -> None:
+    """A smaller window is filled again at once, and no more than filled."""
+    terminal.printed = b""
+    terminal.resize(40, 6)
+    terminal.read_until(CLEAR_BELOW)
+    picture = terminal.printed.decode().split(HOME)[1]
+
+    assert picture.count("\r\n") == 5
+    os.write(terminal.ours, b"q")
+    assert terminal.ended() == 0
+
+
+def test_a_resize_is_not_waited_for() -> None:
+    """A change of size rings before the second is over; inside, a keyboard that is no terminal has no keys."""
+    out = StringIO()
+    with Path(os.devnull).open(encoding="utf-8") as keyboard, Window(out, keyboard) as window:
+        signal.raise_signal(signal.SIGWINCH)
+        is_rung = select.select([window._bell], [], [], 0)[0] != []
+
+        assert is_rung
+        assert window.wait(60) == ""
+        assert window.wait(0) == ""
+    assert out.getvalue() == ENTER + LEAVE
+
+
+def test_a_keyboard_that_is_closed() -> None:
+    """A program whose standard input is closed draws all the same."""
+    out = StringIO()
+    with Window(out, None) as window:
+        window.draw(["a", "b"])
+
+    assert out.getvalue() == f"{ENTER}{HOME}a{CLEAR_LINE}\r\nb{CLEAR_LINE}{CLEAR_BELOW}{LEAVE}"
+
+
+@pytest.mark.parametrize("how", ["^C", "SIGTERM", "SIGHUP"])
+def test_an_interrupted_watch(terminal: Pty, how: str) -> None:
+    """Ctrl-C, and whoever asks the program to end, gets 130, and the terminal as it was."""
+    if how == "^C":
+        os.write(terminal.ours, b"\x03")
+    else:
+        terminal.process.send_signal(signal.Signals[how])
+
+    assert terminal.ended() == 130
+    assert is_left_as_it_was(terminal)
+
+
+def test_a_stopped_watch(terminal: Pty) -> None:
+    """While it is stopped with Ctrl-Z the terminal is the shell's; afterwards it is drawn anew."""
+    terminal.printed = b""
+    os.write(terminal.ours, b"\x1a")
+    terminal.read_until(LEAVE)
+    wait_until(lambda: os.WIFSTOPPED(os.waitpid(terminal.process.pid, os.WUNTRACED | os.WNOHANG)[1]))
+
+    assert termios.tcgetattr(terminal.theirs) == terminal.modes
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.read_until(ENTER)
+    terminal.read_until("q ends this.")
+    os.write(terminal.ours, b"q")
+    assert terminal.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            [],
+            "error: --watch needs a terminal to draw on: without it the tasks are printed once, with --json for programs\n",
+        ),
+        (["--json"], "error: --watch shows the daemon's state to people: leave out FILE and --json\n"),
+        (["x.log"], "error: --watch shows the daemon's state to people: leave out FILE and --json\n"),
+    ],
+)
+def test_what_cannot_be_watched(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    """Without a terminal, or of a finished log, there is nothing to watch: a sentence says what to do, with code 2."""
+    done = run("tasks", "--watch", *arguments, "--state", tmp_path)
+
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+def test_a_state_that_goes_while_it_is_watched(store: Store, tmp_path: Path) -> None:
+    """Where the state has gone the watch ends with its error, instead of showing what is no more."""
+
+    def goes() -> str:
+        (tmp_path / "state" / "state.db").unlink()
+        return ""
+
+    with pytest.raises(StoreError, match="does not exist"):
+        watched(tmp_path, Script(goes, quits))

@@ -27,8 +27,12 @@ from exporter.options import Address
 from exporter.parse.zones import Zones
 from exporter.pipeline import Pipeline, Progress
 from exporter.records import NANOS, Signal
+from exporter.serve.api import About, Live, Problem, api_routes
+from exporter.serve.api import Delivery as DeliveryView
 from exporter.serve.auth import BasicAuth
+from exporter.serve.hosts import Hosts, for_hosts
 from exporter.serve.metrics import StoreCollector, metrics_handler
+from exporter.serve.page import page_routes
 from exporter.serve.routes import Handler, healthz_handler, readyz_handler
 from exporter.serve.server import Server, Tls
 from exporter.source.tail import Tail
@@ -125,10 +129,12 @@ class Deliveries:
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def problems(self) -> list[str]:
-        """Say, a sentence each, which backend does not take what it is sent, and what to do."""
+    def problems(self) -> list[Problem]:
+        """Say which backend does not take what it is sent, and what to do."""
         return [
-            f"{signal}: {status.endpoint} does not take what it is sent ({status.reason}): {status.remedy}"
+            Problem(
+                f"{signal}: {status.endpoint} does not take what it is sent ({status.reason})", status.remedy
+            )
             for signal, delivery in self.by_signal.items()
             if (status := delivery.status).failing_since is not None
         ]
@@ -189,7 +195,8 @@ class Daemon:
         config = self._config
         if config.listen is None:
             return None
-        reader = self._resources.enter_context(closing(self.store.reader()))
+        # A reader serves one at a time: a slow page must not make a scrape wait.
+        reader, page_reader = (self._resources.enter_context(closing(self.store.reader())) for _ in range(2))
         collector = StoreCollector(
             reader.snapshot,
             Operations.load(),
@@ -200,8 +207,18 @@ class Daemon:
         routes: dict[str, Handler] = {
             "/metrics": metrics_handler(collector),
             "/healthz": healthz_handler(),
-            "/readyz": readyz_handler(self.problems),
+            "/readyz": readyz_handler(lambda: [problem.sentence for problem in self.problems()]),
         }
+        if config.ui:
+            about = About(
+                version=__version__,
+                host=config.host_name,
+                zone=config.timezone,
+                log_path=str(config.log),
+                trace_url=config.trace_url,
+            )
+            hosts = Hosts(config.listen.host, config.hosts, has_auth=config.auth_file is not None)
+            routes |= for_hosts(page_routes() | api_routes(page_reader, about, self._live), hosts)
         return self._resources.enter_context(closing(_server(config, config.listen, routes)))
 
     def run(self, stopped: Event) -> None:
@@ -247,18 +264,26 @@ class Daemon:
             log.info("the backlog is read: following %s", self._config.log)
         return progress
 
-    def problems(self) -> list[str]:
-        """Say, a sentence each, what keeps the exporter from making progress, and what to do."""
-        problems = []
-        if self._tail is not None and self._tail.problem:
-            problems.append(self._tail.problem)
-        if self._trouble:
-            problems.append(self._trouble)
+    def problems(self) -> list[Problem]:
+        """Say what keeps the exporter from making progress, and what to do, the worst first."""
+        problems = [
+            Problem(said, "") for said in (self._tail.problem if self._tail else "", self._trouble) if said
+        ]
         if not self._is_ready:
             problems.append(
-                f"the backlog is being read: {self._behind} bytes to go; metrics of tasks wait for it"
+                Problem(
+                    f"the backlog is being read: {self._behind} bytes to go",
+                    "wait: the metrics of tasks are withheld until then",
+                )
             )
         return problems + self._deliveries.problems()
+
+    def _live(self) -> Live:
+        deliveries = {
+            signal: DeliveryView(**delivery.status._asdict())
+            for signal, delivery in self._deliveries.by_signal.items()
+        }
+        return Live(self._behind, deliveries, self.problems())
 
     def announcement(self) -> list[str]:
         """Say what is about to happen: what is read, where it goes, where to look."""
@@ -278,6 +303,8 @@ class Daemon:
             scheme = "https" if config.tls_certificate else "http"
             place = config.listen._replace(port=self.server.port)
             lines.append(f"serving {scheme}://{place}/metrics, /healthz and /readyz")
+            if config.ui:
+                lines.append(f"the page: {scheme}://{place}/")
         return lines
 
 
@@ -302,7 +329,7 @@ def _server(config: Config, listen: Address, routes: Mapping[str, Handler]) -> S
         routes,
         tls=Tls(certificate, config.tls_key or certificate) if certificate else None,
         auth=BasicAuth.load(config.auth_file) if config.auth_file else None,
-        public_paths=("/healthz",),
+        public_paths=("/healthz", *(("/metrics", "/readyz") if config.open_metrics else ())),
     )
 
 

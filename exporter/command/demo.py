@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
+import webbrowser
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -105,6 +106,7 @@ def demo(
         is_kept = config.state is not None
         _introduce(screen, stage, url, environ, is_kept=is_kept, listens_elsewhere=listens_elsewhere)
         runs = resources.enter_context(_running(daemon))
+        is_open = bool(url) and _open_page(url, out, environ)
         # closed before the daemon's own connection, which then leaves one tidy file
         reader = resources.enter_context(closing(daemon.store.reader()))
         watch = Watch(reader, screen, runs, wall)
@@ -119,10 +121,21 @@ def demo(
         _show_metrics(screen, daemon, url)
         _show_deliveries(screen, watch, daemon, environ)
         _show_next(screen, stage, is_kept=is_kept)
+        if is_open:
+            screen.say("")
+            screen.say("The page stays open until you press Ctrl-C.")
+            stopped.wait()
         return 0 if is_whole else WRONG
 
 
 # --- the stage
+
+
+def _open_page(url: str, out: TextIO, environ: Mapping[str, str]) -> bool:
+    """Open the page where somebody sits before a screen; return whether a browser was found."""
+    if not out.isatty() or not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
+        return False
+    return webbrowser.open(url)
 
 
 def _stage(config: Config, directory: Path) -> Config:
@@ -194,7 +207,7 @@ def _only_warnings() -> Iterator[None]:
 def _url(stage: Config, daemon: Daemon) -> str:
     if stage.listen is None or daemon.server is None:
         return ""
-    return f"http://{stage.listen._replace(port=daemon.server.port)}/metrics"
+    return f"http://{stage.listen._replace(port=daemon.server.port)}/"
 
 
 def _lines(start: datetime) -> list[SimulatedLine]:
@@ -354,7 +367,7 @@ def _introduce(
     )
     if url:
         why = f" ({stage.listen} is taken)" if listens_elsewhere else ""
-        screen.say(f"Look into it meanwhile: curl {url}{why}")
+        screen.say(f"Watch it in a browser: {url}{why}; or count: curl {url}metrics")
     for signal, endpoint in otlp.configured(environ).items():
         screen.say(f"Sending {signal} to {endpoint}")
     if not otlp.configured(environ):
@@ -384,7 +397,7 @@ def _sum_up(screen: Screen, watch: Watch) -> None:
 def _show_metrics(screen: Screen, daemon: Daemon, url: str) -> None:
     if daemon.server is None:
         return
-    screen.title(f"curl -s {url} | grep {OPERATION_SCRAPED}")
+    screen.title(f"curl -s {url}metrics | grep {OPERATION_SCRAPED}")
     address = daemon.server.server_address
     # not urllib: a proxy of the environment is not for this machine's own address
     with closing(
@@ -407,7 +420,7 @@ def _show_deliveries(screen: Screen, watch: Watch, daemon: Daemon, environ: Mapp
         taken = watch.counters.get(("wok_exporter_delivered_total", signal), 0)
         screen.say(f"{taken:.0f} {ITEMS[signal]} to {endpoint}", indent=2)
     for problem in daemon.problems():
-        screen.say(problem, indent=2)
+        screen.say(problem.sentence, indent=2)
     shown = next((task for task in watch.tasks if task.outcome == "failure"), None)
     if shown and watch.counters.get(("wok_exporter_delivered_total", "traces")):
         screen.say(

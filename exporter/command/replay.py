@@ -22,6 +22,7 @@ from exporter.compose import Composer
 from exporter.config import Config
 from exporter.pipeline import Pipeline
 from exporter.records import NANOS, Signal
+from exporter.serve.api import Problem
 from exporter.source.archive import Archive
 from exporter.source.rotation import own_name
 from exporter.store.writer import Loaded, Store, StoreError
@@ -161,7 +162,7 @@ class Replay:
         }
         return Missing(self._waiting(), refused)
 
-    def problems(self) -> list[str]:
+    def problems(self) -> list[Problem]:
         """Say which backend does not take what it is sent."""
         return self._deliveries.problems()
 

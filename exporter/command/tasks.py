@@ -1,8 +1,7 @@
 """The RFC's questions at a terminal: what runs and for how long, what failed and why, what was asked meanwhile.
 
-The answers are in the daemon's state, which may be read while the daemon writes it. For log files that no daemon
-has read, the same pipeline reads them into a state of their own, which is thrown away: there is one way from a
-log to a task. A finished log has no "now": what still ran at its end has run until its last record.
+Printed once, they are a table as long as it gets, of a state or of logs (`known.py`). Watched, they are a picture
+that is as high as the terminal and drawn anew every second; what it shows first is then what would be missed most.
 """
 
 from __future__ import annotations
@@ -13,25 +12,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple, TextIO
+from typing import Literal, TextIO
 
 from exporter.command import view
-from exporter.command.progress import ProgressLine
-from exporter.command.view import State, TaskView
-from exporter.compose import Composer
+from exporter.command.known import Known, from_files, from_state
+from exporter.command.view import TaskView
+from exporter.command.window import Window
 from exporter.config import Config
-from exporter.correlate.running import Open
-from exporter.front import Here
 from exporter.parse.zones import load_zone
-from exporter.pipeline import Pipeline
-from exporter.records import NANOS, Grade, OpenTask, Outcome, RequestRow, TaskRow
-from exporter.source.archive import Archive
-from exporter.store.reader import Reader, Snapshot
-from exporter.store.writer import Store
+from exporter.records import NANOS, Outcome, RequestRow, TaskRow
+from exporter.view.tasks import BAD, State, of_ended, of_running
+from exporter.view.tasks import TaskView as Task
 
 Which = Literal["all", "running", "failed"]
 
@@ -40,35 +33,18 @@ TASKS_MAX = 1_000_000
 MEANWHILE_SHOWN = 3
 MEANWHILE_MAX = 1000
 """Requests beside one task, for a person and for a program."""
+WATCH_SECONDS = 1.0
+"""The log, and the durations that are shown, have whole seconds."""
+WATCHED_MAX = 1000
+"""Ended tasks that are looked at every second: more than any terminal has rows."""
 STALE_NANOS = 300 * NANOS
 """A log may be quiet for minutes; beyond, it is said how old the news is that something runs."""
 
-STATES: dict[Outcome, State] = {"success": "done", "failure": "failed", "lost": "lost", "unknown": "unknown"}
 NONE_FOUND: dict[Which, str] = {
     "all": "No task runs, and none has ended.",
     "running": "No task runs.",
     "failed": "No task has failed or was lost.",
 }
-
-
-class _Known(NamedTuple):
-    """Where the answers are: `snapshot` is of the moment at which the tasks that run are looked at, and
-    `requests` the number, and so the last ordinal, of all requests then. `now` is in nanoseconds.
-    """
-
-    reader: Reader
-    snapshot: Snapshot
-    requests: int
-    now: int
-
-
-class _Found(NamedTuple):
-    """A task, and the ordinals of its own request (0 without one) and of the last ones before start and end."""
-
-    view: TaskView
-    request: int
-    since: int
-    until: int
 
 
 def tasks(
@@ -97,88 +73,117 @@ def tasks(
     zone = load_zone(config.timezone) if config.timezone else None
     with ExitStack() as resources:
         if files:
-            known = _from_files(config, files, resources, screen or sys.stderr)
+            known = from_files(config, files, resources, screen or sys.stderr)
         else:
-            known = _from_state(config, resources, wall())
+            known = from_state(config, resources, wall())
         found, is_all = _find(known, which, min(max(limit, 0), TASKS_MAX))
         if as_json:
             _write_json(out, (view.as_object(_whole(known, one, MEANWHILE_MAX), zone) for one in found))
             return 0
         shown = [_whole(known, one, MEANWHILE_SHOWN) for one in found]
         notes = _notes(known, shown, is_all=is_all, is_finished=bool(files))
-        out.writelines(f"{line}\n" for line in (_summary(shown, which), *notes))
+        out.writelines(f"{line}\n" for line in (_summary([task.state for task in shown], which), *notes))
         if shown:
             is_terminal = out.isatty()
             lines = view.table(
                 shown,
                 zone=zone,
                 width=shutil.get_terminal_size().columns if is_terminal else None,
-                is_coloured=is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb",
+                is_coloured=is_terminal and view.may_be_coloured(environ),
             )
-            place = config.timezone or "local time"
-            out.write(f"As of {view.local(known.now, zone):%Y-%m-%d %H:%M:%S} ({place}):\n\n")
+            out.write(f"{_as_of(config, known)}:\n\n")
             out.writelines(f"{line}\n" for line in lines)
         out.flush()
     return 0
 
 
-def _from_state(config: Config, resources: ExitStack, now: int) -> _Known:
-    assert config.state is not None, "the configuration of this command has a state"
-    reader = resources.enter_context(closing(Reader(config.state)))
-    snapshot = reader.snapshot()
-    return _Known(reader, snapshot, _requests(snapshot), now)
+def watch(
+    config: Config,
+    window: Window,
+    *,
+    which: Which,
+    limit: int,
+    environ: Mapping[str, str] | None = None,
+    wall: Callable[[], int] = time.time_ns,
+) -> int:
+    """Show the tasks of the daemon whose state is in `config.state` until `q` is pressed; return 0.
+
+    The picture is drawn anew every second, and at once when the window's size changes. It has what failed or was
+    lost first, then what runs, then what has ended otherwise, the newest of each, as far as there is room; bad
+    ends leave half of it to the others. `wall` is the clock, in nanoseconds.
+
+    Raises StoreError where there is no state or it may not be read, KeyboardInterrupt on Ctrl-C.
+    """
+    environ = os.environ if environ is None else environ
+    is_coloured = view.may_be_coloured(environ)
+    with window:
+        while True:
+            columns, rows = window.size()
+            # Opened for each picture: the daemon may have put its state aside and begun another.
+            with ExitStack() as resources:
+                known = from_state(config, resources, wall())
+                lines = _picture(
+                    config,
+                    known,
+                    which,
+                    limit=min(max(limit, 0), WATCHED_MAX),
+                    columns=columns,
+                    rows=rows,
+                    is_coloured=is_coloured,
+                )
+            window.draw(lines)
+            if window.wait(WATCH_SECONDS)[:1] in ("q", "Q"):
+                return 0
 
 
-def _from_files(config: Config, files: Sequence[Path], resources: ExitStack, screen: TextIO) -> _Known:
-    from exporter.command.daemon import rules_of, telemetry_of  # noqa: PLC0415 - drags in all that delivers and serves
-
-    directory = Path(resources.enter_context(TemporaryDirectory(prefix="wok-exporter-")))
-    store = resources.enter_context(closing(Store(directory)))
-    log = Archive(files, line_bytes_max=config.line_bytes_max)
-    marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None
-    composer = Composer(telemetry_of(config, files[0].name), signals=frozenset())
-    pipeline = Pipeline(
-        store,
-        composer,
-        # a state that is new is read from its beginning, once
-        lambda loaded: Here(rules_of(config), loaded, log=lambda _: log, marks=marks, wall=None),
-        now=lambda: 0.0,
-    )
-    progress = ProgressLine(screen, log.total_bytes)
-    with closing(pipeline):
-        lines, is_read = 0, False
-        while not is_read:
-            step = pipeline.step()
-            lines, is_read = lines + step.lines, step.caught_up
-            progress.show(log.done_bytes, lines)
-    progress.clear()
-    reader = resources.enter_context(closing(store.reader()))
-    snapshot = reader.snapshot()
-    requests = _requests(snapshot)
-    return _Known(reader, snapshot, requests, _last_time(reader, snapshot, requests))
+def _picture(
+    config: Config, known: Known, which: Which, *, limit: int, columns: int, rows: int, is_coloured: bool
+) -> list[str]:
+    found, _ = _find(known, which, limit)
+    bad = [task for task in found if task.state in ("failed", "lost")]
+    rest = [task for task in found if task.state not in ("failed", "lost")]
+    # No picture has room for more than a task a row.
+    shown = [_whole(known, task, MEANWHILE_SHOWN) for task in [*bad[:rows], *rest[:rows]]]
+    zone = load_zone(config.timezone) if config.timezone else None
+    notes = _notes(known, shown, is_all=True, is_finished=False)
+    head = [
+        _summary([task.state for task in found], which),
+        *notes,
+        f"{_as_of(config, known)}; q ends this.",
+        "",
+    ]
+    titles, blocks = view.blocks(shown, zone=zone, width=columns, is_coloured=is_coloured)
+    lines = [*(view.clipped(line, columns) for line in head), *([titles] if shown else [])]
+    split = min(len(bad), rows)
+    room = max(0, rows - len(lines))
+    wanted = sum(map(len, blocks[split:]))
+    above = _fitting(blocks[:split], max(room // 2, room - wanted))
+    below = _fitting(blocks[split:], room - len(above))
+    return [*lines, *above, *below][:rows]
 
 
-def _requests(snapshot: Snapshot) -> int:
-    # Counted in the same transaction as the tasks that run; ordinals are given without gaps, from 1.
-    return int(sum(count for series, count in snapshot.counters.items() if series[0] == "wok_requests_total"))
+def _fitting(blocks: Sequence[list[str]], room: int) -> list[str]:
+    """Return the first blocks that there is room for; of one that has room for its first line, that."""
+    lines: list[str] = []
+    for block in blocks:
+        lines += block[: room - len(lines)]
+        if len(lines) >= room:
+            break
+    return lines
 
 
-def _last_time(reader: Reader, snapshot: Snapshot, requests: int) -> int:
-    """Return the time of the last record of a log that has been read to its end, 0 for one without."""
-    request = reader.request(requests)
-    ended = reader.tasks(limit=1).tasks
-    times = [task.start for task in snapshot.open_tasks]
-    times += [task.end for task in ended]
-    return max([*times, request.time if request is not None else 0])
+def _as_of(config: Config, known: Known) -> str:
+    zone = load_zone(config.timezone) if config.timezone else None
+    return f"As of {view.local(known.now, zone):%Y-%m-%d %H:%M:%S} ({config.timezone or 'local time'})"
 
 
-def _find(known: _Known, which: Which, limit: int) -> tuple[list[_Found], bool]:
+def _find(known: Known, which: Which, limit: int) -> tuple[list[Task], bool]:
     """Return the tasks in the order in which they are shown, and whether these are all."""
     ended: list[TaskRow] = []
     is_all = True
     outcomes: dict[Which, tuple[Outcome | None, ...]] = {
         "all": (None,),
-        "failed": ("failure", "lost"),
+        "failed": BAD,
         "running": (),
     }
     for outcome in outcomes[which]:
@@ -189,75 +194,35 @@ def _find(known: _Known, which: Which, limit: int) -> tuple[list[_Found], bool]:
         ended.sort(key=lambda row: row.end, reverse=True)
         is_all = is_all and len(ended) <= limit
         ended = ended[:limit]
-    found: list[_Found] = []
+    found: list[Task] = []
     if which != "failed":
         # What has ended between the two looks is in both; its end is the newer news.
         over = {row.context for row in ended}
         running = sorted(known.snapshot.open_tasks, key=lambda row: row.start, reverse=True)
-        found += [_running(known, row) for row in running if row.context not in over]
-    bad = [row for row in ended if row.outcome in ("failure", "lost")]
-    rest = [row for row in ended if row.outcome not in ("failure", "lost")]
-    return found + [_ended(row) for row in [*bad, *rest]], is_all
+        found += [
+            of_running(row, now=known.now, requests=known.requests)
+            for row in running
+            if row.context not in over
+        ]
+    bad = [row for row in ended if row.outcome in BAD]
+    rest = [row for row in ended if row.outcome not in BAD]
+    return found + [of_ended(row) for row in [*bad, *rest]], is_all
 
 
-def _running(known: _Known, row: OpenTask) -> _Found:
-    task = Open.from_row(row)
-    # A request that has opened its task is certainly its own; a start record has had to look for its request.
-    grade: Grade = task.grade if task.by_start else "exact"
-    own = 1 if row.since < row.request <= known.requests else 0
-    seen = TaskView(
-        state="running",
-        app=row.app,
-        operation=row.operation,
-        target_uri=row.target_uri,
-        task_id=row.task_id,
-        start=row.start,
-        end=None,
-        duration=max(0, known.now - row.start),
-        correlation=grade,
-        context=row.context,
-        meanwhile_count=max(0, known.requests - row.since - own),
-    )
-    return _Found(seen, row.request, row.since, known.requests)
-
-
-def _ended(row: TaskRow) -> _Found:
-    is_bad = row.outcome in ("failure", "lost")
-    # Of a task without a request and without a time nothing but its final record is known.
-    is_brief = row.start == row.end and not row.request
-    seen = TaskView(
-        state=STATES[row.outcome],
-        app=row.app,
-        operation=row.operation,
-        target_uri=row.target_uri,
-        task_id=row.task_id,
-        start=row.start,
-        end=None if row.outcome == "unknown" else row.end,
-        duration=None if row.outcome == "unknown" or is_brief else row.end - row.start,
-        correlation=row.correlation,
-        context=row.context,
-        error_code=row.error_code,
-        why=row.message if is_bad else "",
-        meanwhile_count=row.concurrent,
-    )
-    return _Found(seen, row.request, row.since, row.until)
-
-
-def _whole(known: _Known, found: _Found, limit: int) -> TaskView:
+def _whole(known: Known, task: Task, limit: int) -> TaskView:
     """Return the task with its request and up to `limit` of the others, as far as the history still has them."""
     reader = known.reader
     others: list[RequestRow] = []
-    if found.view.meanwhile_count:
-        between = reader.requests_between(found.since + 1, found.until, limit + 1)
-        others = [request for request in between if request.ordinal != found.request][:limit]
-    request = reader.request(found.request) if found.request else None
-    return found.view._replace(request=request, meanwhile=others)
+    if task.concurrent and limit:
+        between = reader.requests_between(task.since + 1, task.until, limit + 1)
+        others = [request for request in between if request.ordinal != task.request][:limit]
+    request = reader.request(task.request) if task.request else None
+    return view.of_task(task, request, others)
 
 
-def _summary(shown: Sequence[TaskView], which: Which) -> str:
-    if not shown:
+def _summary(states: Sequence[State], which: Which) -> str:
+    if not states:
         return NONE_FOUND[which]
-    states = [task.state for task in shown]
     failed = states.count("failed") + states.count("lost")
     counts = {
         "running": states.count("running"),
@@ -268,7 +233,7 @@ def _summary(shown: Sequence[TaskView], which: Which) -> str:
     return ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) + "."
 
 
-def _notes(known: _Known, shown: Sequence[TaskView], *, is_all: bool, is_finished: bool) -> Iterator[str]:
+def _notes(known: Known, shown: Sequence[TaskView], *, is_all: bool, is_finished: bool) -> Iterator[str]:
     """Yield what else one must know to read the table rightly, a sentence each."""
     snapshot = known.snapshot
     rejected = int(snapshot.counters.get(("wok_exporter_lines_total", "rejected"), 0))

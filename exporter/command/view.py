@@ -12,14 +12,14 @@ would obey, before anything is measured, cut or coloured.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from exporter.command.text import visible
 from exporter.records import NANOS, Grade, RequestRow
-
-State = Literal["running", "failed", "lost", "unknown", "done"]
+from exporter.view.tasks import State
+from exporter.view.tasks import TaskView as Task
 
 COLOURS: dict[State, str] = {"running": "36", "failed": "31", "lost": "35", "unknown": "33", "done": "32"}
 """Numbers of ECMA-48's SGR: cyan, red, magenta, yellow, green, as the terminal's own theme shows them."""
@@ -96,18 +96,61 @@ def table(
     A failed or lost task has a second line that says why, and it and a running one a line with the first of the
     other requests made meanwhile.
     """
+    titles, rows = blocks(tasks, zone=zone, width=width, is_coloured=is_coloured)
+    yield titles
+    for block in rows:
+        yield from block
+
+
+def blocks(
+    tasks: Sequence[TaskView], *, zone: tzinfo | None, width: int | None, is_coloured: bool
+) -> tuple[str, list[list[str]]]:
+    """Return the line of titles, and for each task its lines, as in `table`."""
     rows = [_cells(task, zone) for task in tasks]
     columns, widths = _fitted(rows, width)
-    yield _line([column.title for column in columns], widths, width)
+    titles = _line([column.title for column in columns], widths, width)
+    found = []
     for task, row in zip(tasks, rows, strict=True):
         line = _line([row[column.title] for column in columns], widths, width)
         # the state is the first word of the line, whatever was cut behind it
-        colour = COLOURS[task.state] if is_coloured else ""
-        yield f"\x1b[{colour}m{task.state}\x1b[0m{line[len(task.state) :]}" if colour else line
+        block = [painted(task.state, task.state) + line[len(task.state) :] if is_coloured else line]
         if task.state in ("failed", "lost"):
-            yield from _detail(f"why: {_why(task)}", width)
+            block += detail(f"why: {why(task)}", width)
         if task.meanwhile_count and task.state in ("failed", "lost", "running"):
-            yield from _detail(_meanwhile(task, zone), width)
+            block += detail(_meanwhile(task, zone), width)
+        found.append(block)
+    return titles, found
+
+
+def of_task(task: Task, request: RequestRow | None, meanwhile: Sequence[RequestRow]) -> TaskView:
+    """Return the task with its request and the first of the others."""
+    return TaskView(
+        state=task.state,
+        app=task.app,
+        operation=task.operation,
+        target_uri=task.target_uri,
+        task_id=task.task_id,
+        start=task.start,
+        end=task.end,
+        duration=task.duration,
+        correlation=task.correlation,
+        context=task.context,
+        error_code=task.error_code,
+        why=task.why,
+        request=request,
+        meanwhile=meanwhile,
+        meanwhile_count=task.concurrent,
+    )
+
+
+def may_be_coloured(environ: Mapping[str, str]) -> bool:
+    """Return whether a terminal may be coloured: NO_COLOR and a dumb TERM forbid it (no-color.org)."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def painted(text: str, state: State) -> str:
+    """Return the text in the colour of a state."""
+    return f"\x1b[{COLOURS[state]}m{text}\x1b[0m"
 
 
 def as_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
@@ -128,10 +171,10 @@ def as_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
         "error_code": task.error_code or None,
         "why": task.why or None,
         "correlation": task.correlation,
-        "request": _request_object(task.request, zone) if task.request else None,
+        "request": request_object(task.request, zone) if task.request else None,
         "meanwhile": {
             "count": task.meanwhile_count,
-            "requests": [_request_object(request, zone) for request in task.meanwhile],
+            "requests": [request_object(request, zone) for request in task.meanwhile],
         },
     }
 
@@ -169,12 +212,12 @@ def _cells(task: TaskView, zone: tzinfo | None) -> dict[str, str]:
     user = asked = ""
     if request is not None:
         user = request.user
-        asked = " ".join(filter(None, (request.method, request.operation, _status(request))))
+        asked = asked_of(request)
         asked += DOUBTS[task.correlation]
     resource = task.target_uri
     if not resource and request is not None:
         # While a task runs that wrote no start record, only its request's sentence tells what it works on.
-        resource = _clipped(visible(request.message), SENTENCE_CELLS_MAX)
+        resource = clipped(visible(request.message), SENTENCE_CELLS_MAX)
     cells = {
         "STATE": task.state,
         "STARTED": f"{local(task.start, zone):%Y-%m-%d %H:%M:%S}",
@@ -189,11 +232,14 @@ def _cells(task: TaskView, zone: tzinfo | None) -> dict[str, str]:
     return {title: visible(cell) or NOTHING for title, cell in cells.items()}
 
 
-def _status(request: RequestRow) -> str:
-    return "" if request.status is None else str(request.status)
+def asked_of(request: RequestRow) -> str:
+    """Return a request in a few words: method, operation and, where the log has it, status."""
+    status = "" if request.status is None else str(request.status)
+    return " ".join(filter(None, (request.method, request.operation, status)))
 
 
-def _why(task: TaskView) -> str:
+def why(task: TaskView) -> str:
+    """Return why a task failed or was lost, with its error's code in front."""
     if not task.error_code or task.why.startswith(task.error_code):
         return task.why.removeprefix(f"{task.state}: ")
     return f"{task.error_code}: {task.why}"
@@ -215,7 +261,8 @@ def _meanwhile(task: TaskView, zone: tzinfo | None) -> str:
     return f"meanwhile: {others}: {', '.join(named)}{more}"
 
 
-def _request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
+def request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
+    """Return the request for JSON, with the same forms as `as_object`."""
     return {
         "time": iso(request.time, zone),
         "app": request.app,
@@ -237,7 +284,7 @@ def _request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
 def _fitted(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[_Column], list[int]]:
     """Return the columns that there is room for, and how wide each is."""
     natural = {
-        column.title: max(map(_width, [column.title, *(row[column.title] for row in rows)]))
+        column.title: max(map(width_of, [column.title, *(row[column.title] for row in rows)]))
         for column in _COLUMNS
     }
     columns = list(_COLUMNS)
@@ -263,13 +310,13 @@ def _fitted(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[_Co
 def _line(cells: Sequence[str], widths: Sequence[int], width: int | None) -> str:
     padded = []
     for cell, room in zip(cells, widths, strict=True):
-        shown = _clipped_left(cell, room) if cell.startswith("/") else _clipped(cell, room)
-        padded.append(shown + " " * (room - _width(shown)))
+        shown = _clipped_left(cell, room) if cell.startswith("/") else clipped(cell, room)
+        padded.append(shown + " " * (room - width_of(shown)))
     line = GAP.join(padded).rstrip()
-    return line if width is None else _clipped(line, width)
+    return line if width is None else clipped(line, width)
 
 
-def _detail(text: str, width: int | None) -> Iterator[str]:
+def detail(text: str, width: int | None) -> Iterator[str]:
     """Yield a line below a row, wrapped at its blanks."""
     words = visible(text).split(" ")
     if width is None:
@@ -279,23 +326,23 @@ def _detail(text: str, width: int | None) -> Iterator[str]:
     lines: list[str] = [""]
     for word in words:
         longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if not lines[-1] or _width(longer) <= room:
+        if not lines[-1] or width_of(longer) <= room:
             lines[-1] = longer
         else:
             lines.append(word)
     if len(lines) > DETAIL_LINES_MAX:
         lines[DETAIL_LINES_MAX - 1 :] = [f"{lines[DETAIL_LINES_MAX - 1]} …"]
     for line in lines:
-        yield _clipped(INDENT + _clipped(line, room), width)
+        yield clipped(INDENT + clipped(line, room), width)
 
 
-def _clipped(text: str, room: int) -> str:
+def clipped(text: str, room: int) -> str:
     """Return the text, or as much of its beginning as there is room for."""
-    if _width(text) <= room:
+    if width_of(text) <= room:
         return text
     kept, used = [], 1
     for c in text:
-        used += _width(c)
+        used += width_of(c)
         if used > room:
             break
         kept.append(c)
@@ -304,18 +351,19 @@ def _clipped(text: str, room: int) -> str:
 
 def _clipped_left(text: str, room: int) -> str:
     """Return the text, or as much of its end as there is room for."""
-    if _width(text) <= room:
+    if width_of(text) <= room:
         return text
     kept, used = [], 1
     for c in reversed(text):
-        used += _width(c)
+        used += width_of(c)
         if used > room:
             break
         kept.append(c)
     return "…" + "".join(reversed(kept))
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
+    """Return how many cells of a terminal the text takes."""
     if text.isascii():
         return len(text)
     # Marks stand on the letter before them; wide and full-width characters take two cells (UAX #11).

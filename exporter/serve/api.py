@@ -53,10 +53,15 @@ class About(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong, and what to do about it: a sentence each."""
+    """What is wrong, and what to do about it (empty where the first says it): a sentence each."""
 
     what: str
     remedy: str
+
+    @property
+    def sentence(self) -> str:
+        """Both as one."""
+        return f"{self.what}: {self.remedy}" if self.remedy else self.what
 
 
 class Delivery(NamedTuple):

@@ -28,7 +28,7 @@ from exporter.store.database import (
     known_version,
 )
 from exporter.store.journal import JournalStatus
-from exporter.store.search import Place, RequestsFound, Sought, Story, TasksFound
+from exporter.store.search import Place, RequestsFound, Sought, Story, TasksFound, TracesFound
 
 _LAST_RECORD = "wok_exporter_last_record_timestamp_seconds"
 _OF_OPERATIONS = ("wok_tasks_started_total", "wok_tasks_finished_total")
@@ -171,6 +171,22 @@ class Reader:
         """Return a task with what stands around it, None when the history has none with this context."""
         with self._reading() as db:
             return search.story(db, context, meanwhile_max=meanwhile_max, durations_max=durations_max)
+
+    def traces(
+        self, *, context: bytes = b"", record_id: str = "", target_uri: str = "", limit: int, tasks_max: int
+    ) -> TracesFound:
+        """Return the newest requests with their tasks that a trace id or context, a record id or a target_uri
+        leads to.
+        """
+        with self._reading() as db:
+            return search.traces(
+                db,
+                context=context,
+                record_id=record_id,
+                target_uri=target_uri,
+                limit=limit,
+                tasks_max=tasks_max,
+            )
 
     def running(self) -> list[OpenTask]:
         """Return the open tasks, the one that started first in front."""

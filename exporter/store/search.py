@@ -122,6 +122,30 @@ class Story(NamedTuple):
     requests: int
 
 
+class Trace(NamedTuple):
+    """A request with its first tasks, in the order of their starts; there are `task_count` of them.
+
+    `request` is None where a task has none, or the history has forgotten it.
+    """
+
+    request: RequestRow | None
+    tasks: list[Running | Ended]
+    task_count: int
+
+
+class TracesFound(NamedTuple):
+    """The newest of the `found` traces, newest first.
+
+    `requests` is the ordinal of the last request in the log, `oldest` the time in nanoseconds of the first request
+    that is still known (None without one).
+    """
+
+    traces: list[Trace]
+    found: int
+    requests: int
+    oldest: int | None
+
+
 def tasks(
     db: sqlite3.Connection, sought: Sought, *, running: bool, ended: bool, place: Place | None, limit: int
 ) -> TasksFound:
@@ -221,6 +245,57 @@ def story(db: sqlite3.Connection, context: bytes, *, meanwhile_max: int, duratio
         [duration for (duration,) in durations],
         last,
     )
+
+
+def traces(
+    db: sqlite3.Connection, *, context: bytes, record_id: str, target_uri: str, limit: int, tasks_max: int
+) -> TracesFound:
+    """Return at most `limit` traces, with up to `tasks_max` tasks each, that what was given leads to.
+
+    `context` is a trace id, or a whole context: that of a request or of any task. `record_id` is a request's,
+    `target_uri` that of any task. What is empty leads to nothing.
+    """
+    # Newest first in the order of the log: what has a request by its ordinal, other tasks by their own start.
+    found: dict[tuple[int, bytes], int] = {}
+    own = [("substr(context, 1, ?) = ?", (len(context), context))] if context else []
+    by_request = [*own, *([("record_id = ?", (record_id,))] if record_id else [])]
+    by_task = [*own, *([("target_uri = ?", (target_uri,))] if target_uri else [])]
+    for condition, values in by_request:
+        rows = db.execute(f"SELECT ordinal, time FROM request WHERE {condition}", values)  # noqa: S608 - our own names
+        found.update(((ordinal, b""), time) for ordinal, time in rows)
+    for condition, values in by_task:
+        for table in ("open_task", "task"):
+            rows = db.execute(f"SELECT request, context, start FROM {table} WHERE {condition}", values)  # noqa: S608 - our own names
+            for request, task, start in rows:
+                key = (request, b"" if request else task)
+                found[key] = max(start, found.get(key, start))
+    newest = sorted(found, key=lambda key: (found[key], key), reverse=True)[:limit]
+    oldest = db.execute("SELECT time FROM request ORDER BY ordinal LIMIT 1").fetchone()
+    return TracesFound(
+        [_trace(db, request, task, target_uri, tasks_max) for request, task in newest],
+        len(found),
+        last_ordinal(db),
+        oldest[0] if oldest else None,
+    )
+
+
+def _trace(db: sqlite3.Connection, request: int, context: bytes, target_uri: str, tasks_max: int) -> Trace:
+    own: list[_Condition] = [("t.request = ?", (request,))]
+    if not request:
+        # A task whose start record still looks for its request has no context yet: its target_uri has led here.
+        own = [("t.context = ?", (context,)), *([] if context else [("t.target_uri = ?", (target_uri,))])]
+    where, values = _where(own)
+    count = sum(
+        db.execute(f"SELECT count(*) FROM {table} AS t WHERE {where}", values).fetchone()[0]  # noqa: S608 - our own names
+        for table in ("open_task", "task")
+    )
+    tasks: list[Running | Ended] = [
+        *_running(db, Sought(), _BEFORE_ALL, tasks_max, own),
+        *_ended(db, Sought(), own, "t.start, t.id", tasks_max),
+    ]
+    tasks.sort(key=lambda one: one.row.start)
+    row = db.execute(f"{_REQUEST} WHERE ordinal = ?", (request,)).fetchone()
+    return Trace(RequestRow._make(row) if row else None, tasks[:tasks_max], count)
 
 
 def last_ordinal(db: sqlite3.Connection) -> int:

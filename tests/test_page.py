@@ -1,0 +1,595 @@
+"""The page, in a real browser, on the real API over a real store.
+
+The screenshots of the themes lie in pytest's temporary directory, for people to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.records import NANOS, RequestRow, TaskRow
+from exporter.serve.api import Live, Problem
+from exporter.store.writer import Store
+from tests.browser import Browser, Tab, chromium
+from tests.served import ABOUT, WELL, served
+from tests.store_made import commit, open_task, request_row, task_row
+
+STATIC = Path(__file__).parents[1] / "exporter" / "serve" / "static"
+CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
+
+NOON = 1_785_585_600
+"""1 August 2026, 12:00 UTC: now. The page shows it as 09:00, São Paulo's time."""
+
+WEIGHT_MAX_BYTES = 130_000
+ELEMENTS_MAX = 5_000
+"""Of a page with any number of tasks: it lists them by the hundred."""
+
+NASTY = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "<svg onload=alert(3)>",
+    "javascript:alert(4)",
+    "</textarea><iframe srcdoc='<script>alert(5)</script>'>",
+    "{{constructor.constructor('alert(6)')()}}",
+    "`${alert(7)}`",
+    "a\u202egpj.exe",
+    "\x1b[31mred",
+    "line\u2028separator",
+)
+
+
+def request(ordinal: int, before_seconds: int, **changed: Any) -> RequestRow:
+    """A request so long before noon."""
+    return request_row(ordinal, time=(NOON - before_seconds) * NANOS, operation="vms.start", **changed)
+
+
+def task(number: int, from_seconds: int, to_seconds: int, **changed: Any) -> TaskRow:
+    """A task between two times before noon; its request has the ordinal `number`."""
+    return task_row(number, **{
+        "start": (NOON - from_seconds) * NANOS,
+        "end": (NOON - to_seconds) * NANOS,
+        "since": number - 1,
+        "until": number,
+        **changed,
+    })  # fmt: skip
+
+
+REQUESTS = (
+    request(1, 3600, status=202, message="clones web-1", address="192.0.2.44"),
+    request(2, 3590, user="grace", app="ginger", message="makes a backup", status=400),
+    request(3, 3580, user="josé", message="starts db-1"),
+    request(4, 1800, status=202, app="ginger", message="backs up"),
+    request(5, 600, status=202, message="clones mail-1"),
+)
+TASKS = (
+    task(1, 3600, 3570, outcome="failure", error_code="KCHVM0035E", until=3, concurrent=2,
+         message="web-1 could not be cloned: no space is left in the pool default"),
+    task(4, 1800, 1700, app="ginger", operation="backup.create", target_uri="/backup/create/1"),
+    task(5, 600, 590),
+)  # fmt: skip
+FAILED = TASKS[0].context.hex()
+COUNTERS = {
+    ("wok_tasks_started_total", "kimchi", "vms.clone"): 2.0,
+    ("wok_tasks_started_total", "ginger", "backup.create"): 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store with three ended tasks and their requests."""
+    with closing(Store(tmp_path / "state")) as made:
+        write(made, requests=REQUESTS, tasks=TASKS, counters=COUNTERS)
+        yield made
+
+
+@pytest.fixture
+def url(store: Store) -> Iterator[str]:
+    """The page over the store, at noon."""
+    with served(store.directory, now=clock()) as found:
+        yield found
+
+
+def write(store: Store, **changed: Any) -> None:
+    """Let the store learn something, as the pipeline does."""
+    store.commit(commit(**changed), NOON)
+
+
+def clock(began: float = NOON) -> Any:
+    """A clock in nanoseconds that goes on from a time."""
+    offset = int(began * NANOS) - time.time_ns()
+    return lambda: time.time_ns() + offset
+
+
+def wait_loaded(tab: Tab) -> None:
+    """Wait until the page shows what there is."""
+    tab.wait_for(
+        "document.readyState === 'complete' && document.getElementById('table').dataset.shows"
+        " && document.getElementById('table-note').textContent !== 'reading…'"
+    )
+
+
+def operations(tab: Tab) -> list[str]:
+    """The tasks of the table, by what they work on."""
+    return [text.split("\n")[1] for text in tab.texts("#table tbody .main")]
+
+
+def search(tab: Tab) -> str:
+    return str(tab.evaluate("location.search"))
+
+
+def test_loads_and_shows_what_there_is(browser: Browser, url: str) -> None:
+    """A page that is opened shows health, failures and tasks, in the host's time, without an error in the console."""
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        rows = [re.sub(r"\s+", " ", text) for text in tab.texts("#table tbody tr")]
+
+        assert tab.evaluate("document.title") == "Wok tasks · kvm01"
+        assert tab.text("#verdict") == "All is well"
+        assert tab.text("#running-note") == "Nothing is running."
+        assert tab.text("#failures-count") == "1 in the last 6 hours"
+        assert rows == [
+            "✓ done 08:50:00 10 s vms.clone /plugins/kimchi/vms/web-5/clone kimchi ada 0",
+            "✓ done 08:30:00 1 m 40 s backup.create /backup/create/1 ginger ada 0",
+            (
+                "✕ failed 08:00:00 30 s vms.clone /plugins/kimchi/vms/web-1/clone"
+                " KCHVM0035E: web-1 could not be cloned: no space is left in the pool default kimchi ada 2"
+            ),
+        ]
+        assert tab.evaluate("document.querySelector('#table time').title") == "2026-08-01T11:50:00.000Z"
+        assert tab.complaints == []
+
+
+def test_filters(browser: Browser, url: str) -> None:
+    """Application, outcome and text each leave what they name, and can be cleared."""
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        tab.evaluate(
+            "(() => { const box = document.getElementById('app'); box.value = 'ginger';"
+            " box.dispatchEvent(new Event('change', {bubbles: true})); })()"
+        )
+        tab.wait_for("document.querySelectorAll('#table tbody tr').length === 1")
+        by_app = operations(tab)
+        tab.click("#clear")
+        tab.wait_for("document.querySelectorAll('#table tbody tr').length === 3")
+        tab.click("#states [value=failed]")
+        tab.wait_for("document.querySelectorAll('#table tbody tr').length === 1")
+        by_outcome = operations(tab)
+        tab.click("#clear")
+        tab.wait_for("document.querySelectorAll('#table tbody tr').length === 3")
+        tab.click("#text")
+        tab.write("WEB-5")
+        tab.wait_for("document.querySelectorAll('#table tbody tr').length === 1")
+
+        assert by_app == ["/backup/create/1"]
+        assert by_outcome == ["/plugins/kimchi/vms/web-1/clone"]
+        assert operations(tab) == ["/plugins/kimchi/vms/web-5/clone"]
+        assert search(tab) == "?text=WEB-5"
+        assert tab.complaints == []
+
+
+def test_a_failed_task_tells_its_story(browser: Browser, url: str) -> None:
+    """A click on a failure shows why, who asked from where, what is usual, and what was requested meanwhile."""
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        unlit = tab.evaluate(ACCENT_PIXELS)
+        tab.click("#failures a")
+        tab.wait_for("document.querySelector('.meanwhile')")
+        told = tab.text("#detail")
+        meanwhile = [re.sub(r"\s+", " ", text) for text in tab.texts(".meanwhile tbody tr")]
+
+        assert "KCHVM0035E: web-1 could not be cloned: no space is left in the pool default" in told
+        assert re.search(r"Who\s+ada\s+From\s+192\.0\.2\.44\s+When\s+08:00:00", told)
+        assert "Usually 10 s, and 9 of 10 take at most 10 s (1 task that ended well)" in told
+        assert "2 other requests between its start and its end" in told
+        assert meanwhile == [
+            "08:00:10 POST ginger vms.start makes a backup grace 400",
+            "08:00:20 POST kimchi vms.start starts db-1 josé 202",
+        ]
+        assert tab.evaluate("document.activeElement.id") == "detail-title"
+        tab.wait_for(f"{ACCENT_PIXELS} > {unlit} + 20")
+        assert tab.complaints == []
+
+
+ACCENT_PIXELS = """(() => {
+  const canvas = document.getElementById("timeline");
+  const { data } = canvas.getContext("2d").getImageData(0, 24, canvas.width, 20);
+  let count = 0;
+  for (let at = 0; at < data.length; at += 4) count += data[at] === 11 && data[at + 1] === 92 && data[at + 2] === 173;
+  return count;
+})()"""
+"""What is drawn in the accent's colour where the first lane, ginger's, has its requests: the line of now, and marks."""
+
+
+def test_grows_with_the_log(browser: Browser, url: str, store: Store) -> None:
+    """What the store learns is shown without reloading: a task runs, its clock goes on, it fails, it is announced."""
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        tab.evaluate("window.isSame = true")
+        running = open_task(6, start=(NOON - 61) * NANOS, request=6, since=5)
+        write(store, requests=[request(6, 61, status=202, user="grace")], opened=[running])
+        tab.wait_for("document.querySelector('#running .clock')")
+        first = tab.text("#running .clock")
+        tab.wait_for(f"document.querySelector('#running .clock').textContent !== {json.dumps(first)}")
+        ended = task(
+            6,
+            61,
+            0,
+            outcome="failure",
+            error_code="KCHVM0058E",
+            message="it is gone",
+            context=running.context,
+        )
+        write(store, closed=[running.key], tasks=[ended])
+        tab.wait_for("document.querySelectorAll('#failures li').length === 2")
+
+        assert re.fullmatch(r"0[1-9]:\d\d", first)
+        assert tab.text("#running-note") == "Nothing is running."
+        assert "KCHVM0058E: it is gone" in tab.texts("#failures li")[0]
+        assert "New failure: kimchi vms.clone" in tab.evaluate(
+            "document.getElementById('announce').textContent"
+        )
+        assert tab.evaluate("window.isSame") is True
+        assert tab.complaints == []
+
+
+def test_an_open_task_that_runs_is_followed_to_its_end(browser: Browser, url: str, store: Store) -> None:
+    """The panel of a running task says so, and says that it is done when it is."""
+    running = open_task(6, start=(NOON - 61) * NANOS, request=6, since=5)
+    write(store, requests=[request(6, 61, status=202)], opened=[running])
+    with browser.tab(f"{url}/?task={running.context.hex()}") as tab:
+        tab.wait_for("/running\\s+for\\s+\\d+:\\d\\d/.test(document.getElementById('detail').innerText)")
+        write(store, closed=[running.key], tasks=[task(6, 61, 1, context=running.context)])
+        tab.wait_for("/done\\s+after 1 m 00 s/.test(document.getElementById('detail').innerText)")
+
+        assert tab.complaints == []
+
+
+def test_the_address_keeps_the_view(browser: Browser, url: str) -> None:
+    """Filters, range, table and the open task stand in the address; it shows the same elsewhere, and back goes back."""
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        tab.click("[data-last='24h']")
+        tab.click("#states [value=failed]")
+        tab.click("[data-table=requests]")
+        tab.click("#failures a")
+        tab.wait_for("document.querySelector('.meanwhile')")
+        address = search(tab)
+        shown = (tab.text("#detail"), tab.texts("#table tbody tr"))
+        tab.evaluate("history.back()")
+        tab.wait_for("document.getElementById('detail').hidden")
+        before = search(tab)
+        tab.evaluate("history.forward()")
+        tab.wait_for("document.querySelector('.meanwhile')")
+
+    with browser.tab(url + "/" + address) as other:
+        other.wait_for("document.querySelector('.meanwhile')")
+        wait_loaded(other)
+
+        assert address == f"?last=24h&state=failed&table=requests&task={FAILED}"
+        assert before == "?last=24h&state=failed&table=requests"
+        assert (other.text("#detail"), other.texts("#table tbody tr")) == shown
+        assert search(other) == address
+
+
+def test_a_range_is_kept_in_utc_and_shown_in_the_hosts_time(browser: Browser, url: str) -> None:
+    """A fixed range shows what lies in it, whatever the browser's own zone is; zooming out is in the address."""
+    with browser.tab(f"{url}/?from=2026-08-01T11:20:00Z&to=2026-08-01T11:40:00Z") as tab:
+        wait_loaded(tab)
+        shown = operations(tab)
+        inputs = [tab.evaluate(f"document.getElementById('{name}').value") for name in ("from", "to")]
+        tab.click("#wider")
+        tab.wait_for("location.search.includes('11%3A10')")
+        tab.wait_for("document.querySelectorAll('#table tbody tr').length === 1")
+
+        assert shown == ["/backup/create/1"]
+        assert inputs == ["2026-08-01T08:20", "2026-08-01T08:40"]
+        assert search(tab) == "?from=2026-08-01T11%3A10%3A00Z&to=2026-08-01T11%3A50%3A00Z"
+
+
+def test_the_keyboard_alone_is_enough(browser: Browser, url: str) -> None:
+    """On the timeline keys step, open, close, move and zoom, and what has the focus can be seen everywhere."""
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        visited = []
+        for _ in range(40):
+            tab.press("Tab")
+            visited.append(tab.evaluate(
+                "(() => { const element = document.activeElement; const style = getComputedStyle(element);"
+                " return [element.id || element.className || element.textContent.trim(),"
+                " style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0]; })()"
+            ))  # fmt: skip
+            if visited[-1][0] == "timeline":
+                break
+        tab.press("ArrowDown")
+        tab.press("ArrowDown")
+        said = tab.evaluate("document.getElementById('timeline-says').textContent")
+        tab.press("Enter")
+        tab.wait_for("document.querySelector('#detail .lead')")
+        opened = tab.text("#detail .resource")
+        tab.press("Escape")
+        tab.wait_for("document.getElementById('detail').hidden")
+        returned = tab.evaluate("document.activeElement.id")
+        tab.press("-")
+        tab.wait_for("location.search === '?last=12h'")
+        tab.press("ArrowLeft")
+        tab.wait_for("location.search.startsWith('?from=')")
+
+        assert visited[0] == ["skip", True]
+        assert visited[-1][0] == "timeline"
+        assert [name for name, is_visible in visited if not is_visible] == []
+        assert said.startswith(
+            "ginger backup.create, /backup/create/1, done after 1 m 40 s, started 08:30:00"
+        )
+        assert opened == "/backup/create/1"
+        assert returned == "timeline"
+        assert tab.complaints == []
+
+
+def names_of_the_corpus() -> set[str]:
+    """Names from the logs that look like markup."""
+    found = set()
+    for path in (CORPUS / "wok-3.0.0-calm").glob("user-requests.data"):
+        found |= set(re.findall(r'<script>[^"/]*</script>[^"/]*', path.read_text("utf-8")))
+    return set(sorted(found)[:5])
+
+
+def test_nothing_from_the_log_becomes_markup(browser: Browser, store: Store) -> None:
+    """Every field of a request and of a task may be markup, a script or a trick of Unicode: all is shown as it is."""
+    names = [*NASTY, *names_of_the_corpus()]
+    first = 10
+    write(
+        store,
+        requests=[
+            request(first + at, 300 - at, app=name, user=name, address=name, method=name, message=name, record_id=name)
+            ._replace(operation=name)
+            for at, name in enumerate(names)
+        ],
+        tasks=[
+            task(
+                first + at, 300 - at, 200, app=name, operation=name, target_uri=name, task_id=name,
+                outcome="failure", error_code=name, message=name, request=first + at, since=first - 1, until=first + len(names),
+                concurrent=len(names) - 1,
+            )
+            for at, name in enumerate(names)
+        ],
+    )  # fmt: skip
+    live = Live(
+        0, {"traces": WELL._replace(message=NASTY[0], reason=NASTY[1])}, [Problem(NASTY[0], NASTY[1])]
+    )
+    about = ABOUT._replace(host=NASTY[0], trace_url="javascript:alert('{trace_id}')", log_path=NASTY[1])
+    with served(store.directory, now=clock(), about=about, live=lambda: live) as url, browser.tab(url) as tab:
+        wait_loaded(tab)
+        made = "document.querySelectorAll('#table *, #failures *, #health *').length"
+        assert tab.evaluate(made) > 100
+        for at in range(len(names)):
+            tab.evaluate(f'document.querySelector("#failures li:nth-child({at + 1}) a").click()')
+            tab.wait_for("document.querySelector('#detail .meanwhile')")
+            shown = tab.evaluate("document.getElementById('detail-title').textContent")
+            assert shown in {visible(name) for name in names}
+        tasks = tab.evaluate("document.getElementById('table').textContent")
+        tab.click("[data-table=requests]")
+        tab.wait_for("document.querySelector('#table').dataset.shows === 'requests'")
+        requests = tab.evaluate("document.getElementById('table').textContent")
+
+        assert [name for name in names if visible(name) not in tasks] == []
+        assert [name for name in names if visible(name) not in requests] == []
+        assert tab.evaluate(
+            "[...document.querySelectorAll('script, img, iframe, svg, style')].map((element) => element.tagName)"
+        ) == ["SCRIPT", "SCRIPT"]
+        assert tab.evaluate("[...document.querySelectorAll('a')].every((link) => link.protocol === 'http:')")
+        assert tab.texts("a[target]") == []
+        assert tab.complaints == []
+
+
+def visible(text: str) -> str:
+    """A text as the page shows it: what a browser would obey becomes its code."""
+    return re.sub("[\x1b\u202e\u2028]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def test_a_trace_is_copied_and_linked(browser: Browser, store: Store) -> None:
+    """The id of a trace can be copied, and leads to the tracing backend when there is one."""
+    about = ABOUT._replace(trace_url="https://jaeger.example/trace/{trace_id}")
+    with (
+        served(store.directory, now=clock(), about=about) as url,
+        browser.tab(f"{url}/?task={FAILED}") as tab,
+    ):
+        tab.wait_for("document.querySelector('#detail .id a')")
+        link = tab.evaluate(
+            "(({href, rel, target}) => [href, rel, target])(document.querySelector('#detail .id a'))"
+        )
+        tab.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+        tab.click("#detail .id button")
+
+        tab.wait_for("window.copied")
+
+        assert tab.evaluate("window.copied") == FAILED[:32]
+        assert link == [f"https://jaeger.example/trace/{FAILED[:32]}", "noopener noreferrer", "_blank"]
+        assert tab.complaints == []
+
+
+def test_health_says_what_to_do(browser: Browser, store: Store) -> None:
+    """Problems stand at the top with their remedies, commands in them as such."""
+    failing = WELL._replace(failing_since=NOON - 60.0, reason="connection refused", remedy="start it")
+    problem = Problem("traces: nothing is taken", "run `collector` on this host")
+    live = Live(2048, {"traces": failing}, [problem])
+    with served(store.directory, now=clock(), live=lambda: live) as url, browser.tab(url) as tab:
+        wait_loaded(tab)
+        tab.click("#health summary")
+
+        assert tab.text("#verdict") == "1 problem"
+        assert tab.text("#facts") == "2 kB of the log unread · traces not taken, 0 waiting"
+        assert tab.texts("#problems li") == ["traces: nothing is taken\nrun collector on this host"]
+        assert tab.texts("#problems code") == ["collector"]
+        assert "failing since 08:59:00; connection refused; start it" in tab.text("#numbers")
+
+
+def test_an_exporter_that_does_not_answer_is_said(browser: Browser, store: Store) -> None:
+    """When the API fails the page says so and keeps what it shows; when it answers again that is over."""
+    broken: list[str] = []
+
+    def live() -> Live:
+        if broken:
+            raise RuntimeError(broken[0])
+        return Live(0, {}, ())
+
+    with served(store.directory, now=clock(), live=live) as url, browser.tab(url) as tab:
+        wait_loaded(tab)
+        broken.append("out of order")
+        tab.wait_for("!document.getElementById('trouble').hidden")
+        said, rows = tab.text("#trouble"), operations(tab)
+        broken.clear()
+        tab.wait_for("document.getElementById('trouble').hidden")
+
+        assert said.startswith("The exporter answers with status 500. What is shown is of 09:00:")
+        assert len(rows) == 3
+
+
+def test_an_empty_history_is_said_in_words(browser: Browser, tmp_path: Path) -> None:
+    """Before the first record the page explains itself instead of being blank."""
+    with closing(Store(tmp_path)) as store:
+        write(store)
+        with served(tmp_path, now=clock()) as url, browser.tab(url) as tab:
+            wait_loaded(tab)
+
+            assert (
+                tab.text("#timeline-empty")
+                == "No records yet: Wok writes one when somebody changes something."
+            )
+            assert tab.text("#table-empty") == "No tasks in the last 6 hours."
+            assert tab.text("#failures-note") == "None in the last 6 hours."
+            assert tab.complaints == []
+
+
+def test_a_task_that_is_not_there_is_said(browser: Browser, url: str) -> None:
+    """A link to a task that has been forgotten says so."""
+    with browser.tab(f"{url}/?task={'0' * 47}f") as tab:
+        tab.wait_for("document.getElementById('detail').innerText.includes('not any more')")
+
+        assert [text for text in tab.complaints if "404" not in text] == []
+
+
+def test_ten_thousand_tasks_are_loaded_but_not_listed(browser: Browser, tmp_path: Path) -> None:
+    """All tasks of a day are counted and drawn; the page lists a hundred, and a hundred more when asked."""
+    many = [task(at, 80_000 - 7 * at, 80_000 - 7 * at - 30) for at in range(1, 10_001)]
+    with closing(Store(tmp_path)) as store:
+        write(store, requests=[request(at, 80_000 - 7 * at) for at in range(1, 10_001)], tasks=many)
+        with served(tmp_path, now=clock()) as url, browser.tab(f"{url}/?last=24h") as tab:
+            tab.wait_for(
+                "document.getElementById('table-note').textContent === '10,000 in the last 24 hours'"
+            )
+            wait_loaded(tab)
+            listed = tab.evaluate("document.querySelectorAll('#table tbody tr').length")
+            elements = tab.evaluate("document.querySelectorAll('*').length")
+            tab.click("#more")
+            tab.wait_for("document.querySelectorAll('#table tbody tr').length === 200")
+
+            assert listed == 100
+            assert elements < ELEMENTS_MAX
+            assert tab.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 360, "light"), ("phone-dark", 360, "dark")],
+)
+def test_both_themes_and_a_phone(
+    browser: Browser, url: str, tmp_path: Path, name: str, width: int, scheme: str
+) -> None:
+    """In both themes and at 360 pixels nothing is wider than the window, and text stands out from its ground."""
+    address = f"{url}/?task={FAILED}"
+    with browser.tab(address, width=width, prefers_color_scheme=scheme) as tab:
+        tab.wait_for("document.querySelector('.meanwhile')")
+        wait_loaded(tab)
+        tab.screenshot(tmp_path / f"{name}.png")
+
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert low_contrasts(tab) == []
+
+
+def low_contrasts(tab: Tab) -> Sequence[str]:
+    """The colours of text, as the theme has them, that WCAG 2.2 (1.4.3, AA) would not have on the panels."""
+    pairs = tab.evaluate("""["text", "muted", "failed", "lost", "unknown", "running", "accent"].map((name) => {
+      const probe = document.createElement("i");
+      document.body.append(probe);
+      const found = [name, "panel"].map((each) => {
+        probe.style.color = `var(--${each})`;
+        return getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+      });
+      probe.remove();
+      return [name, ...found];
+    })""")
+    return [name for name, text, ground in pairs if contrast(text, ground) < 4.5]
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """The contrast of two colours, 1 to 21, as WCAG 2.2 defines it."""
+
+    def luminance(colour: Sequence[float]) -> float:
+        linear = [
+            part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in colour
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, bright = sorted((luminance(one), luminance(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_the_theme_can_be_chosen_and_stays(browser: Browser, url: str) -> None:
+    """The button changes the theme, also against the system's, and a reload keeps it."""
+    background = "getComputedStyle(document.body).backgroundColor"
+    with browser.tab(url, prefers_color_scheme="light") as tab:
+        wait_loaded(tab)
+        light = tab.evaluate(background)
+        tab.click("#theme")
+        tab.click("#theme")
+        dark = tab.evaluate(background)
+        tab.go(url)
+        wait_loaded(tab)
+
+        assert light != dark
+        assert tab.evaluate(background) == dark
+        assert tab.text("#theme") == "Theme: dark"
+
+
+def test_nothing_moves_for_those_who_want_it_still(browser: Browser, url: str, store: Store) -> None:
+    """With reduced motion no animation runs, not even that of a running task."""
+    write(store, opened=[open_task(6, start=(NOON - 61) * NANOS, request=0)])
+    still = {}
+    for wish in ("no-preference", "reduce"):
+        with browser.tab(url, prefers_reduced_motion=wish) as tab:
+            tab.wait_for("document.querySelector('#running li')")
+            still[wish] = tab.evaluate("document.getAnimations().length")
+
+    assert still == {"no-preference": 1, "reduce": 0}
+
+
+def test_the_page_is_light_and_needs_nobody() -> None:
+    """All files together are small, name no other host, and have neither inline code nor a way to make markup."""
+    files = sorted(STATIC.iterdir())
+    texts = {path.name: path.read_text("utf-8") for path in files}
+    makers = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|srcdoc"
+    inline = r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+="
+
+    assert sum(path.stat().st_size for path in files) < WEIGHT_MAX_BYTES
+    assert [name for name, text in texts.items() if re.search(makers, text)] == []
+    assert re.findall(inline, texts["index.html"]) == []
+    assert [
+        name
+        for name, text in texts.items()
+        if re.search(r"https?://", text.replace('xmlns="http://www.w3.org/2000/svg"', ""))
+    ] == []
