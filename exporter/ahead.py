@@ -150,17 +150,20 @@ def _receive(pipe: IO[bytes]) -> Any:
 
 def _plain(event: Event) -> tuple[int, tuple[Any, ...]]:
     number = _NUMBERS[type(event)]
-    if event.record is None:
+    record = event.record
+    if record is None:
         return number, tuple(event)
-    at = _RECORDS[number]
-    return number, (*event[:at], tuple(event.record), *event[at + 1 :])
+    fields: list[Any] = list(event)
+    fields[_RECORDS[number]] = tuple(record)
+    return number, tuple(fields)
 
 
 def _event(number: int, fields: tuple[Any, ...]) -> Any:
     at = _RECORDS[number]
-    if fields[at] is None:
-        return _EVENTS[number]._make(fields)
-    return _EVENTS[number]._make((*fields[:at], Record._make(fields[at]), *fields[at + 1 :]))
+    made = list(fields)
+    if made[at] is not None:
+        made[at] = Record._make(made[at])
+    return _EVENTS[number]._make(made)
 
 
 def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
@@ -183,7 +186,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     )
     # What a chunk makes is freed by reference counts; looking for rings among it would take a fifth of the time.
     gc.freeze()
-    gc.set_threshold(100_000)
+    gc.set_threshold(1_000_000)
     files = [Path(path) for path in task["files"]]
     marks = partial(Archive, [Path(task["wok_error_log"])]) if task["wok_error_log"] else None
     try:

@@ -36,12 +36,15 @@ class Composer:
         """Return everything the chunk has changed."""
         telemetry, keeps_history = self._telemetry, self._keeps_history
         has_traces, has_logs = "traces" in self._signals, "logs" in self._signals
-        items: dict[tuple[Signal, str], _Items] = {}
+        by_app: dict[str, tuple[_Items, _Items]] = {}
         requests: list[RequestRow] = []
         tasks: list[TaskRow] = []
         # One pass: what is said of an event is worked out once for its row, its span and its log record.
         for event in meant.events:
             app = telemetry.service(event)
+            items = by_app.get(app)
+            if items is None:
+                items = by_app[app] = (([], []), ([], []))
             time = event.reported if isinstance(event, TaskEnded) else event.record.time
             if isinstance(event, (RequestSeen, TaskEnded)):
                 if keeps_history:
@@ -50,9 +53,13 @@ class Composer:
                     else:
                         tasks.append(telemetry.task_row(event))
                 if has_traces:
-                    _append(items, "traces", app, time, telemetry.span(event))
+                    times, payloads = items[0]
+                    times.append(time)
+                    payloads.append(telemetry.span(event))
             if has_logs:
-                _append(items, "logs", app, time, telemetry.log(event))
+                times, payloads = items[1]
+                times.append(time)
+                payloads.append(telemetry.log(event))
         return Commit(
             positions=meant.positions,
             state=meant.state,
@@ -65,7 +72,9 @@ class Composer:
                 JournalRow(
                     signal, telemetry.resource(app), len(times), b"".join(payloads), min(times), max(times)
                 )
-                for (signal, app), (times, payloads) in items.items()
+                for app, items in by_app.items()
+                for signal, (times, payloads) in zip(_SIGNALS, items, strict=True)
+                if times
             ],
             requests=requests,
             tasks=tasks,
@@ -73,13 +82,5 @@ class Composer:
 
 
 _Items = tuple[list[int], list[bytes]]
-
-
-def _append(
-    items: dict[tuple[Signal, str], _Items], signal: Signal, app: str, time: int, item: bytes
-) -> None:
-    found = items.get((signal, app))
-    if found is None:
-        found = items[signal, app] = ([], [])
-    found[0].append(time)
-    found[1].append(item)
+"""Times and encoded items, one for one."""
+_SIGNALS: tuple[Signal, Signal] = ("traces", "logs")

@@ -112,7 +112,7 @@ class Replay:
         """Read everything, deliver everything; return what is missing."""
         # As in the reading process: what a batch makes is freed by reference counts.
         gc.freeze()
-        gc.set_threshold(100_000)
+        gc.set_threshold(1_000_000)
         with self._resources:
             self._deliveries.start()
             try:
