@@ -39,6 +39,9 @@ MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 APPLICATION_ID = UUID("46c01d7a-8901-42f0-bb3c-d4acaaee7611").bytes
 """Makes the instance's UUID ours: `systemd-id128 machine-id --app-specific=` with this id prints the same."""
 
+UI_KEYS = ("trace_url", "hosts")
+"""What may be written as a key of the table `ui`."""
+
 KUBERNETES = re.compile(r"WOK_EXPORTER_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?)")
 """What Kubernetes puts into every container beside a Service named wok-exporter: not meant for us."""
 
@@ -149,6 +152,9 @@ def _from_file(
     except ValueError as e:
         mistakes.append(f"{path}: is not TOML ({e}): see the example in docs/configuration.md")
         return
+    # What belongs to the page may also stand in a table: `ui.trace_url`, `[ui]`.
+    page = table.pop("ui") if isinstance(table.get("ui"), dict) else {}
+    table |= {key if key in UI_KEYS else f"ui.{key}": value for key, value in page.items()}
     for key, value in table.items():
         if key in OPTIONS:
             yield _Given(f"{path}: {key}", key, value, path.parent)

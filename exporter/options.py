@@ -329,7 +329,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = {
         Option("ui", _switch, "true", "true|false", ("run",),
                "serve the page and its API at /; false for metrics and probes alone"),
         Option("trace_url", _trace_url, "", "URL", ("run", "demo"),
-               "where the page leads from a trace, with {trace_id} in it: Jaeger, Tempo or Grafana"),
+               "where the page leads from a trace, with {trace_id} in it: Jaeger, Tempo or Grafana; in TOML also"
+               " ui.trace_url"),
         Option("hosts", lambda value: tuple(_list(value)), "", "NAMES", ("run",),
                "further names of this server that browsers may use; others are refused, as a defence against DNS"
                " rebinding"),
