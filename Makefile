@@ -7,7 +7,7 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format score bench crash rotate docs lock dist check clean
+.PHONY: help demo test e2e e2e-tools lint types format score bench crash rotate docs dashboards lock dist packages check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,16 @@ demo: .venv/runtime ## watch the exporter at work on a simulated Wok (40 seconds
 
 test: .venv/development ## run all tests
 	$(BIN)/python -m pytest
+
+.venv/e2e: .venv/development pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --frozen --inexact --group e2e --group packages
+	@touch $@
+
+e2e-tools: .venv/development ## build Jaeger, a collector and a Debian to boot, for e2e (10 minutes; needs Go, debootstrap, root)
+	$(BIN)/python -m tests.e2e.tools
+
+e2e: .venv/e2e ## run the exporter among real backends (some minutes; what is missing is skipped and told)
+	$(BIN)/python -m pytest -rs tests/e2e $(E2E_FLAGS)
 
 lint: .venv/development ## look for what ruff finds wrong
 	$(BIN)/ruff check .
@@ -56,6 +66,9 @@ rotate: .venv/development ## let logrotate rotate under load and recount (some m
 
 docs: .venv/development ## write the generated pages of docs/ anew
 	$(BIN)/python -m tests.pages
+
+dashboards: .venv/development ## write the dashboards of deploy/grafana anew
+	$(BIN)/python -m deploy.grafana
 
 lock: $(BIN)/uv ## lock the dependencies anew, whatever index this machine uses
 	env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv lock --no-config

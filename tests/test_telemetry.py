@@ -233,7 +233,7 @@ def test_a_request() -> None:
         "name": "POST kimchi vms.clone",
         "kind": 2,
         "start": TIME,
-        "end": TIME,
+        "end": TIME + 1,
         "attributes": REQUEST_ATTRIBUTES,
         "links": [],
         "status": (0, ""),
@@ -458,7 +458,7 @@ def test_an_expired_task() -> None:
     sent = log(event)
 
     assert span(event)["attributes"] == attributes
-    assert tuple(span(event)[key] for key in ("start", "end", "status")) == (TIME, TIME, (0, ""))
+    assert tuple(span(event)[key] for key in ("start", "end", "status")) == (TIME, TIME + 2, (0, ""))
     assert (expiry, (13, "WARN"), "wok.task.expired") == (sent["time"], sent["severity"], sent["event"])
     assert sent["attributes"] == attributes | {"log.record.uid": event_uid(TASK, "wok.task.expired")}
 
@@ -485,7 +485,7 @@ def test_a_final_record_without_task_or_request() -> None:
         sent["start"],
         sent["end"],
         sent["attributes"]["wok.task.correlation"],
-    ) == ("", TIME, TIME, "none")
+    ) == ("", TIME, TIME + 2, "none")
 
 
 def test_links() -> None:

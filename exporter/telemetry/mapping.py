@@ -65,6 +65,11 @@ _CONCURRENT: Final = encode.link_end([encode.attribute("wok.link", "concurrent")
 _CANDIDATE: Final = encode.link_end([encode.attribute("wok.link", "candidate")])
 
 _NO_REASON: Final = "failed without a reason in the log"
+# Jaeger takes an end that is not after its start for a negative duration: it warns on the span and, because it changes it, no longer
+# knows a repeat as one. It takes a child that is no longer than its parent, and begins after it, for a skewed clock.
+_REQUEST_NANOS_MIN: Final = 1
+_TASK_NANOS_MIN: Final = 2
+
 _LOST: Final = "lost: wokd was restarted before the task ended"
 _EXPIRED: Final = "unknown: the log never told the end of the task"
 
@@ -264,7 +269,7 @@ class Telemetry:
             shared.name,
             encode.KIND_SERVER,
             start=event.start,
-            end=record.time,
+            end=max(record.time, event.start + _REQUEST_NANOS_MIN),
             attributes=(shared.of_span, *pieces),
             status=encode.STATUS_ERROR if failed else encode.STATUS_UNSET,
         )
@@ -284,7 +289,7 @@ class Telemetry:
             shared.name,
             encode.KIND_INTERNAL,
             start=event.start,
-            end=event.end,
+            end=max(event.end, event.start + _TASK_NANOS_MIN),
             attributes=(shared.of_span, *pieces),
             links=links,
             status=encode.STATUS_ERROR if description else encode.STATUS_UNSET,

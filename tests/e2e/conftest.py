@@ -1,0 +1,43 @@
+"""What all end-to-end tests share: the option that makes a skipped test a failure, and the tools that were built."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import host, servers, tools
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --nothing-skipped, for CI: there, what is missing is a failure."""
+    parser.addoption("--nothing-skipped", action="store_true", help="fail if a test was skipped")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skipped test into a failed one where nothing may be skipped."""
+    report = yield
+    if report.skipped and item.config.getoption("--nothing-skipped") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def jaeger_program() -> Path:
+    return servers.built(tools.jaeger())
+
+
+@pytest.fixture(scope="session")
+def collector_program() -> Path:
+    return servers.built(tools.collector())
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    """The files of a host, to be copied and booted."""
+    if (sentence := host.missing()) is not None:
+        pytest.skip(sentence)
+    return servers.built(tools.debian())

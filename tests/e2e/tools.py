@@ -1,0 +1,133 @@
+"""The real programs that no Debian package brings: built once, kept by version, found again.
+
+    python -m tests.e2e.tools         builds what is missing (`make e2e-tools`)
+
+Jaeger and the OpenTelemetry Collector are built from their Go modules; the system of a test host is made with debootstrap. All of it lies under
+`$XDG_CACHE_HOME/wok-exporter-e2e` (`~/.cache/...`), each under a name that says its version, so that a new version is a new build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wok-exporter-e2e"
+JAEGER_MODULE = "github.com/jaegertracing/jaeger"
+JAEGER_VERSION = "v1.76.0"
+"""The last version whose module path says what it is: the program is Jaeger v2's all the same."""
+BUILDER = "go.opentelemetry.io/collector/cmd/builder"
+BUILDER_VERSION = "v0.161.0"
+MANIFEST = ROOT / "deploy/fleet/collector/builder.yaml"
+SUITE = "bookworm"
+INCLUDE = "systemd,systemd-sysv,dbus,procps"
+"""No Python: the packages bring their own, and a host without one is the proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One thing to be had: where it lies once it is built, and what builds it."""
+
+    name: str
+    path: Path
+    build: Callable[[Path, Path], None]
+    """Takes an empty folder to work in and the place where the result shall be."""
+    needs: tuple[str, ...]
+
+    def missing(self) -> str | None:
+        """Return how to get it, as a sentence, if it is not there."""
+        return (
+            None
+            if self.path.exists()
+            else f"{self.name} is not built: make e2e-tools builds it (it needs {', '.join(self.needs)})"
+        )
+
+
+def _jaeger(work: Path, result: Path) -> None:
+    # `go install` refuses a module with replace lines; as a dependency of a module of ours they do not count.
+    (work / "go.mod").write_text("module jaeger.invalid/tool\n")
+    _go("get", "-tool", f"{JAEGER_MODULE}/cmd/jaeger@{JAEGER_VERSION}", cwd=work)
+    _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(result), f"{JAEGER_MODULE}/cmd/jaeger", cwd=work)
+
+
+def _collector(work: Path, result: Path) -> None:
+    _go("install", f"{BUILDER}@{BUILDER_VERSION}", cwd=work, GOBIN=str(work))
+    shutil.copy(MANIFEST, work / "builder.yaml")
+    environ = {**os.environ, "CGO_ENABLED": "0"}
+    subprocess.run(
+        [work / "builder", "--config", "builder.yaml", "--skip-compilation"],
+        cwd=work,
+        env=environ,
+        check=True,
+    )
+    (sources,) = (path.parent for path in work.rglob("main.go"))
+    _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(result), ".", cwd=sources)
+
+
+def _debian(_: Path, result: Path) -> None:
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, result],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _go(*arguments: str, cwd: Path, **environ: str) -> None:
+    subprocess.run(["go", *arguments], cwd=cwd, env={**os.environ, "CGO_ENABLED": "0", **environ}, check=True)
+
+
+def jaeger() -> Tool:
+    """Jaeger, all in one program: its version 2, which is a collector with a storage and a query API."""
+    return Tool(f"Jaeger {JAEGER_VERSION}", CACHE / f"jaeger-{JAEGER_VERSION}", _jaeger, ("Go 1.25",))
+
+
+def collector() -> Tool:
+    """The OpenTelemetry Collector with just the components that deploy/ names."""
+    digest = hashlib.sha256(MANIFEST.read_bytes() + BUILDER_VERSION.encode()).hexdigest()[:12]
+    return Tool("the OpenTelemetry Collector", CACHE / f"otelcol-{digest}", _collector, ("Go 1.25",))
+
+
+def debian() -> Tool:
+    """The files of a Debian host that has systemd and no Python, to be copied and booted (tests/e2e/host.py)."""
+    digest = hashlib.sha256(f"{SUITE} {INCLUDE}".encode()).hexdigest()[:12]
+    return Tool(
+        f"a Debian {SUITE} to boot", CACHE / f"debian-{SUITE}-{digest}", _debian, ("root", "debootstrap")
+    )
+
+
+def main() -> int:
+    """Build what is missing, telling what and how long; return the exit code."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for tool in (debian(), jaeger(), collector()):
+        if tool.missing() is None:
+            print(f"{tool.name}: there ({tool.path.name})", flush=True)
+            continue
+        print(f"{tool.name}: building ...", flush=True)
+        began = time.monotonic()
+        # beside the result, so that it is put in place whole or not at all
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix="building-") as work:
+            made = Path(work) / "result"
+            (Path(work) / "work").mkdir()
+            try:
+                tool.build(Path(work) / "work", made)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(
+                    f"{tool.name} could not be built, which needs {', '.join(tool.needs)}: {error}",
+                    file=sys.stderr,
+                )
+                return 1
+            made.replace(tool.path)
+        print(f"{tool.name}: built in {time.monotonic() - began:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
