@@ -106,6 +106,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, _Command]]:
             help=command.sentence,
             description=command.sentence[0].upper() + command.sentence[1:] + ".",
             usage=f"wok-exporter {command.name} [option ...]{_ARGUMENTS.get(command.name, '')}",
+            epilog=_NOTES.get(command.name),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if command.name in _FILES_HELP:
@@ -149,6 +150,12 @@ _FILES_HELP = {
 }
 
 
+_NOTES = {
+    "run": """\
+SIGTERM and SIGINT end it. SIGHUP makes it read the configuration again and go on with it, or with the one of before
+where the new one has a mistake; at a terminal SIGHUP ends it. Under systemd it tells when it is ready, how it stands,
+and, for the watchdog, that its pipeline moves."""
+}
 _SETTINGS = {"trace": "tasks"}
 """A command that looks at the same as another has the same settings."""
 
@@ -187,21 +194,39 @@ def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
-    from exporter.command.daemon import Daemon, prove  # noqa: PLC0415 - the heavy half of the program
+    from exporter.command.asked import Asked  # noqa: PLC0415 - each command loads what it needs
+    from exporter.command.daemon import prove  # noqa: PLC0415 - the heavy half of the program
+    from exporter.command.notify import Manager  # noqa: PLC0415
+    from exporter.command.service import Service  # noqa: PLC0415
 
-    for warning in config.warnings:
-        log.warning("%s", warning)
+    _warn(config)
     if args.check_config:
         prove(config, os.environ)
         print(effective(config), end="")
         return 0
-    stopped = _stop_on_signals()
-    daemon = Daemon(config, os.environ)
-    for line in daemon.announcement():
-        log.info("%s", line)
-    daemon.run(stopped)
+    is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
+    asked = Asked.by_signals(hangup_stops=is_at_terminal)
+    service = Service(
+        config,
+        os.environ,
+        Manager.of(os.environ),
+        asked,
+        again=lambda: load(vars(args), os.environ, "run"),
+        in_force=_take_up,
+    )
+    service.run()
     log.info("stopped")
     return 0
+
+
+def _warn(config: Config) -> None:
+    for warning in config.warnings:
+        log.warning("%s", warning)
+
+
+def _take_up(config: Config) -> None:
+    _log_to_stderr(config)
+    _warn(config)
 
 
 def _replay(config: Config, args: argparse.Namespace) -> int:

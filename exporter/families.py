@@ -128,6 +128,13 @@ FAMILIES: tuple[MetricDoc, ...] = (
         unit="bytes",
     ),
     MetricDoc(
+        "wok_exporter_reading_problem",
+        "gauge",
+        ("kind",),
+        "1 while lines are not read, and why: the log cannot be read, or the state cannot be written; else 0.",
+        known=(("log",), ("state",)),
+    ),
+    MetricDoc(
         "wok_exporter_last_record_timestamp_seconds",
         "gauge",
         (),

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from zoneinfo import available_timezones
 
@@ -389,17 +390,47 @@ def reference() -> str:
                 f"* default: {default}\n"
                 f"* matters to: {commands}\n"
             )
-    example = "\n".join(
-        f"{option.key} = {option.default if option.default.isdigit() else _quoted(option.default)}"
-        for option in OPTIONS.values()
-    )
+    example = "\n".join(_setting(option) for option in OPTIONS.values())
     parts.append(f"## A whole file\n\nThis one says what is said without it:\n\n```toml\n{example}\n```\n")
     parts.append(REFERENCE_TAIL)
     return "\n".join(parts)
 
 
+def example_file() -> str:
+    """Return deploy/wok-exporter.toml: every option as a comment with its meaning and its default, nothing set."""
+    parts = [EXAMPLE_HEAD]
+    for title, options in GROUPS.items():
+        parts.append(f"# --- {title}\n")
+        for option in options:
+            said = f"{option.help[0].upper()}{option.help[1:]}."
+            if "run" not in option.commands:
+                said += f" (Not for the daemon: {', '.join(option.commands)}.)"
+            parts.append("\n".join(wrap(said, EXAMPLE_CHARS, initial_indent="# ", subsequent_indent="# ")))
+            parts.append(f"#{_setting(option)}\n")
+    return "\n".join(parts)
+
+
+def _setting(option: Option) -> str:
+    """Return the line of TOML that sets an option to its default: numbers and switches as such, the rest quoted."""
+    bare = option.default.isdigit() or option.default in {"true", "false"}
+    return f"{option.key} = {option.default if bare else _quoted(option.default)}"
+
+
 def _quoted(text: str) -> str:
     return f'"{text}"'
+
+
+EXAMPLE_CHARS = 110
+EXAMPLE_HEAD = f"""\
+# wok-exporter: the configuration of this host, /{CONFIG_FILE}.
+#
+# Everything is optional, and everything below is a comment that says what is so without it: take the # from a line
+# to change it. `wok-exporter run --check-config` proves the file and shows what is in force; `systemctl reload
+# wok-exporter` takes it up, or says what is wrong and goes on as before. Only `state` needs a restart.
+#
+# Durations have units: 250ms, 90s, 24h, 7d. Sizes are bytes, or have units: 512MiB. Where traces and log records go
+# is set with OpenTelemetry's own variables, which systemd reads from /etc/default/wok-exporter.
+"""
 
 
 REFERENCE_HEAD = f"""\
@@ -413,6 +444,11 @@ alone, without tables. All mistakes are reported together, each with its place a
 Durations have units: `250ms`, `90s`, `24h`, `7d`, `1h30m`. Sizes are bytes, or have units: `512MiB`, `1GB`. Lists are
 lists in the file, or texts with commas. Paths may begin with `~`; in the file they are relative to the file. An empty
 variable counts as unset.
+
+SIGHUP (`systemctl reload wok-exporter`) makes the daemon read the file again, and the certificate, key and users that
+it names. It proves all of it first: with a mistake it says so and goes on as before; else it stops reading, and begins
+again from its state as a start does, so that no line is lost or counted twice. Variables of the environment stay
+those of the start, and `state` cannot move: both need a restart. At a terminal SIGHUP ends the daemon.
 """
 
 REFERENCE_TAIL = """\

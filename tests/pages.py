@@ -1,4 +1,7 @@
-"""Writes the generated pages of docs/: `make docs`. A test holds them to what the program says of itself."""
+"""Writes the generated pages of docs/, and the configuration file of deploy/: `make docs`.
+
+A test holds them to what the program says of itself.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from pathlib import Path
 
 from exporter.families import FAMILIES
-from exporter.options import reference
+from exporter.options import example_file, reference
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = ("", "run", "replay", "check", "tasks", "trace", "text", "demo", "hash-password")
@@ -53,7 +56,13 @@ def commands_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"configuration.md": reference, "metrics.md": metrics_page, "commands.md": commands_page}
+PAGES = {
+    "configuration.md": reference,
+    "metrics.md": metrics_page,
+    "commands.md": commands_page,
+    "../deploy/wok-exporter.toml": example_file,
+}
+"""By their names as seen from docs/."""
 
 
 def main() -> None:

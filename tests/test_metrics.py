@@ -78,7 +78,9 @@ def _reader(store: Store) -> Iterator[Reader]:
 
 def collector(snapshot: Callable[[], Snapshot], *, apps: Sequence[str] = ()) -> StoreCollector:
     """A collector of what `snapshot` returns."""
-    return StoreCollector(snapshot, Table(), apps=apps, behind_bytes=lambda: 77, version="1.2.3")
+    return StoreCollector(
+        snapshot, Table(), apps=apps, behind_bytes=lambda: 77, problems=lambda: ["log"], version="1.2.3"
+    )
 
 
 def scraped(made: StoreCollector) -> str:
@@ -141,6 +143,8 @@ def test_stored_values_are_shown(store: Store, reader: Reader) -> None:
     found = samples(text)
     assert found["wok_exporter_build_info", "1.2.3"] == 1
     assert found["wok_exporter_behind_bytes",] == 77
+    assert found["wok_exporter_reading_problem", "log"] == 1
+    assert found["wok_exporter_reading_problem", "state"] == 0
     assert "of_another_release" not in text
     assert '"few"' not in text
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, TextIO
 
+from exporter.command.meaning import messages_of
 from exporter.command.progress import ProgressLine
 from exporter.command.survey import Survey, as_object, report
 from exporter.command.text import render, visible
@@ -23,7 +24,6 @@ from exporter.parse.parser import Parser
 from exporter.parse.zones import Zones, load_zone
 from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.archive import Archive
-from exporter.telemetry.messages import Messages
 from exporter.telemetry.sentences import People, Sentences
 
 READ_BYTES: Final = 512 * 1024
@@ -61,7 +61,7 @@ def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO |
     screen = screen or sys.stderr
     zone = load_zone(config.timezone) if config.timezone else None
     parser = Parser(config.instance, Zones(config.timezone))
-    messages = Messages.load(Messages.default_paths() if config.messages is None else config.messages)
+    messages = messages_of(config)
     screen.writelines(f"warning: {visible(problem)}\n" for problem in messages.problems)
     people = People(config.instance, config.privacy)
     sentences = Sentences(messages, people)

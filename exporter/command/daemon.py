@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import Protocol
 
 from exporter import __version__
-from exporter.advance import Rules
+from exporter.command.meaning import messages_of, rules_of, telemetry_of
 from exporter.compose import Composer
 from exporter.config import Config
 from exporter.correlate.operations import Operations
@@ -24,58 +25,42 @@ from exporter.deliver import otlp
 from exporter.deliver.delivery import Delivery
 from exporter.front import Here
 from exporter.options import Address
-from exporter.parse.zones import Zones
 from exporter.pipeline import Pipeline, Progress
 from exporter.records import NANOS, Signal
 from exporter.serve.api import About, Live, Problem, api_routes
 from exporter.serve.api import Delivery as DeliveryView
-from exporter.serve.auth import BasicAuth
+from exporter.serve.auth import AuthError, BasicAuth
 from exporter.serve.hosts import Hosts, for_hosts
 from exporter.serve.metrics import StoreCollector, metrics_handler
 from exporter.serve.page import page_routes
 from exporter.serve.routes import Handler, healthz_handler, readyz_handler
-from exporter.serve.server import Server, Tls
+from exporter.serve.server import Server, ServerError, Tls
 from exporter.source.tail import Tail
 from exporter.store.writer import Loaded, Store, StoreError
 from exporter.telemetry import mapping as telemetry
-from exporter.telemetry.mapping import Identity, Telemetry
-from exporter.telemetry.messages import Messages
 
 STORE_WAIT_SECONDS_MAX = 30.0
 """Between tries after the store has failed: a full disk is looked at again soon, but not hammered."""
 STOP_SECONDS = 5.0
 """What a request on its way may still take when the daemon stops; what it carried is sent again after the next
 start."""
+ANSWER_SECONDS = 2.0
+"""What an answer on its way to a scrape or a browser may still take."""
+
+START_ERRORS = (StoreError, otlp.OtlpConfigError, ServerError, AuthError)
+"""What a start may be refused with: sentences for the administrator."""
 
 log = logging.getLogger(__name__)
 
 
-def messages_of(config: Config) -> Sequence[Path]:
-    """Return where Wok's message tables are: as configured, else those of the Wok that is installed."""
-    return Messages.default_paths() if config.messages is None else config.messages
+class Stopped(Protocol):
+    """What ends a daemon: an Event, or whatever else can be asked and waited for."""
 
+    def is_set(self) -> bool:
+        """Return whether to stop now."""
 
-def rules_of(config: Config, *, skip_until: int = 0) -> Rules:
-    """Return what decides what the configured host's log means."""
-    return Rules(
-        instance=config.instance,
-        zones=Zones(config.timezone),
-        naming=Operations.load(),
-        expiry=int(config.task_expiry.total_seconds() * NANOS),
-        skip_until=skip_until,
-        code_of=Messages.load(messages_of(config)).code_of,
-    )
-
-
-def telemetry_of(config: Config, log_name: str) -> Telemetry:
-    """Return what says it to backends; `log_name` is the log's base name as spans carry it."""
-    messages = Messages.load(messages_of(config))
-    for problem in messages.problems:
-        log.warning("%s", problem)
-    identity = Identity(
-        config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
-    )
-    return Telemetry(identity, log_file_name=log_name, privacy=config.privacy, messages=messages)
+    def wait(self, timeout: float, /) -> object:
+        """Return when it is set, or earlier; after `timeout` seconds at the latest."""
 
 
 class Deliveries:
@@ -143,8 +128,8 @@ class Deliveries:
 class Daemon:
     """Everything that `wok-exporter run` runs, made and released in the right order.
 
-    `run` returns when `stopped` is set. Raises StoreError, OtlpConfigError, ServerError or AuthError where the
-    start must fail; what fails later is told, waited for and tried again.
+    `run` returns when `stopped` is set. Raises START_ERRORS where the start must fail; what fails later is told,
+    waited for and tried again.
     """
 
     def __init__(
@@ -158,6 +143,7 @@ class Daemon:
         self._behind = 0
         self._is_ready = False
         self._tail: Tail | None = None
+        self._serving: Thread | None = None
         with self._resources:
             self.store = self._resources.enter_context(closing(_store(config, config.state)))
             self._deliveries = Deliveries(self.store, environ)
@@ -168,7 +154,8 @@ class Daemon:
     def _make_pipeline(self) -> Pipeline:
         config = self._config
         first = config.first_time(self._wall())
-        rules = rules_of(config, skip_until=first or 0)
+        messages = messages_of(config)
+        rules = rules_of(config, messages, skip_until=first or 0)
 
         def open_log(position: str) -> Tail:
             try:
@@ -188,7 +175,7 @@ class Daemon:
             marks = partial(Tail, config.wok_error_log) if config.wok_error_log else None
             return Here(rules, loaded, log=open_log, marks=marks, wall=self._wall)
 
-        composer = Composer(telemetry_of(config, config.log.name), signals=self._deliveries.signals)
+        composer = Composer(telemetry_of(config, messages, config.log.name), signals=self._deliveries.signals)
         return Pipeline(self.store, composer, open_front, now=lambda: self._wall() / NANOS)
 
     def _serve(self) -> Server | None:
@@ -202,6 +189,7 @@ class Daemon:
             Operations.load(),
             apps=config.apps,
             behind_bytes=lambda: self._behind,
+            problems=self._reading_problems,
             version=__version__,
         )
         routes: dict[str, Handler] = {
@@ -218,22 +206,42 @@ class Daemon:
                 trace_url=config.trace_url,
             )
             hosts = Hosts(config.listen.host, config.hosts, has_auth=config.auth_file is not None)
-            routes |= for_hosts(page_routes() | api_routes(page_reader, about, self._live), hosts)
-        return self._resources.enter_context(closing(_server(config, config.listen, routes)))
+            routes |= for_hosts(page_routes() | api_routes(page_reader, about, self.live), hosts)
+        server = _server(config, config.listen, routes)
+        self._resources.callback(self._stop_serving, server)
+        return server
 
-    def run(self, stopped: Event) -> None:
+    def _stop_serving(self, server: Server) -> None:
+        server.close()
+        if self._serving is not None:
+            # The next daemon may want the same port, and answers need their readers until they are given.
+            self._serving.join(STOP_SECONDS)
+            server.drain(ANSWER_SECONDS)
+
+    def run(self, stopped: Stopped) -> None:
         """Read, deliver and serve until `stopped`; then release everything."""
+        with self.at_work():
+            self.read(stopped)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Deliver and serve inside, and release everything at the end."""
         with self._resources:
             self._is_ready = self.store.is_ready
             if self.server is not None:
-                Thread(target=self.server.serve, name="serve", daemon=True).start()
+                self._serving = Thread(target=self.server.serve, name="serve", daemon=True)
+                self._serving.start()
             self._deliveries.start()
             try:
-                self._read(stopped)
+                yield
             finally:
                 self._deliveries.stop()
 
-    def _read(self, stopped: Event) -> None:
+    def read(self, stopped: Stopped, turned: Callable[[bool], None] = lambda _: None) -> None:
+        """Read until `stopped`; `turned` is called after each turn, with False for one that the store has failed.
+
+        A turn reads what is there, which may be nothing, and commits it.
+        """
         wait_seconds = 1.0
         while not stopped.is_set():
             try:
@@ -244,12 +252,14 @@ class Daemon:
                 if not self._trouble:
                     log.error("%s; reading waits until the state can be written", error)  # noqa: TRY400 - weather
                 self._trouble = str(error)
+                turned(False)
                 stopped.wait(wait_seconds)
                 wait_seconds = min(wait_seconds * 2, STORE_WAIT_SECONDS_MAX)
                 continue
             if self._trouble:
                 log.warning("the state can be written again: reading goes on")
                 self._trouble, wait_seconds = "", 1.0
+            turned(True)
             if progress.caught_up or not progress.committed:
                 stopped.wait(self._config.poll_interval.total_seconds())
 
@@ -264,11 +274,14 @@ class Daemon:
             log.info("the backlog is read: following %s", self._config.log)
         return progress
 
+    def _reading_problems(self) -> dict[str, str]:
+        """Return what keeps lines from being read, by the kinds that `wok_exporter_reading_problem` has."""
+        known = {"log": self._tail.problem if self._tail else "", "state": self._trouble}
+        return {kind: said for kind, said in known.items() if said}
+
     def problems(self) -> list[Problem]:
         """Say what keeps the exporter from making progress, and what to do, the worst first."""
-        problems = [
-            Problem(said, "") for said in (self._tail.problem if self._tail else "", self._trouble) if said
-        ]
+        problems = [Problem(said, "") for said in self._reading_problems().values()]
         if not self._is_ready:
             problems.append(
                 Problem(
@@ -278,7 +291,8 @@ class Daemon:
             )
         return problems + self._deliveries.problems()
 
-    def _live(self) -> Live:
+    def live(self) -> Live:
+        """Return what this process knows beside its store, now."""
         deliveries = {
             signal: DeliveryView(**delivery.status._asdict())
             for signal, delivery in self._deliveries.by_signal.items()
@@ -308,14 +322,18 @@ class Daemon:
         return lines
 
 
-def prove(config: Config, environ: Mapping[str, str]) -> None:
+def prove(config: Config, environ: Mapping[str, str], *, beside_a_daemon: bool = False) -> None:
     """Raise what a start would raise, as far as that is known without one.
 
     These are mistakes in OTEL_* variables (OtlpConfigError), in the certificate of the server (ServerError) and in the
-    file of its users (AuthError). Nothing is connected to, and nothing is kept.
+    file of its users (AuthError). Nothing is connected to, and nothing is kept. `beside_a_daemon` of this process,
+    whose variables were proved when it started, only the files that they name are looked at again.
     """
     for signal in otlp.configured(environ):
-        otlp.sender(signal, environ).close()
+        if beside_a_daemon:
+            otlp.prove(signal, environ)
+        else:
+            otlp.sender(signal, environ).close()
     if config.listen is not None:
         # At any free port of this host: the configured one is that of the daemon, which may be running.
         _server(config, Address("127.0.0.1", 0), {}).close()

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TextIO
 
+from exporter.command.meaning import messages_of, rules_of, telemetry_of
 from exporter.command.progress import ProgressLine
 from exporter.compose import Composer
 from exporter.config import Config
@@ -51,18 +52,17 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
 
     Raises ArchiveError for a file that cannot be read.
     """
-    from exporter.command.daemon import rules_of, telemetry_of  # noqa: PLC0415 - drags in all that delivers and serves
-
     directory = Path(resources.enter_context(TemporaryDirectory(prefix="wok-exporter-")))
     store = resources.enter_context(closing(Store(directory)))
     log = Archive(files, line_bytes_max=config.line_bytes_max)
     marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None
-    composer = Composer(telemetry_of(config, files[0].name), signals=frozenset())
+    messages = messages_of(config)
+    composer = Composer(telemetry_of(config, messages, files[0].name), signals=frozenset())
     pipeline = Pipeline(
         store,
         composer,
         # a state that is new is read from its beginning, once
-        lambda loaded: Here(rules_of(config), loaded, log=lambda _: log, marks=marks, wall=None),
+        lambda loaded: Here(rules_of(config, messages), loaded, log=lambda _: log, marks=marks, wall=None),
         now=lambda: 0.0,
     )
     progress = ProgressLine(screen, log.total_bytes)

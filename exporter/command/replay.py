@@ -17,7 +17,8 @@ from threading import Event
 from typing import NamedTuple, TextIO
 
 from exporter.ahead import Ahead
-from exporter.command.daemon import Deliveries, messages_of, telemetry_of
+from exporter.command.daemon import Deliveries
+from exporter.command.meaning import messages_of, tables_of, telemetry_of
 from exporter.compose import Composer
 from exporter.config import Config
 from exporter.pipeline import Pipeline
@@ -86,7 +87,7 @@ class Replay:
             )
             self._deliveries = Deliveries(self.store, environ)
             composer = Composer(
-                telemetry_of(config, _base_name(files[0])),
+                telemetry_of(config, messages_of(config), _base_name(files[0])),
                 signals=self._deliveries.signals,
                 # A state that is thrown away needs no history: a fifth of the work.
                 keeps_history=config.state is not None,
@@ -215,7 +216,7 @@ def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> Ahead:
         expiry=int(config.task_expiry.total_seconds() * NANOS),
         line_bytes_max=config.line_bytes_max,
         is_kept=config.state is not None,
-        messages=messages_of(config),
+        messages=tables_of(config),
     )
 
 

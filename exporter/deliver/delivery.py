@@ -192,6 +192,8 @@ class Delivery:
             try:
                 delay = self.step()
             except Exception as error:
+                if stopped.is_set():
+                    break  # the request on its way outlasted the store: it is sent again after the next start
                 # A full disk, a locked file: said once, and never the end of the thread.
                 if is_usable:
                     log.exception("delivery of %s: the journal cannot be used, trying again", self._signal)

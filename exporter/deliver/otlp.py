@@ -103,11 +103,7 @@ def sender(signal: Signal, environ: Mapping[str, str]) -> Sender:
     its place for a moment. Raises OtlpConfigError for a missing endpoint, an unknown protocol or
     compression, unreadable certificates, malformed headers or timeouts, or a package that is not installed.
     """
-    name, text = _setting(signal, "PROTOCOL", environ)
-    if (text or "http/protobuf") not in ("http/protobuf", "grpc"):
-        raise OtlpConfigError(f"{name} is `http/protobuf` or `grpc`, got: {printable(text)}")
-    protocol: Protocols = "grpc" if text == "grpc" else "http/protobuf"
-    _check(signal, protocol, environ)
+    protocol = prove(signal, environ)
     with _process_environment(_resolved(signal, protocol, environ)):
         try:
             if protocol == "grpc":
@@ -120,6 +116,19 @@ def sender(signal: Signal, environ: Mapping[str, str]) -> Sender:
             raise OtlpConfigError(
                 f"this release of the OTLP exporter is built differently ({error}); install one of 1.45"
             ) from error
+
+
+def prove(signal: Signal, environ: Mapping[str, str]) -> Protocols:
+    """Return the protocol that `sender` would speak, or raise what it would raise for variables and their files.
+
+    It builds nothing and changes nothing, so that it may be called while senders are at work.
+    """
+    name, text = _setting(signal, "PROTOCOL", environ)
+    if (text or "http/protobuf") not in ("http/protobuf", "grpc"):
+        raise OtlpConfigError(f"{name} is `http/protobuf` or `grpc`, got: {printable(text)}")
+    protocol: Protocols = "grpc" if text == "grpc" else "http/protobuf"
+    _check(signal, protocol, environ)
+    return protocol
 
 
 # --- the environment ---------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class StoreCollector:
 
     `snapshot` reads the store and may raise StoreError. `apps` are the applications that are to have their
     series at 0 before the log names them. `behind_bytes` tells what is still unread, None when that is not
-    known.
+    known; `problems` of which kinds the problems are that keep it from being read now.
     """
 
     def __init__(
@@ -62,12 +62,14 @@ class StoreCollector:
         *,
         apps: Sequence[str],
         behind_bytes: Callable[[], int | None],
+        problems: Callable[[], Iterable[str]],
         version: str,
     ) -> None:
         self._snapshot = snapshot
         self._operations = operations
         self._apps = tuple(apps)
         self._behind_bytes = behind_bytes
+        self._problems = problems
         self._version = version
         self._lock = threading.Lock()
         self._last: Snapshot | None = None
@@ -94,6 +96,7 @@ class StoreCollector:
         behind = self._behind_bytes()
         if behind is not None:
             values["wok_exporter_behind_bytes"][()] = behind
+        values["wok_exporter_reading_problem"].update(((kind,), 1) for kind in self._problems())
         values["wok_exporter_collect_errors_total"][()] = errors
         values["wok_exporter_build_info"][self._version,] = 1
         for doc in FAMILIES:

@@ -113,6 +113,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.public_paths = frozenset(public_paths)
         self._exchange_seconds = exchange_seconds
         self._tls = _Certificate(tls) if tls else None
+        self._threads_max = threads_max
         self._free_threads = threading.Semaphore(threads_max)
         self._lingering: deque[tuple[float, socket.socket]] = deque()
         self._closing = threading.Event()
@@ -158,6 +159,13 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.socket.shutdown(socket.SHUT_RDWR)
         if not self._is_serving:
             self.server_close()
+
+    def drain(self, seconds: float) -> None:
+        """Wait, after `close`, until the answers under way are given; at most so long."""
+        end = time.monotonic() + seconds
+        for _ in range(self._threads_max):
+            if not self._free_threads.acquire(timeout=max(0.0, end - time.monotonic())):
+                return
 
     def server_close(self) -> None:
         """Close the listening socket and what lingers."""
