@@ -1,0 +1,312 @@
+"""The rules for Prometheus and the routes of Alertmanager that deploy/ ships, asked of promtool and amtool; their runbooks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter import cli
+from exporter.families import FAMILIES
+
+ROOT = Path(__file__).parents[1]
+PROMETHEUS = ROOT / "deploy/prometheus"
+ALERTMANAGER = ROOT / "deploy/alertmanager"
+RUNBOOKS = ROOT / "docs/runbooks"
+CASES = sorted((ROOT / "tests/rules").glob("*.test.yaml"))
+PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
+TARGET_LABELS = {"job", "instance"}
+"""What Prometheus adds to every series of ours."""
+
+
+def tool(name: str) -> str:
+    """Return where a tool is, or skip the test and say how to get it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: install it (Debian, Ubuntu: apt install {PACKAGES[name]})")
+    return found
+
+
+def asked(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a tool to its end."""
+    command = [tool(name), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+def loaded(path: Path) -> Any:
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+RULES: list[dict[str, Any]] = [
+    rule
+    for path in sorted(PROMETHEUS.glob("*.rules.yaml"))
+    for group in loaded(path)["groups"]
+    for rule in group["rules"]
+]
+ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+RECORDS = {rule["record"] for rule in RULES if "record" in rule}
+LABELS = {
+    family.name + suffix: {*family.labels, *(["le"] if suffix == "_bucket" else [])}
+    for family in FAMILIES
+    for suffix in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
+}
+"""The labels of every series that a scrape has, by its name."""
+
+
+def unknown_in(expression: str) -> set[str]:
+    """Return the metrics, and the labels of selectors, that no exporter and no recording rule has."""
+    found = set()
+    bare = re.sub(r'"[^"]*"', '""', expression)
+    for name, selector in re.findall(r"([a-z_]*:?wok_[a-z0-9_]+(?::[a-z0-9_]+)?)(?:\{([^}]*)\})?", bare):
+        if name in RECORDS:
+            continue
+        labels = {part.strip() for part in re.findall(r"([a-z_ ]+)[=!~]+", selector)}
+        found |= {name} - LABELS.keys() | (labels - LABELS.get(name, set()) - TARGET_LABELS)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PROMETHEUS.glob("*.rules.yaml")), ids=lambda path: path.name)
+def test_promtool_accepts_the_rules(path: Path) -> None:
+    """Prometheus' own checker loads every file of rules."""
+    checked = asked("promtool", "check", "rules", path)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)
+def test_the_rules_do_as_their_cases_say(path: Path) -> None:
+    """Prometheus' own test runner finds each alert and each recorded series as expected, at each moment."""
+    tested = asked("promtool", "test", "rules", path.name, cwd=path.parent)
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    """No alert is shipped that has not been seen with its whole text, and silent, in the same series of events."""
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for path in CASES:
+        for case in loaded(path)["tests"]:
+            for moment in case.get("alert_rule_test", []):
+                (fires if moment["exp_alerts"] else silent).add(moment["alertname"])
+
+    assert (fires, silent) == (set(ALERTS), set(ALERTS))
+
+
+def test_every_recorded_series_is_expected_in_a_case() -> None:
+    """No recording rule is shipped whose value was never looked at."""
+    expected = {
+        name
+        for path in CASES
+        for case in loaded(path)["tests"]
+        for moment in case.get("promql_expr_test", [])
+        if moment["exp_samples"]
+        for name in RECORDS
+        if name in moment["expr"]
+    }
+
+    assert expected == RECORDS
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)
+def test_the_cases_are_about_series_that_an_exporter_has(path: Path) -> None:
+    """The input of every case has the names and the labels of the contract, so that no case tests a dream."""
+    for case in loaded(path)["tests"]:
+        for series in case["input_series"]:
+            text = series["series"].replace(", ", ",") + " 0\n"
+            (sample,) = (s for family in text_string_to_metric_families(text) for s in family.samples)
+            labels = set(sample.labels) - TARGET_LABELS
+
+            assert set(sample.labels) >= TARGET_LABELS, text
+            if sample.name != "up" and sample.name not in RECORDS:
+                assert labels == LABELS[sample.name], text
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
+def test_rules_name_what_there_is(rule: dict[str, Any]) -> None:
+    """Every metric and every label in a rule, its texts included, is one that an exporter or another rule makes."""
+    texts = [rule["expr"], rule.get("annotations", {}).get("description", "")]
+
+    assert set().union(*map(unknown_in, texts)) == set()
+
+
+def test_a_metric_that_nobody_has_would_be_found() -> None:
+    """The check of names sees a wrong metric, a wrong recorded series and a wrong label."""
+    wrong = 'wok_task_finished_total + app:wok_none:sum + wok_tasks_started_total{job="x", outcome="y"}'
+
+    assert unknown_in(wrong) == {"wok_task_finished_total", "app:wok_none:sum", "outcome"}
+
+
+@pytest.mark.parametrize("name", sorted(ALERTS))
+def test_alerts_say_how_bad_what_and_where(name: str) -> None:
+    """Every alert has a severity, a summary that stands alone, a description with its values, and its own page."""
+    alert = ALERTS[name]
+    notes = alert["annotations"]
+
+    assert re.fullmatch(r"Wok(Task|Log|Exporter)[A-Z]?\w+", name)
+    assert alert["labels"].keys() == {"severity"}
+    assert alert["labels"]["severity"] in {"critical", "warning", "info"}
+    assert notes.keys() == {"summary", "description", "runbook_url"}
+    assert re.fullmatch(r"([A-Z]|wok-)[^{}]*\.", notes["summary"])
+    assert "{{ $labels." in notes["description"]
+    assert notes["runbook_url"].endswith(f"}}}}/{name}.md")
+
+
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_recorded_series_are_named_by_level_metric_and_operation(name: str) -> None:
+    """Every recorded series is called level:metric:operations, as Prometheus has it."""
+    assert re.fullmatch(r"(instance_)?(app|app_operation|signal):wok_[a-z_]+:[a-z0-9_]+", name)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(*pages: Path) -> Iterator[list[str]]:
+    """All command lines of some pages, as a shell splits them."""
+    for page in pages:
+        for block in blocks(page.read_text("utf-8"), "sh"):
+            yield from map(shlex.split, block.splitlines())
+
+
+def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
+    """The runbooks are one page an alert, with the title, the severity and the parts that all of them have."""
+    assert {page.stem for page in RUNBOOKS.glob("*.md")} == set(ALERTS)
+    for name, alert in ALERTS.items():
+        text = (RUNBOOKS / f"{name}.md").read_text("utf-8")
+        parts = re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+        assert text.startswith(f"# {name}\n\nSeverity: {alert['labels']['severity']}. ")
+        assert parts[:3] == ["How to look", "What to do", "When to silence"]
+        assert parts[3:]
+        assert set(parts[3:]) <= {"What can be missed", "What can be lost", "What is lost"}
+
+
+def test_queries_of_the_runbooks_are_valid(tmp_path: Path) -> None:
+    """Prometheus parses every query on a page, and each names what there is."""
+    queries = [
+        query for page in sorted(RUNBOOKS.glob("*.md")) for query in blocks(page.read_text(), "promql")
+    ]
+    rules = [{"record": f"query:{number}:made", "expr": query} for number, query in enumerate(queries)]
+    path = tmp_path / "queries.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}), "utf-8")
+    checked = asked("promtool", "check", "rules", path)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert len(queries) > len(ALERTS)
+    assert set().union(*map(unknown_in, queries)) == set()
+
+
+def test_commands_of_the_runbooks_are_accepted() -> None:
+    """Our own commands on a page parse, pages that are fetched are served, and services are those that there are."""
+    parser, _ = cli._parser()
+    seen = set()
+    for words in commands(*RUNBOOKS.glob("*.md")):
+        seen.add(words[0])
+        match words:
+            case ["wok-exporter", *arguments]:
+                parser.parse_args(arguments)
+            case ["curl", "-sS", url]:
+                assert url in {f"http://127.0.0.1:10965/{page}" for page in ("readyz", "healthz")}
+            case ["systemctl", "status" | "restart", unit] | ["journalctl", "-u", unit, *_]:
+                assert unit == "wokd" or (ROOT / f"deploy/systemd/{unit}.service").exists()
+            case ["sudo", "-u", user, "head", *_]:
+                assert f"u {user} " in (ROOT / "deploy/systemd/wok-exporter.sysusers").read_text()
+            case _:
+                assert words[0] in {"grep", "ls", "df"}, words
+
+    assert {"wok-exporter", "curl", "systemctl", "journalctl"} <= seen
+
+
+def test_links_of_the_pages_lead_somewhere() -> None:
+    """Every relative link on a runbook and on the pages beside the rules names a file, and metrics in the text exist."""
+    pages = [*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md", ALERTMANAGER / "README.md"]
+    for page in pages:
+        text = page.read_text("utf-8")
+        broken = [
+            target
+            for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
+            if not (page.parent / target).exists()
+        ]
+        named = " ".join(re.findall(r"`(wok_[a-z_]+(?:\{[^`]*\})?)`", text)).replace("wok_runbooks", "")
+
+        assert (broken, unknown_in(named)) == ([], set()), page.name
+
+
+def test_the_prometheus_of_the_readme_is_a_configuration(tmp_path: Path) -> None:
+    """The example of a configuration on the page beside the rules is one that Prometheus loads, with these rules."""
+    first, second = blocks((PROMETHEUS / "README.md").read_text("utf-8"), "yaml")
+    (tmp_path / "rules").mkdir()
+    for path in PROMETHEUS.glob("*.rules.yaml"):
+        shutil.copy(path, tmp_path / "rules")
+    config = tmp_path / "prometheus.yml"
+    config.write_text(first + second, "utf-8")
+    checked = asked("promtool", "check", "config", config)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(ALERTS)} rules found" in checked.stdout
+    assert f"{len(ALERTS)} alerts" in (PROMETHEUS / "README.md").read_text("utf-8")
+
+
+def test_amtool_accepts_the_configuration() -> None:
+    """Alertmanager's own checker loads the example."""
+    checked = asked("amtool", "check-config", ALERTMANAGER / "alertmanager.yml")
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("name", sorted(ALERTS))
+def test_alerts_reach_their_receiver(name: str) -> None:
+    """Alertmanager routes what is critical to the pager and everything else to the mail."""
+    severity = ALERTS[name]["labels"]["severity"]
+    config = f"--config.file={ALERTMANAGER / 'alertmanager.yml'}"
+    receiver = "pager" if severity == "critical" else "mail"
+    tested = asked(
+        "amtool", "config", "routes", "test", config, f"--verify.receivers={receiver}",
+        f"alertname={name}", f"severity={severity}", "instance=kvm01:10965", "job=wok",
+    )  # fmt: skip
+
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_alertmanager_names_alerts_that_there_are() -> None:
+    """Routes, inhibitions, the silence for a maintenance and the pages name no alert that no rule makes."""
+    texts = [path.read_text("utf-8") for path in ALERTMANAGER.iterdir()]
+    texts += [page.read_text("utf-8") for page in (*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md")]
+    named = {name for text in texts for name in re.findall(r"\bWok(?:Tasks?|Log|Exporter)[A-Z]\w+", text)}
+
+    assert named == set(ALERTS)
+
+
+def test_a_failed_task_waits_for_no_group_and_no_maintenance() -> None:
+    """A failed task is a message of its own within a second, whatever the time of the day."""
+    content = loaded(ALERTMANAGER / "alertmanager.yml")
+    (route,) = (r for r in content["route"]["routes"] if r["matchers"] == ['alertname="WokTaskFailed"'])
+
+    assert route["group_wait"] == "1s"
+    assert {"instance", "app", "operation"} <= set(route["group_by"])
+    assert "mute_time_intervals" not in route
+    assert not [r for r in content["inhibit_rules"] if re.search("WokTask(Failed|sLost)", str(r))]
+
+
+def test_the_script_that_silences_is_a_shell_script() -> None:
+    """ShellCheck finds nothing in the script, it may be executed, and it says how it is used."""
+    script = ALERTMANAGER / "silence-maintenance"
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    checked = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)
+    used = subprocess.run([script], capture_output=True, text=True, check=False)
+
+    assert (checked.returncode, checked.stdout) == (0, "")
+    assert os.access(script, os.X_OK)
+    assert (used.returncode, used.stderr.split(" ")[0]) == (2, "usage:")
