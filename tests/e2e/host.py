@@ -1,7 +1,7 @@
 """A host of its own: Debian under a systemd that is booted in a container, on this machine's network.
 
     with Host.boot(tools.debian(), tmp_path / "host") as host:
-        host.run("dpkg", "-i", "/tmp/wok-exporter.deb")
+        host.run("dpkg", "-i", "/opt/wok-exporter.deb")
         host.run("systemctl", "start", "wok-exporter")
         assert "READY" in host.journal("wok-exporter")
 

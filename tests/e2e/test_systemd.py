@@ -119,12 +119,12 @@ def _booted(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     if not packages:
         pytest.skip("there is no package in dist/: make packages builds it")
     folder = tmp_path_factory.mktemp("systemd")
-    with Host.boot(debian, folder / "host", binds=(f"{packages[-1]}:/root/wok-exporter.deb",)) as host:
+    with Host.boot(debian, folder / "host", binds=(f"{packages[-1]}:/opt/wok-exporter.deb",)) as host:
         # Started by the tests, on a port of their own.
         host.path("/usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
         host.path("/usr/sbin/policy-rc.d").chmod(0o755)
         host.run("mkdir", "-p", "/var/lib/wok", "/var/log/wok")
-        host.run("dpkg", "--install", "/root/wok-exporter.deb")
+        host.run("dpkg", "--install", "/opt/wok-exporter.deb")
         yield host
 
 
@@ -283,7 +283,7 @@ can "write the log" "echo >> /var/lib/wok/user-requests.data"
 can "write beside the log" "touch /var/lib/wok/probe"
 can "write to etc" "touch /etc/probe"
 can "see homes" "cat /home/ada/secret"
-can "see root's home" "cat /root/secret"
+can "see root's home" "cat ~root/secret"
 can "see guests" "cat /var/lib/libvirt/images/guest"
 can "see the first process" "cat /proc/1/status"
 can "see a file in tmp" "cat /tmp/of-another"
@@ -303,7 +303,7 @@ def test_the_hardening_is_in_force(installed: Installed) -> None:
     host.run(
         "sh",
         "-c",
-        "mkdir -p /home/ada /var/lib/libvirt/images && for file in /home/ada/secret /root/secret /tmp/of-another"
+        "mkdir -p /home/ada /var/lib/libvirt/images && for file in /home/ada/secret ~root/secret /tmp/of-another"
         " /var/lib/libvirt/images/guest; do echo x > $file; chmod 644 $file; done; chmod 755 /root /home/ada; echo >> /etc/hosts",
     )
     probe = host.path("/usr/local/bin/probe")
