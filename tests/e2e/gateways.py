@@ -7,9 +7,7 @@ with sampler(program, folder, certificates, to=backend.port) as first:
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +58,13 @@ class Gateway:
 
 @contextmanager
 def sampler(
-    program: Path, folder: Path, certificates: Certificates, *, to: int, port: int | None = None
+    program: Path,
+    folder: Path,
+    certificates: Certificates,
+    *,
+    to: int,
+    port: int | None = None,
+    queue_bytes: int | None = None,
 ) -> Iterator[Sampler]:
     """Run a sampler that sends to a gRPC receiver at port `to`; its queue stays in `folder`."""
     folder.mkdir(exist_ok=True)
@@ -76,6 +80,8 @@ def sampler(
         "SAMPLER_METRICS_PORT": str(metrics),
         "TEMPO_OTLP": f"127.0.0.1:{to}",
     }
+    if queue_bytes is not None:
+        environ["SAMPLER_QUEUE_BYTES"] = str(queue_bytes)
     command = [
         str(program),
         f"--config={CONFIGS / 'sampler.yaml'}",
@@ -129,16 +135,3 @@ def measured(port: int, name: str) -> float:
     """Return the sum of one metric of a collector over its labels; 0 while it is not there."""
     _, page = fetch(f"http://127.0.0.1:{port}/metrics")
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE))
-
-
-def validate(program: Path, config: Path) -> subprocess.CompletedProcess[str]:
-    """Let the collector judge a configuration file, without any of its variables."""
-    environ = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "")}
-    return subprocess.run(
-        [program, "validate", f"--config={config}"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )

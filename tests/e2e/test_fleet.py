@@ -24,7 +24,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from exporter.simulate.busy import busy
 from tests.e2e.gateways import (
-    CONFIGS,
     DECISION_SECONDS,
     TOKEN,
     Gateway,
@@ -32,11 +31,11 @@ from tests.e2e.gateways import (
     gateway,
     measured,
     sampler,
-    validate,
 )
 from tests.e2e.servers import until
 from tests.program import SAME, Running, environ, free_port, run, running
 from tests.sink import Certificates, Sink, SpanKey, make_certificates
+from tests.test_fleet import inputs
 
 SECONDS = 60.0
 """For anything that must happen."""
@@ -44,6 +43,8 @@ QUIET_SECONDS = 3 * DECISION_SECONDS + 2
 """After which nothing more comes: the decision, and two flushes of a second."""
 PERCENT = 10
 REQUESTS = 3_000
+FULL_BYTES = 300_000
+"""Less than the kept spans are, and more than the least batch."""
 CANARY = "hunter2-Canary"
 FORMS = (
     "password={}",
@@ -65,13 +66,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
+def write(log: Path, *, requests: int, per_second: float) -> None:
+    """Write the log of a simulated Wok; it ends a little before now."""
+    start = datetime.now(UTC) - timedelta(seconds=requests / per_second, minutes=10)
+    lines = busy("json", start=start.replace(microsecond=0), requests=requests, per_second=per_second, seed=7)
+    log.write_bytes(b"".join(line.data + b"\n" for line in lines))
+
+
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A day of a busy simulated Wok, an hour ago."""
+    """Some minutes of a busy simulated Wok."""
     path = tmp_path_factory.mktemp("log") / "user-requests.data"
-    start = (datetime.now(UTC) - timedelta(hours=1)).replace(microsecond=0)
-    lines = busy("json", start=start, requests=REQUESTS, per_second=30.0, seed=7)
-    path.write_bytes(b"".join(line.data + b"\n" for line in lines))
+    write(path, requests=REQUESTS, per_second=30.0)
     return path
 
 
@@ -199,13 +205,6 @@ def traces(spans: list[Span]) -> bytes:
     return request.SerializeToString()
 
 
-@pytest.mark.parametrize("name", ["gateway.yaml", "sampler.yaml"])
-def test_the_collector_accepts_the_committed_configurations(collector_program: Path, name: str) -> None:
-    """The collector's own `validate` takes each file as it is committed, with none of its variables set."""
-    done = validate(collector_program, CONFIGS / name)
-    assert done.returncode == 0, done.stderr
-
-
 def test_failed_tasks_arrive_with_their_requests_and_the_rest_is_sampled(
     collector_program: Path,
     certificates: Certificates,
@@ -237,6 +236,29 @@ def test_failed_tasks_arrive_with_their_requests_and_the_rest_is_sampled(
         first, second = ({trace for trace, _ in backend.spans()} for backend in tiers.backends)
         assert len(first) > 200 and len(second) > 200 and not first & second  # noqa: PT018  # one claim
         assert tiers.accepted() == len(spans)
+
+
+def test_the_sizes_that_the_sizing_begins_with(tmp_path: Path) -> None:
+    """A span and a log record are about as large, and a host has about as many series, as deploy/fleet/README.md says."""
+    known = inputs()
+    log = tmp_path / "user-requests.data"
+    write(log, requests=500, per_second=0.1)
+    with Sink() as sink:
+        replay(log, sink.environ())
+        for path, items, name in (
+            ("/v1/traces", sink.spans(), "span_bytes"),
+            ("/v1/logs", sink.logs(), "record_bytes"),
+        ):
+            size = sum(len(one.body) for one in sink.requests if one.path == path) / len(items)
+            assert 0.7 < size / known[name] < 1.4, f"{name}: {size}"
+    with running(
+        "run", "--log", log, "--state", tmp_path / "state", "--listen", "127.0.0.1:0", *SAME,
+        said=tmp_path / "said", env=environ(),
+    ) as daemon:  # fmt: skip
+        until(lambda: sample(daemon, "wok_requests_total", "") == 500, SECONDS)
+        page = daemon.get("/metrics")[1]
+        series = len(re.findall(r"^\w+[ {]", page, re.MULTILINE))
+        assert 0.3 < series / known["series"] < 1.4, series
 
 
 def test_a_task_that_fails_hours_after_its_request_was_dropped_is_kept(
@@ -306,6 +328,34 @@ def test_nothing_is_lost_while_backends_are_away_and_collectors_are_killed(
         until(lambda: records <= loki.logs().keys(), SECONDS, lambda: len(records - loki.logs().keys()))
         assert backend.counts()["conflicts"] == 0
         assert loki.counts()["conflicts"] == 0
+
+
+def test_a_full_sampler_holds_the_gateways(
+    collector_program: Path,
+    certificates: Certificates,
+    log: Path,
+    sent: tuple[dict[SpanKey, Span], set[object]],
+    tmp_path: Path,
+) -> None:
+    """A sampler whose queue is full while Tempo is away drops nothing: it takes no more, and the gateway keeps the rest."""
+    kept = {key for key, span in sent[0].items() if must_be_kept(span)}
+    with Sink("grpc") as backend:
+        tempo_port = backend.port
+    with (
+        Sink() as loki,
+        sampler(
+            collector_program, tmp_path / "s", certificates, to=tempo_port, queue_bytes=FULL_BYTES
+        ) as tier,
+        gateway(
+            collector_program, tmp_path / "g", certificates, samplers=[tier.port], loki=loki.endpoint
+        ) as entrance,
+    ):
+        replay(log, entrance.environ())
+        until(lambda: measured(tier.metrics_port, "otelcol_exporter_queue_size") > FULL_BYTES * 0.9, SECONDS)
+        time.sleep(QUIET_SECONDS)
+        assert measured(tier.metrics_port, "otelcol_exporter_queue_size") <= FULL_BYTES
+        with Sink("grpc", port=tempo_port) as backend:
+            until(lambda: kept <= backend.spans().keys(), SECONDS, lambda: len(kept - backend.spans().keys()))
 
 
 def test_a_gateway_without_memory_refuses_and_the_exporter_waits(
