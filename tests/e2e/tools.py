@@ -2,7 +2,7 @@
 
     python -m tests.e2e.tools         builds what is missing (`make e2e-tools`)
 
-Jaeger and the OpenTelemetry Collector are built from their Go modules; the system of a test host is made with debootstrap. All of it lies under
+Jaeger, the OpenTelemetry Collector and Docker Compose are built from their Go modules; the system of a test host is made with debootstrap. All of it lies under
 `$XDG_CACHE_HOME/wok-exporter-e2e` (`~/.cache/...`), each under a name that says its version, so that a new version is a new build.
 """
 
@@ -27,6 +27,10 @@ JAEGER_VERSION = "v1.76.0"
 BUILDER = "go.opentelemetry.io/collector/cmd/builder"
 BUILDER_VERSION = "v0.161.0"
 MANIFEST = ROOT / "deploy/fleet/collector/builder.yaml"
+COMPOSE_MODULE = "github.com/docker/compose/v2"
+COMPOSE_VERSION = "v2.40.3"
+"""The last version of the module that older Go can build."""
+DOCKER_PACKAGES = ("docker.io", "containerd", "runc", "busybox-static")
 SUITE = "bookworm"
 INCLUDE = "systemd,systemd-sysv,dbus,procps"
 """No Python: the packages bring their own, and a host without one is the proof."""
@@ -51,11 +55,16 @@ class Tool:
         )
 
 
-def _jaeger(work: Path, result: Path) -> None:
-    # `go install` refuses a module with replace lines; as a dependency of a module of ours they do not count.
-    (work / "go.mod").write_text("module jaeger.invalid/tool\n")
-    _go("get", "-tool", f"{JAEGER_MODULE}/cmd/jaeger@{JAEGER_VERSION}", cwd=work)
-    _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(result), f"{JAEGER_MODULE}/cmd/jaeger", cwd=work)
+def _go_program(module: str, package: str, version: str) -> Callable[[Path, Path], None]:
+    """Return what builds a program of a Go module."""
+
+    def build(work: Path, result: Path) -> None:
+        # `go install` refuses a module with replace lines; as a dependency of a module of ours they do not count.
+        (work / "go.mod").write_text("module tool.invalid/tool\n")
+        _go("get", "-tool", f"{module}/{package}@{version}", cwd=work)
+        _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(result), f"{module}/{package}", cwd=work)
+
+    return build
 
 
 def _collector(work: Path, result: Path) -> None:
@@ -80,13 +89,21 @@ def _debian(_: Path, result: Path) -> None:
     )
 
 
+def _docker_engine(work: Path, result: Path) -> None:
+    # Unpacked, not installed: an installed one would be started on this machine.
+    subprocess.run(["apt-get", "download", "--quiet", *DOCKER_PACKAGES], cwd=work, check=True)
+    for package in work.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, result], check=True)
+
+
 def _go(*arguments: str, cwd: Path, **environ: str) -> None:
     subprocess.run(["go", *arguments], cwd=cwd, env={**os.environ, "CGO_ENABLED": "0", **environ}, check=True)
 
 
 def jaeger() -> Tool:
     """Jaeger, all in one program: its version 2, which is a collector with a storage and a query API."""
-    return Tool(f"Jaeger {JAEGER_VERSION}", CACHE / f"jaeger-{JAEGER_VERSION}", _jaeger, ("Go 1.25",))
+    build = _go_program(JAEGER_MODULE, "cmd/jaeger", JAEGER_VERSION)
+    return Tool(f"Jaeger {JAEGER_VERSION}", CACHE / f"jaeger-{JAEGER_VERSION}", build, ("Go 1.25",))
 
 
 def collector() -> Tool:
@@ -103,10 +120,23 @@ def debian() -> Tool:
     )
 
 
+def docker_compose() -> Tool:
+    """Docker Compose, as a program of its own."""
+    build = _go_program(COMPOSE_MODULE, "cmd", COMPOSE_VERSION)
+    return Tool(
+        f"Docker Compose {COMPOSE_VERSION}", CACHE / f"docker-compose-{COMPOSE_VERSION}", build, ("Go 1.25",)
+    )
+
+
+def docker_engine() -> Tool:
+    """The files of Debian's Docker and busybox (tests/e2e/docker_engine.py)."""
+    return Tool("a Docker engine", CACHE / "docker-engine", _docker_engine, ("apt-get", "dpkg"))
+
+
 def main() -> int:
     """Build what is missing, telling what and how long; return the exit code."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    for tool in (debian(), jaeger(), collector()):
+    for tool in (debian(), jaeger(), collector(), docker_compose(), docker_engine()):
         if tool.missing() is None:
             print(f"{tool.name}: there ({tool.path.name})", flush=True)
             continue

@@ -1,0 +1,103 @@
+"""The files of deploy/compose, read: for the tests that check them and for those that run them.
+
+What a program would make of a file is worked out here as that program does it: merged keys, `$$`, `${env:NAME:-default}`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "deploy/compose"
+COMPOSE = FOLDER / "compose.yaml"
+DATA_SOURCES = FOLDER / "grafana/provisioning/datasources/wok.yaml"
+DASHBOARDS = FOLDER / "grafana/provisioning/dashboards/wok.yaml"
+PASSWORD = "WOK_GRAFANA_PASSWORD"
+"""The one variable that has to be set."""
+_DEFAULT = re.compile(r"\$\{env:(\w+):-([^}]*)\}")
+
+
+def read(path: Path) -> Any:
+    """Return the content of a YAML file."""
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """Return the services of the stack by name."""
+    found: dict[str, dict[str, Any]] = read(COMPOSE)["services"]
+    return found
+
+
+def collector_text(path: Path) -> str:
+    """Return a collector's or Jaeger's configuration as it is without any variable: each has a default."""
+    return _DEFAULT.sub(r"\2", path.read_text("utf-8"))
+
+
+def variables(path: Path) -> dict[str, str]:
+    """Return the variables by which a collector's or Jaeger's configuration can be moved elsewhere, with their defaults."""
+    return dict(_DEFAULT.findall(path.read_text("utf-8")))
+
+
+def arguments(service: str, elsewhere: dict[str, str]) -> list[str]:
+    """Return a service's command with places of the container put elsewhere: values of flags, by their text."""
+    found = []
+    for argument in services()[service]["command"]:
+        flag, equals, value = argument.partition("=")
+        found.append(flag + equals + elsewhere.get(value, value))
+    return found
+
+
+def expanded(value: Any) -> Any:
+    """Return a value of a provisioning file as Grafana has it after it has put in its environment, which is empty."""
+    if isinstance(value, str):
+        parts = [re.sub(r"\$(\w+|\{[^}]*\})", "", part) for part in value.split("$$")]
+        return "$".join(parts)
+    if isinstance(value, dict):
+        return {key: expanded(item) for key, item in value.items()}
+    return [expanded(item) for item in value] if isinstance(value, list) else value
+
+
+def data_sources() -> dict[str, dict[str, Any]]:
+    """Return the provisioned data sources by uid."""
+    return {source["uid"]: source for source in expanded(read(DATA_SOURCES))["datasources"]}
+
+
+def host_example() -> list[dict[str, Any]]:
+    """Return what targets/hosts.yaml tells to take out of its comment."""
+    lines = (FOLDER / "targets/hosts.yaml").read_text("utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("# - targets:"))
+    found: list[dict[str, Any]] = yaml.safe_load(
+        "\n".join(line.removeprefix("# ") for line in lines[first:-1])
+    )
+    return found
+
+
+def strings(value: Any) -> list[str]:
+    """Return all texts in a value, at any depth."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in strings(item)]
+    return []
+
+
+def prometheus_folder(folder: Path, texts: dict[str, str]) -> Path:
+    """Lay out what compose.yaml mounts below /etc/prometheus, with some addresses replaced; return the configuration's path.
+
+    The rules are the committed ones; `targets` is left to the caller.
+    """
+    content = (FOLDER / "prometheus.yml").read_text("utf-8")
+    for old, new in texts.items():
+        assert old in content, f"prometheus.yml does not name {old}"
+        content = content.replace(old, new)
+    (folder / "targets").mkdir(parents=True)
+    (folder / "rules").symlink_to(ROOT / "deploy/prometheus")
+    path = folder / "prometheus.yml"
+    path.write_text(content, "utf-8")
+    return path
