@@ -2,6 +2,10 @@
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+# Of the packages: a higher number for the same version built anew, where they go, and the Python that they carry.
+RELEASE ?= 1
+DIST ?= dist
+PACKAGE_PYTHON ?= $(BIN)/python
 BIN := .venv/bin
 # Trust what the machine trusts: companies have certificates of their own.
 export UV_SYSTEM_CERTS ?= 1
@@ -32,7 +36,7 @@ test: .venv/development ## run all tests
 	$(BIN)/python -m pytest
 
 .venv/e2e: .venv/development pyproject.toml uv.lock
-	$(BIN)/uv sync --quiet --frozen --inexact --group e2e --group packages
+	$(BIN)/uv sync --quiet --frozen --inexact --group e2e
 	@touch $@
 
 e2e-tools: .venv/development ## build Jaeger, a collector and a Debian to boot, for e2e (10 minutes; needs Go, debootstrap, root)
@@ -75,6 +79,11 @@ lock: $(BIN)/uv ## lock the dependencies anew, whatever index this machine uses
 
 dist: $(BIN)/uv ## build the wheel and the source distribution
 	$(BIN)/uv build --quiet
+
+packages: $(BIN)/uv ## build the .deb and the .rpm, which carry a Python of their own, into dist/ (half a minute)
+	UV_PROJECT_ENVIRONMENT=build/packages/venv $(BIN)/uv sync --quiet --frozen --no-default-groups --group packages \
+	  --no-editable --reinstall-package wok-exporter --python $(PACKAGE_PYTHON)
+	build/packages/venv/bin/python -m deploy.packages.build --release $(RELEASE) --dist $(DIST)
 
 check: lint types test score ## all that CI asks for
 

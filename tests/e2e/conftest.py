@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import host, servers, tools
+from tests.e2e import host, packaged, servers, tools
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,3 +41,9 @@ def debian() -> Path:
     if (sentence := host.missing()) is not None:
         pytest.skip(sentence)
     return servers.built(tools.debian())
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> packaged.Packages:
+    """The .deb and the .rpm of this checkout."""
+    return packaged.build(tmp_path_factory.mktemp("packages"), 1)

@@ -8,12 +8,9 @@ the places of Tempo and Loki a collector takes OTLP; in Grafana's place somethin
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
 
 from tests import compose_files
 from tests.e2e import servers, tools
@@ -109,15 +106,6 @@ def _add_system(tar: tarfile.TarFile) -> None:
     tar.addfile(entry)
 
 
-def exporter_package(folder: Path) -> Path:
-    """Return the files of the exporter's Debian package, which brings its own Python, or skip the test."""
-    packages = sorted((compose_files.ROOT / "dist").glob("wok-exporter_*.deb"))
-    if not packages:
-        pytest.skip("there is no package of the exporter in dist/: make packages builds it")
-    subprocess.run([servers.program("dpkg"), "-x", packages[-1], folder], check=True)
-    return folder
-
-
 def images(collector: Path, jaeger: Path, exporter: Path) -> dict[str, Image]:
     """Return an image for each service of compose.yaml; `exporter` are the files of its package."""
     otlp = {"/bin/otelcol": collector}
@@ -192,9 +180,9 @@ def images(collector: Path, jaeger: Path, exporter: Path) -> dict[str, Image]:
     }
 
 
-def load(engine: Engine, collector: Path, jaeger: Path, folder: Path) -> None:
-    """Give the engine all images of compose.yaml."""
-    made = images(collector, jaeger, exporter_package(folder))
+def load(engine: Engine, collector: Path, jaeger: Path, exporter: Path) -> None:
+    """Give the engine all images of compose.yaml; `exporter` are the files of its package."""
+    made = images(collector, jaeger, exporter)
     services = compose_files.services()
     for name, image in made.items():
         image.load(engine, services[name]["image"])

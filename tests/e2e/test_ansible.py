@@ -23,13 +23,13 @@ import yaml
 
 from exporter.serve.auth import hash_password
 from tests.e2e.host import Host
+from tests.e2e.packaged import Packages
 from tests.e2e.servers import program, until
 from tests.e2e.wok import Wok
 from tests.program import ROOT, free_port
 from tests.sink import Certificates, Sink, make_certificates
 
 ANSIBLE = ROOT / "deploy/fleet/ansible"
-DIST = ROOT / "dist"
 SECONDS = 60.0
 PASSWORD = "a password of the scrapes"
 TOKEN = "a-token\"of$the`host'\\"
@@ -103,11 +103,8 @@ def playbook(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def site(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(debian: Path, packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A host with SSH and a Python, as Ansible needs them, that knows a new key; a Wok writes on it."""
-    packages = sorted(DIST.glob("wok-exporter_*.deb"), key=lambda path: path.stat().st_mtime)
-    if not packages:
-        pytest.skip("there is no package in dist/: make packages")
     folder = tmp_path_factory.mktemp("ansible")
     key = folder / "key"
     subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -143,7 +140,7 @@ def site(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
             "ansible_ssh_common_args": "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_become": False,
-            "wok_exporter_package": str(packages[-1]),
+            "wok_exporter_package": str(packages.deb),
             "wok_exporter_config": {
                 "listen": f"127.0.0.1:{free_port()}",
                 "timezone": "UTC",

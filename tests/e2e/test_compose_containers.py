@@ -20,6 +20,7 @@ import pytest
 from tests import compose_files
 from tests.e2e import docker_compose, servers, stand_in_images, tools
 from tests.e2e.docker_engine import Engine, engine
+from tests.e2e.packaged import Packages, output
 from tests.program import request_line
 
 UP_SECONDS = 120.0
@@ -53,14 +54,19 @@ class Containers:
 
 @pytest.fixture(scope="module", name="containers")
 def _containers(
-    collector_program: Path, jaeger_program: Path, tmp_path_factory: pytest.TempPathFactory
+    collector_program: Path,
+    jaeger_program: Path,
+    packages: Packages,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Containers]:
     """Start all of compose.yaml, both profiles, on a host whose Wok has written three lines."""
     command = docker_compose.command()
     if command is None:
         pytest.skip(tools.docker_compose().missing() or "")
+    exporter = tmp_path_factory.mktemp("package")
+    output("dpkg-deb", "--extract", packages.deb, exporter)
     with engine() as docker:
-        stand_in_images.load(docker, collector_program, jaeger_program, tmp_path_factory.mktemp("package"))
+        stand_in_images.load(docker, collector_program, jaeger_program, exporter)
         (docker.log / "wok-req.log").write_bytes(
             b"".join(request_line(seconds, f"guest{seconds}") for seconds in recent())
         )

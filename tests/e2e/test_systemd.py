@@ -16,6 +16,7 @@ import pytest
 
 from tests import crash
 from tests.e2e.host import Host
+from tests.e2e.packaged import Packages
 from tests.program import ROOT, environ, free_port, request_line, run, wait_until
 from tests.sink import Sink
 
@@ -114,12 +115,9 @@ class Installed:
 
 
 @pytest.fixture(name="booted", scope="module")
-def _booted(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    packages = sorted((ROOT / "dist").glob("wok-exporter_*.deb"), key=lambda path: path.stat().st_mtime)
-    if not packages:
-        pytest.skip("there is no package in dist/: make packages builds it")
+def _booted(debian: Path, packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     folder = tmp_path_factory.mktemp("systemd")
-    with Host.boot(debian, folder / "host", binds=(f"{packages[-1]}:/opt/wok-exporter.deb",)) as host:
+    with Host.boot(debian, folder / "host", binds=(f"{packages.deb}:/opt/wok-exporter.deb",)) as host:
         # Started by the tests, on a port of their own.
         host.path("/usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
         host.path("/usr/sbin/policy-rc.d").chmod(0o755)
@@ -138,14 +136,13 @@ def _installed(booted: Host) -> Iterator[Installed]:
 
 def test_the_package_is_of_this_checkout(installed: Installed) -> None:
     """The unit, its user and the program in the package are those of this checkout: the other tests are about them."""
-    old = "the package in dist/ is an old one: make packages"
     for inside, committed in {
         "/usr/lib/systemd/system/wok-exporter.service": "systemd/wok-exporter.service",
         "/usr/lib/sysusers.d/wok-exporter.conf": "systemd/wok-exporter.sysusers",
     }.items():
-        assert installed.host.path(inside).read_bytes() == (ROOT / "deploy" / committed).read_bytes(), old
+        assert installed.host.path(inside).read_bytes() == (ROOT / "deploy" / committed).read_bytes()
     theirs = installed.host.run("env", "COLUMNS=100", "wok-exporter", "run", "--help").stdout
-    assert theirs == run("run", "--help", env=environ(COLUMNS="100")).stdout, old
+    assert theirs == run("run", "--help", env=environ(COLUMNS="100")).stdout
 
 
 def test_it_starts_when_it_is_ready(installed: Installed) -> None:

@@ -1,0 +1,1 @@
+"""How the .deb and the .rpm are made: `make packages`."""

@@ -1,0 +1,32 @@
+"""What the packaged program starts with: `wok-exporter`, or a module of it when it starts itself as an interpreter would.
+
+The exporter's second process is `sys.executable -P -m exporter.ahead`; in a package, the executable is this program.
+"""
+
+import os
+import runpy
+import sys
+
+from exporter.__main__ import main
+
+
+def give_back_library_path() -> None:
+    """Undo what PyInstaller's loader has set for this process: a browser that the demo opens has libraries of its own.
+
+    This program, started as a child, is told to set it for itself again.
+    """
+    original = os.environ.pop("LD_LIBRARY_PATH_ORIG", "")
+    if original:
+        os.environ["LD_LIBRARY_PATH"] = original
+    else:
+        os.environ.pop("LD_LIBRARY_PATH", None)
+    os.environ["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
+
+
+if __name__ == "__main__":
+    give_back_library_path()
+    if sys.argv[1:3] == ["-P", "-m"]:
+        del sys.argv[:3]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        main()
