@@ -11,7 +11,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from exporter.correlate.correlator import SETTLE_QUIET_NANOS, Correlator, Naming
+from exporter.correlate.correlator import Correlator
+from exporter.correlate.operations import Operations
+from exporter.correlate.settling import SETTLE_QUIET_NANOS
 from exporter.parse.parser import Parser
 from exporter.parse.zones import Zones
 from exporter.records import Chunk, Event, Histogram, OpenTask, Parsed, Record, Series, TailEvent
@@ -55,7 +57,7 @@ class Rules(NamedTuple):
 
     instance: str
     zones: Zones
-    naming: Naming
+    naming: Operations
     expiry: int
     skip_until: int = 0
     is_kept: bool = True
@@ -114,9 +116,12 @@ class Core:
             while self._marks and self._marks[0] + SETTLE_QUIET_NANOS <= now:
                 events += self._correlator.restart(self._marks.pop(0))
             events += self._correlator.quiet(now)
-        if not self._is_kept:
-            return _only(events, chunk)
-        for event in events:
+        meant = _only(events, chunk)
+        return self._kept(meant, chunk.position, marks_position) if self._is_kept else meant
+
+    def _kept(self, meant: Meant, position: str, marks_position: str) -> Meant:
+        """Return what a chunk means with all that it has changed."""
+        for event in meant.events:
             self._tally.event(event)
         changes = self._correlator.changes()
         counters, gauges, histograms = self._tally.take()
@@ -126,19 +131,14 @@ class Core:
             "marks": self._marks,
             "skip_until": self._skip_until,
         }
-        return Meant(
-            events=events,
-            positions={"log": chunk.position, **({"restarts": marks_position} if marks_position else {})},
+        return meant._replace(
+            positions={"log": position, **({"restarts": marks_position} if marks_position else {})},
             state=json.dumps(state, separators=(",", ":")),
             opened=changes.opened,
             closed=changes.closed,
             counters=counters,
             gauges=gauges,
             histograms=histograms,
-            lines=len(chunk.lines),
-            noticed=chunk.events,
-            caught_up=chunk.caught_up,
-            behind=chunk.behind,
         )
 
     def _read(self, chunk: Chunk) -> list[Event]:
@@ -167,7 +167,7 @@ def _ignore(_: Parsed) -> None:
 
 
 def _only(events: Sequence[Event], chunk: Chunk) -> Meant:
-    """Return what a chunk means where nothing but its events is wanted."""
+    """Return what a chunk means, without what it has changed."""
     return Meant(
         events=events,
         positions={},

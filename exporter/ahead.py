@@ -181,8 +181,6 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         open_tasks=[OpenTask._make(row) for row in task["open_tasks"]],
         ended=[TaskRow._make(row) for row in task["ended"]],
         series=set(task["series"]),
-        ordinal=0,
-        is_new=not task["state"],
     )
     # What a chunk makes is freed by reference counts; looking for rings among it would take a fifth of the time.
     gc.freeze()

@@ -144,10 +144,15 @@ def scrape(port: int) -> Counts:
     return found
 
 
+SETTLES_SECONDS = 5.0
+"""The last record's window closes three seconds after it by the clock; a second for the turn that sees to it."""
+
+
 def settled(port: int, records: int, deadline_seconds: float) -> Counts:
     """Wait until the daemon has read all records and ended what waits; return its counters."""
     end = time.monotonic() + deadline_seconds
     last: Counts = {}
+    since = 0.0
     while time.monotonic() < end:
         time.sleep(1)
         try:
@@ -155,9 +160,10 @@ def settled(port: int, records: int, deadline_seconds: float) -> Counts:
         except OSError:
             continue
         read = sum(value for series, value in now.items() if series[0] == "wok_exporter_records_total")
-        if read >= records and now == last:
+        if now != last:
+            last, since = now, time.monotonic()
+        elif read >= records and time.monotonic() - since > SETTLES_SECONDS:
             return now
-        last = now
     raise TimeoutError(f"after {deadline_seconds} s the daemon has not read {records} records")
 
 

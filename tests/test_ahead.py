@@ -20,7 +20,7 @@ from exporter.simulate.story import story
 from exporter.source.archive import Archive, ArchiveError
 from exporter.store.writer import Loaded
 
-EMPTY = Loaded({}, "", [], [], set(), 0, is_new=True)
+EMPTY = Loaded({}, "", [], [], set())
 EXPIRY = 24 * 3600 * NANOS
 
 

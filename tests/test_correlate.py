@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.correlate import correlator as correlate
+from exporter.correlate import settling
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.operations import Operations
 from exporter.records import (
@@ -364,6 +364,27 @@ def test_two_tasks_may_share_an_id() -> None:
     assert [(end.target_uri, seconds(end.end)) for end in ends(events)] == [(other, 7), (MIGRATE, 9)]
 
 
+@pytest.mark.parametrize("targets", [(MIGRATE, ""), ("", MIGRATE)])
+def test_a_second_final_may_lack_the_target(targets: tuple[str, str]) -> None:
+    """Two final records of one task id are one end, with the error of the second, also where one has no target."""
+    log = Log("rfc")
+    first, second = targets
+    records = [
+        log.started(0, MIGRATE, "7"),
+        log.finished(5, first, "7"),
+        log.finished(5, second, "7", failed=True, error_code="KCHVM0058E"),
+    ]
+    correlator = make()
+    events = [event for record in records for event in correlator.feed(record)]
+    changes = correlator.changes()
+    again = Correlator(NAMING, expiry=EXPIRY, state=changes.state, open_tasks=changes.opened)
+
+    (end,) = ends(correlator.finish())
+
+    assert (end.outcome, end.target_uri, end.record) == ("failure", MIGRATE, records[2])
+    assert events + again.finish() == run(records)
+
+
 def test_an_id_that_starts_over_is_a_restart() -> None:
     """Id 1 again, long after it was used: what ran is lost at that moment, and 1 is a new task."""
     log = Log("rfc")
@@ -560,7 +581,7 @@ def test_concurrent_requests_are_counted_and_linked(between: int) -> None:
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood within one second settles the oldest early instead of growing."""
-    monkeypatch.setattr(correlate, "SETTLING_MAX", 10)
+    monkeypatch.setattr(settling, "SETTLING_MAX", 10)
     log, correlator = Log("json"), make()
     events = [event for at in range(50) for event in correlator.feed(log.finished(0, f"/x/{at}"))]
 
@@ -585,6 +606,7 @@ def _records(draw: st.DrawFn) -> list[Record]:
                     f"/plugins/kimchi/vms/{guest}/migrate",
                     f"/plugins/kimchi/vms/{guest}/hostdevs/",
                     "/plugins/kimchi/jobs/night",
+                    "",
                 ]
             )
         )

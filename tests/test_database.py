@@ -23,7 +23,7 @@ from exporter.store.database import (
     open_writer,
 )
 from exporter.store.reader import Reader
-from exporter.store.writer import Store
+from exporter.store.writer import Loaded, Store
 from tests.store_made import commit, journal_row, request_row
 
 COUNT = ("wok_requests_total", "kimchi", "POST", "202")
@@ -40,7 +40,7 @@ def committed(directory: Path, batches: int = 1) -> Path:
 
 def write(store: Store, batches: int) -> None:
     """Commit batches of a request each, whose ordinals and counter go on from what is there."""
-    first = store.load().ordinal + 1
+    first = int(store.load().positions.get("log", "0")) + 1
     for ordinal in range(first, first + batches):
         store.commit(
             commit(
@@ -59,13 +59,15 @@ def batches_in(directory: Path) -> int:
     reader = store.reader()
     try:
         loaded, snapshot = store.load(), reader.snapshot()
+        ordinals = [request.ordinal for request in reader.requests_between(1, 2**31, 2**31)]
     finally:
         reader.close()
         store.close()
     position = int(loaded.positions.get("log", "0"))
     journalled = snapshot.journal["logs"].records if snapshot.journal else 0
 
-    assert {position} == {loaded.ordinal, int(snapshot.counters.get(COUNT, 0)), journalled}
+    assert list(range(1, position + 1)) == ordinals
+    assert {position} == {int(snapshot.counters.get(COUNT, 0)), journalled}
     return position
 
 
@@ -158,7 +160,7 @@ def test_broken_state(tmp_path: Path, breakage: str) -> None:
 
     store = Store(tmp_path, on_broken="restart")
     try:
-        assert store.load().is_new
+        assert store.load() == Loaded({}, "", [], [], set())
         assert content == (tmp_path / "state.db.broken-1").read_bytes()
 
         store.set_signals(frozenset({"logs"}))

@@ -367,4 +367,4 @@ def test_status_line_is_taken_back_before_the_next() -> None:
     screen.status("running: a")
     screen.say("done")
 
-    assert out.getvalue() == "\r\rrunning: a\r          \rdone\n"
+    assert out.getvalue() == "\rrunning: a\r          \rdone\n"

@@ -78,9 +78,9 @@ def inputs() -> dict[str, float]:
 
 def test_promtool_accepts_the_configuration_with_its_rules_and_targets(tmp_path: Path) -> None:
     """Prometheus' own checker takes the committed file, the rules it names, and the example of a target file."""
-    folder = tmp_path / "fleet/prometheus"
+    folder = tmp_path / "prometheus"
     shutil.copytree(PROMETHEUS.parent, folder)
-    shutil.copytree(FLEET.parent / "prometheus", tmp_path / "prometheus")
+    shutil.copytree(FLEET.parent / "prometheus", folder / "rules")
     (folder / "tls").mkdir()
     for name in ("ca.pem", "scrape-password"):
         (folder / "tls" / name).touch()

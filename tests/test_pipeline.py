@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.advance import Rules
-from exporter.command.daemon import rules_of, telemetry_of
+from exporter.command.meaning import messages_of, rules_of, telemetry_of
 from exporter.compose import Composer
 from exporter.config import load
 from exporter.front import Here, OpenSource
@@ -47,7 +47,10 @@ class Means(NamedTuple):
 @pytest.fixture(name="means", scope="module")
 def _means() -> Means:
     config = load({"timezone": "UTC", "instance": "test", "messages": "off"}, {}, "replay")
-    return Means(rules_of(config), Composer(telemetry_of(config, "wok-req.log"), signals=BOTH))
+    messages = messages_of(config)
+    return Means(
+        rules_of(config, messages), Composer(telemetry_of(config, messages, "wok-req.log"), signals=BOTH)
+    )
 
 
 @pytest.fixture(name="log", scope="module")

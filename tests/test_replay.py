@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from exporter.simulate.story import story
 from exporter.store.reader import Reader
 from tests.program import (
     SAME,
+    command,
     environ,
     free_port,
     ids,
@@ -203,6 +205,22 @@ def test_progress_off_a_terminal(log: Path, whole: Arrived) -> None:
         rf"100%  {lines:,} lines, [\d,]+/s; acknowledged: {len(whole.spans):,} traces, {len(whole.logs):,} logs",
         last,
     ), last
+
+
+def test_progress_at_a_narrow_terminal(log: Path) -> None:
+    """At a terminal the line is drawn over itself, never so wide that it wraps; the last one stays, whole."""
+    ours, terminal = pty.openpty()
+    with Sink() as sink:
+        env = environ(**sink.environ(), COLUMNS="40")
+        subprocess.run(command("replay", log, *SAME), env=env, stderr=terminal, check=True, timeout=60)
+    told = os.read(ours, 65_536).decode()
+    os.close(terminal)
+    os.close(ours)
+
+    *drawn, last, _ = told.replace("\r\n", "\r").split("\r")
+
+    assert re.fullmatch(r"100%  [\d,]+ lines, [\d,]+/s; acknowledged: [\d,]+ traces, [\d,]+ logs", last)
+    assert max(map(len, drawn)) == 39
 
 
 # --- interrupted, refused, given up

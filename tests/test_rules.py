@@ -63,6 +63,11 @@ LABELS = {
 """The labels of every series that a scrape has, by its name."""
 
 
+PERIODS_SECONDS = {"s": 1, "m": 60}
+FRESH_SECONDS = 300
+"""For how long Prometheus takes a sample for the present, if nobody has set `--query.lookback-delta`."""
+
+
 def unknown_in(expression: str) -> set[str]:
     """Return the metrics, and the labels of selectors, that no exporter and no recording rule has."""
     found = set()
@@ -81,6 +86,15 @@ def test_promtool_accepts_the_rules(path: Path) -> None:
     checked = asked("promtool", "check", "rules", path)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_recorded_series_are_never_missing_between_two_evaluations() -> None:
+    """Every group is evaluated twice within the time that a sample lives, so that no alert resolves for lack of a recorded one."""
+    intervals = [
+        group["interval"] for path in sorted(PROMETHEUS.glob("*.yaml")) for group in loaded(path)["groups"]
+    ]
+
+    assert [one for one in intervals if 2 * int(one[:-1]) * PERIODS_SECONDS[one[-1]] >= FRESH_SECONDS] == []
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)

@@ -73,8 +73,8 @@ def counters(store: Store) -> dict[Series, float]:
 
 
 def test_new_state_is_empty(store: Store) -> None:
-    """A state that was just made says that it is new, and holds nothing."""
-    assert Loaded({}, "", [], [], set(), 0, is_new=True) == store.load()
+    """A state that was just made holds nothing."""
+    assert Loaded({}, "", [], [], set()) == store.load()
 
 
 def test_commit_survives_reopening(directory: Path) -> None:
@@ -96,8 +96,6 @@ def test_commit_survives_reopening(directory: Path) -> None:
             open_tasks=list(FULL.opened),
             ended=list(FULL.tasks),
             series={*FULL.counters, *FULL.gauges, *FULL.histograms},
-            ordinal=2,
-            is_new=False,
         )
         == loaded
     )
@@ -266,8 +264,6 @@ def test_histories_are_bounded(directory: Path) -> None:
             assert [request_row(n) for n in range(last - len(requests) + 1, last + 1)] == requests
             assert min(last, 50) <= len(page.tasks) < 55
             assert [task_row(n) for n in range(last, last - len(page.tasks), -1)] == page.tasks
-
-        assert last == store.load().ordinal
     finally:
         store.close()
 

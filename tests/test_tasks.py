@@ -27,7 +27,7 @@ from exporter.cli import main
 from exporter.command import view
 from exporter.command.progress import ProgressLine
 from exporter.command.tasks import Which, tasks, watch
-from exporter.command.view import TaskView, as_object, duration, table
+from exporter.command.view import Listed, as_object, duration, table
 from exporter.command.window import CLEAR_BELOW, CLEAR_LINE, ENTER, HOME, LEAVE, Window
 from exporter.config import Config, load
 from exporter.correlate.running import Open
@@ -36,6 +36,7 @@ from exporter.simulate.busy import busy
 from exporter.simulate.records import Dialect
 from exporter.simulate.story import story
 from exporter.store.writer import Store, StoreError
+from exporter.view.tasks import TaskView
 from tests.program import command, environ, run, wait_until
 from tests.store_made import commit, context, open_task, request_row, task_row
 
@@ -44,32 +45,46 @@ NINE = int(MORNING.timestamp())
 NASTY = "a\nb\r\x1b[31mred\x1b[0m\u202ekcab\u2028\x00\x9b2J\ud800"
 
 REQUEST = request_row(7, time=(NINE + 2) * NANOS, message="A clone of web01")
-CLONE = TaskView(
-    state="failed",
-    app="kimchi",
-    operation="vms.clone",
-    target_uri="/plugins/kimchi/vms/web01-clone-1772442006800000/clone",
-    task_id="4",
-    start=(NINE + 2) * NANOS,
-    end=(NINE + 249) * NANOS,
-    duration=247 * NANOS,
-    correlation="likely",
-    context=context(4),
-    error_code="KCHVM0035E",
-    why="web01 could not be cloned: no space is left in the pool default",
-    request=REQUEST,
-    meanwhile=(
+CLONE = Listed(
+    TaskView(
+        state="failed",
+        app="kimchi",
+        operation="vms.clone",
+        target_uri="/plugins/kimchi/vms/web01-clone-1772442006800000/clone",
+        task_id="4",
+        start=(NINE + 2) * NANOS,
+        end=(NINE + 249) * NANOS,
+        duration=247 * NANOS,
+        correlation="likely",
+        context=context(4),
+        error_code="KCHVM0035E",
+        why="web01 could not be cloned: no space is left in the pool default",
+        user="ada",
+        address="192.0.2.7",
+        request=7,
+        since=6,
+        until=19,
+        concurrent=12,
+    ),
+    REQUEST,
+    (
         request_row(8, time=(NINE + 3) * NANOS, operation="vms.start"),
         request_row(9, time=(NINE + 4) * NANOS, user="", method="PUT", operation=""),
     ),
-    meanwhile_count=12,
 )
-RUNNING = CLONE._replace(
-    state="running", end=None, target_uri="", correlation="exact", error_code="", why="", meanwhile_count=0
+
+
+def but(listed: Listed, **changed: Any) -> Listed:
+    """The same with another task."""
+    return listed._replace(task=listed.task._replace(**changed))
+
+
+RUNNING = but(
+    CLONE, state="running", end=None, target_uri="", correlation="exact", error_code="", why="", concurrent=0
 )
-DONE = CLONE._replace(
+DONE = but(
+    CLONE._replace(request=None),
     state="done",
-    request=None,
     correlation="none",
     duration=None,
     app="wok",
@@ -92,7 +107,7 @@ def opened(number: int, *, grade: Grade = "none", by_start: bool = False, **chan
     return open_task(number, data=task.to_row().data, **changed)
 
 
-def lines_of(*shown: TaskView, width: int | None = None, is_coloured: bool = False) -> list[str]:
+def lines_of(*shown: Listed, width: int | None = None, is_coloured: bool = False) -> list[str]:
     return list(table(shown, zone=UTC, width=width, is_coloured=is_coloured))
 
 
@@ -247,7 +262,7 @@ def test_the_state_is_coloured() -> None:
 
 def test_a_long_reason_shows_its_beginning() -> None:
     """The output of a package manager does not push the other tasks off the screen."""
-    lines = lines_of(CLONE._replace(why="no room " * 500, meanwhile_count=0), width=80)
+    lines = lines_of(but(CLONE, why="no room " * 500, concurrent=0), width=80)
 
     assert len(lines) == 2 + view.DETAIL_LINES_MAX
     assert lines[-1].endswith(" room no roo…")
@@ -256,14 +271,14 @@ def test_a_long_reason_shows_its_beginning() -> None:
 def test_a_request_of_another_day_has_its_date() -> None:
     """A task may run for days; the time alone would then mislead."""
     later = request_row(8, time=(NINE + 86_400) * NANOS, operation="vms.start")
-    lines = lines_of(CLONE._replace(meanwhile=[later], meanwhile_count=1))
+    lines = lines_of(but(CLONE._replace(meanwhile=[later]), concurrent=1))
 
     assert lines[-1] == "    meanwhile: 1 other: POST kimchi vms.start by ada at 2026-03-03 09:00:00"
 
 
 def test_a_loss_says_its_reason_once() -> None:
     """The word that the state says already is not said again."""
-    lines = lines_of(CLONE._replace(state="lost", error_code="", why="lost: wokd went", meanwhile_count=0))
+    lines = lines_of(but(CLONE, state="lost", error_code="", why="lost: wokd went", concurrent=0))
 
     assert lines[-1] == "    why: wokd went"
 
@@ -271,7 +286,7 @@ def test_a_loss_says_its_reason_once() -> None:
 def test_wide_letters_keep_the_columns() -> None:
     """Letters that take two cells, and marks that take none, are measured as a terminal draws them."""
     uris = ("/日本語", "/e\u0301", "/plain")
-    lines = lines_of(*(DONE._replace(target_uri=uri) for uri in uris))
+    lines = lines_of(*(but(DONE, target_uri=uri) for uri in uris))
 
     expected = [
         "/日本語   -     -        12",
@@ -284,17 +299,19 @@ def test_wide_letters_keep_the_columns() -> None:
 @pytest.mark.parametrize("width", [None, 40, 80, 200])
 def test_hostile_names_are_harmless(width: int | None) -> None:
     """Nothing of a log begins a line, moves the cursor or turns the text, whichever field it stands in."""
-    shown = CLONE._replace(
+    shown = but(
+        CLONE._replace(
+            request=request_row(1, user=NASTY, method=NASTY, operation=NASTY, message=NASTY),
+            meanwhile=[request_row(2, user=NASTY, app=NASTY, method=NASTY, operation=NASTY)],
+        ),
         app=NASTY,
         operation=NASTY,
         target_uri="/" + NASTY,
         why=NASTY,
         error_code=NASTY,
-        request=request_row(1, user=NASTY, method=NASTY, operation=NASTY, message=NASTY),
-        meanwhile=[request_row(2, user=NASTY, app=NASTY, method=NASTY, operation=NASTY)],
     )
 
-    lines = lines_of(shown, shown._replace(state="running", target_uri=""), width=width)
+    lines = lines_of(shown, but(shown, state="running", target_uri=""), width=width)
 
     assert [line for line in lines if not line.isprintable()] == []
 
@@ -302,7 +319,7 @@ def test_hostile_names_are_harmless(width: int | None) -> None:
 @given(st.text(max_size=60), st.text(max_size=60), st.integers(1, 220))
 def test_no_line_is_wider_than_the_terminal(uri: str, why: str, width: int) -> None:
     """Whatever a log holds, and however narrow the window: a row stays a row."""
-    shown = CLONE._replace(target_uri=uri, why=why, request=request_row(1, user=why, message=uri))
+    shown = but(CLONE._replace(request=request_row(1, user=why, message=uri)), target_uri=uri, why=why)
 
     for line in lines_of(shown, RUNNING, width=width):
         assert view.width_of(line) <= width
@@ -366,7 +383,7 @@ def test_an_object_for_programs() -> None:
 
 def test_what_is_not_known_is_null() -> None:
     """A task that runs, whose window is still open, has no end, no ids and no request."""
-    seen = as_object(RUNNING._replace(context=b"", request=None, meanwhile=()), UTC)
+    seen = as_object(but(RUNNING._replace(request=None, meanwhile=()), context=b""), UTC)
 
     known = {"state": "running", "app": "kimchi", "operation": "vms.clone", "target_uri": "", "task_id": "4",
              "started": "2026-03-02T09:00:02+00:00", "duration_seconds": 247.0, "correlation": "exact",

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from exporter.command.screen import StatusLine
+
 FIRST_SECONDS = 1.0
 """Who waits for less does not want to be told how long."""
 NEXT_SECONDS = 0.2
@@ -18,26 +20,18 @@ class ProgressLine:
     """Draws on `screen` how many of `total_bytes` are read, if it is a terminal; `clock` is in seconds."""
 
     def __init__(self, screen: TextIO, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._screen = screen
+        self._line = StatusLine(screen)
         self._total_bytes = total_bytes
         self._clock = clock
-        self._is_wanted = screen.isatty()
         self._next_seconds = clock() + FIRST_SECONDS
-        self._width = 0
 
     def show(self, done_bytes: int, lines: int) -> None:
         """Draw the line anew, unless that was done a moment ago."""
-        if not self._is_wanted or self._clock() < self._next_seconds:
+        if self._clock() < self._next_seconds:
             return
         self._next_seconds = self._clock() + NEXT_SECONDS
-        text = f"{done_bytes / max(1, self._total_bytes):4.0%}  {lines:,} lines"
-        self._screen.write("\r" + text.ljust(self._width))
-        self._screen.flush()
-        self._width = len(text)
+        self._line.show(f"{done_bytes / max(1, self._total_bytes):4.0%}  {lines:,} lines")
 
     def clear(self) -> None:
         """Wipe the line out, so that what is printed next begins at the left."""
-        if self._width:
-            self._screen.write("\r" + " " * self._width + "\r")
-            self._screen.flush()
-            self._width = 0
+        self._line.show("")

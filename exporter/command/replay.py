@@ -19,6 +19,8 @@ from typing import NamedTuple, TextIO
 from exporter.ahead import Ahead
 from exporter.command.daemon import Deliveries
 from exporter.command.meaning import messages_of, tables_of, telemetry_of
+from exporter.command.screen import StatusLine
+from exporter.command.view import duration
 from exporter.compose import Composer
 from exporter.config import Config
 from exporter.pipeline import Pipeline
@@ -66,6 +68,7 @@ class Replay:
     ) -> None:
         self._config = config
         self._screen = screen
+        self._line = StatusLine(screen)
         self._clock = clock
         self._resources = ExitStack()
         with self._resources:
@@ -103,7 +106,6 @@ class Replay:
         self._behind = self._total = sum(_size_bytes(path) for path in files)
         self._began = clock()
         self._shown = -LINE_SECONDS
-        self._width = 0
 
     def close(self) -> None:
         """Release everything without a run."""
@@ -174,17 +176,19 @@ class Replay:
             return
         self._shown = now
         line = self._progress(now)
-        if is_terminal:
-            self._screen.write("\r" + line.ljust(self._width) + ("\n" if last else ""))
-            self._width = len(line)
+        if is_terminal and not last:
+            self._line.show(line)
         else:
+            self._line.show("")
             self._screen.write(line + "\n")
-        self._screen.flush()
+            self._screen.flush()
 
     def _progress(self, now: float) -> str:
         seconds = max(now - self._began, 0.001)
         share = 1 - self._behind / self._total if self._total else 1.0
-        left = "" if self.caught_up or not share else f", {_duration(seconds * (1 - share) / share)} left"
+        left = ""
+        if share and not self.caught_up:
+            left = f", {duration(round(seconds * (1 - share) / share) * NANOS)} left"
         acknowledged = ", ".join(f"{count:,} {signal}" for signal, count in self.delivered().items())
         waiting = sum(self._waiting().values())
         return (
@@ -242,9 +246,3 @@ def _base_name(path: Path) -> str:
         if name.startswith(known):
             return known
     return own_name(name)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s" if minutes else f"{rest}s"

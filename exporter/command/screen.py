@@ -12,11 +12,31 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from exporter.command.text import visible
+from exporter.command.view import clipped, may_be_coloured, width_of
 
 COLOURS = {"green": "32", "red": "31", "magenta": "35", "yellow": "33", "bold": "1"}
 """Select Graphic Rendition (ECMA-48), in the sixteen colours that people have tuned for their eyes."""
 TEXT_COLUMNS_MIN = 20
 """A terminal narrower than this folds by itself."""
+
+
+class StatusLine:
+    """A line on `out` that the next one replaces, no wider than the terminal; where there is none, nothing."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._is_terminal = out.isatty()
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Draw the text over the one before; an empty one leaves the cursor at the left of an empty line."""
+        if not self._is_terminal:
+            return
+        text = clipped(visible(text), shutil.get_terminal_size().columns - 1)
+        if text != self._shown:
+            rest = " " * (width_of(self._shown) - width_of(text))
+            _put(self._out, f"\r{text}{rest}" if text else f"\r{rest}\r")
+            self._shown = text
 
 
 class Screen:
@@ -28,21 +48,19 @@ class Screen:
     def __init__(self, out: TextIO, environ: Mapping[str, str]) -> None:
         self._out = out
         self._is_terminal = out.isatty()
-        self._is_coloured = (
-            self._is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-        )
-        self._status = ""
+        self._is_coloured = self._is_terminal and may_be_coloured(environ)
+        self._line = StatusLine(out)
 
     def say(self, text: str, *, first: str = "", indent: int = 0, colour: str = "") -> None:
         """Print a line: `first` in front, in its colour, and the text behind it, from column `indent` on."""
         self.status("")
         head = visible(first)
         whole = visible(text)
-        columns = max(TEXT_COLUMNS_MIN, self._columns() - indent)
+        columns = max(TEXT_COLUMNS_MIN, shutil.get_terminal_size().columns - indent)
         parts = textwrap.wrap(whole, columns, break_on_hyphens=False) if self._is_terminal else [whole]
         for part in parts or [""]:
             gap = " " * (indent - len(head)) if part else ""
-            self._put(f"{self._painted(head, colour)}{gap}{part}\n")
+            _put(self._out, f"{self._painted(head, colour)}{gap}{part}\n")
             head = ""
 
     def title(self, text: str) -> None:
@@ -53,25 +71,17 @@ class Screen:
     def raw(self, text: str) -> None:
         """Print a line that is to be copied, and so is not folded."""
         self.status("")
-        self._put(visible(text) + "\n")
+        _put(self._out, visible(text) + "\n")
 
     def status(self, text: str) -> None:
         """Show a line that the next one replaces; on a terminal alone."""
-        if not self._is_terminal:
-            return
-        text = visible(text)[: self._columns() - 1]
-        if text == self._status:
-            return
-        self._put("\r" + " " * len(self._status) + "\r" + text)
-        self._status = text
-
-    def _columns(self) -> int:
-        return shutil.get_terminal_size().columns
+        self._line.show(text)
 
     def _painted(self, text: str, colour: str) -> str:
         return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self._is_coloured and colour and text else text
 
-    def _put(self, text: str) -> None:
-        encoding = self._out.encoding or "utf-8"
-        self._out.write(text.encode(encoding, "replace").decode(encoding))
-        self._out.flush()
+
+def _put(out: TextIO, text: str) -> None:
+    encoding = out.encoding or "utf-8"
+    out.write(text.encode(encoding, "replace").decode(encoding))
+    out.flush()

@@ -18,13 +18,12 @@ from typing import Literal, TextIO
 
 from exporter.command import view
 from exporter.command.known import Known, from_files, from_state
-from exporter.command.view import TaskView
+from exporter.command.view import Listed
 from exporter.command.window import Window
 from exporter.config import Config
 from exporter.parse.zones import load_zone
 from exporter.records import NANOS, Outcome, RequestRow, TaskRow
-from exporter.view.tasks import BAD, State, of_ended, of_running
-from exporter.view.tasks import TaskView as Task
+from exporter.view.tasks import BAD, State, TaskView, of_ended, of_running
 
 Which = Literal["all", "running", "failed"]
 
@@ -78,11 +77,11 @@ def tasks(
             known = from_state(config, resources, wall())
         found, is_all = _find(known, which, min(max(limit, 0), TASKS_MAX))
         if as_json:
-            _write_json(out, (view.as_object(_whole(known, one, MEANWHILE_MAX), zone) for one in found))
+            _write_json(out, (view.as_object(_listed(known, one, MEANWHILE_MAX), zone) for one in found))
             return 0
-        shown = [_whole(known, one, MEANWHILE_SHOWN) for one in found]
+        shown = [_listed(known, one, MEANWHILE_SHOWN) for one in found]
         notes = _notes(known, shown, is_all=is_all, is_finished=bool(files))
-        out.writelines(f"{line}\n" for line in (_summary([task.state for task in shown], which), *notes))
+        out.writelines(f"{line}\n" for line in (_summary([task.state for task in found], which), *notes))
         if shown:
             is_terminal = out.isatty()
             lines = view.table(
@@ -143,7 +142,7 @@ def _picture(
     bad = [task for task in found if task.state in ("failed", "lost")]
     rest = [task for task in found if task.state not in ("failed", "lost")]
     # No picture has room for more than a task a row.
-    shown = [_whole(known, task, MEANWHILE_SHOWN) for task in [*bad[:rows], *rest[:rows]]]
+    shown = [_listed(known, task, MEANWHILE_SHOWN) for task in [*bad[:rows], *rest[:rows]]]
     zone = load_zone(config.timezone) if config.timezone else None
     notes = _notes(known, shown, is_all=True, is_finished=False)
     head = [
@@ -177,7 +176,7 @@ def _as_of(config: Config, known: Known) -> str:
     return f"As of {view.local(known.now, zone):%Y-%m-%d %H:%M:%S} ({config.timezone or 'local time'})"
 
 
-def _find(known: Known, which: Which, limit: int) -> tuple[list[Task], bool]:
+def _find(known: Known, which: Which, limit: int) -> tuple[list[TaskView], bool]:
     """Return the tasks in the order in which they are shown, and whether these are all."""
     ended: list[TaskRow] = []
     is_all = True
@@ -194,7 +193,7 @@ def _find(known: Known, which: Which, limit: int) -> tuple[list[Task], bool]:
         ended.sort(key=lambda row: row.end, reverse=True)
         is_all = is_all and len(ended) <= limit
         ended = ended[:limit]
-    found: list[Task] = []
+    found: list[TaskView] = []
     if which != "failed":
         # What has ended between the two looks is in both; its end is the newer news.
         over = {row.context for row in ended}
@@ -209,7 +208,7 @@ def _find(known: Known, which: Which, limit: int) -> tuple[list[Task], bool]:
     return found + [of_ended(row) for row in [*bad, *rest]], is_all
 
 
-def _whole(known: Known, task: Task, limit: int) -> TaskView:
+def _listed(known: Known, task: TaskView, limit: int) -> Listed:
     """Return the task with its request and up to `limit` of the others, as far as the history still has them."""
     reader = known.reader
     others: list[RequestRow] = []
@@ -217,7 +216,7 @@ def _whole(known: Known, task: Task, limit: int) -> TaskView:
         between = reader.requests_between(task.since + 1, task.until, limit + 1)
         others = [request for request in between if request.ordinal != task.request][:limit]
     request = reader.request(task.request) if task.request else None
-    return view.of_task(task, request, others)
+    return Listed(task, request, others)
 
 
 def _summary(states: Sequence[State], which: Which) -> str:
@@ -233,7 +232,7 @@ def _summary(states: Sequence[State], which: Which) -> str:
     return ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) + "."
 
 
-def _notes(known: Known, shown: Sequence[TaskView], *, is_all: bool, is_finished: bool) -> Iterator[str]:
+def _notes(known: Known, shown: Sequence[Listed], *, is_all: bool, is_finished: bool) -> Iterator[str]:
     """Yield what else one must know to read the table rightly, a sentence each."""
     snapshot = known.snapshot
     rejected = int(snapshot.counters.get(("wok_exporter_lines_total", "rejected"), 0))
@@ -244,9 +243,9 @@ def _notes(known: Known, shown: Sequence[TaskView], *, is_all: bool, is_finished
         yield "The daemon has not read all of the log yet: this is as far as it is."
     elif not is_finished:
         age = known.now - int(snapshot.committed_seconds * NANOS)
-        if age > STALE_NANOS and any(task.state == "running" for task in shown):
+        if age > STALE_NANOS and any(listed.task.state == "running" for listed in shown):
             yield f"The daemon has seen nothing new for {view.duration(age)}: what ran then is shown as running."
-    doubts = {task.correlation for task in shown if task.request is not None}
+    doubts = {listed.task.correlation for listed in shown if listed.request is not None}
     if "likely" in doubts:
         yield "A request with ? is likely the task's: others would look the same."
     if "ambiguous" in doubts:

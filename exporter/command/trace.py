@@ -208,14 +208,11 @@ def context_of(text: str) -> bytes:
 
 def as_object(shown: Shown, zone: tzinfo | None) -> dict[str, Any]:
     """Return a request for JSON, in the forms of `tasks --json`; `meanwhile.requests` may be fewer than its count."""
-    tasks = [view.as_object(view.of_task(task, None, ()), zone) for task, _ in shown.tasks]
-    for task in tasks:
-        del task["request"], task["meanwhile"]
     return {
         "trace_id": _trace_id(shown) or None,
         "request": view.request_object(shown.request, zone) if shown.request else None,
         "task_count": shown.task_count,
-        "tasks": tasks,
+        "tasks": [view.task_object(task, zone) for task, _ in shown.tasks],
         "meanwhile": {
             "count": shown.meanwhile_count,
             "requests": [view.request_object(request, zone) for request in shown.meanwhile],
@@ -372,7 +369,7 @@ def _details(task: TaskView, zone: tzinfo | None) -> Iterator[str]:
     if task.context:
         yield f"span {task.context[16:].hex()}"
     if task.state in ("failed", "lost"):
-        yield f"why: {view.why(view.of_task(task, None, ()))}"
+        yield f"why: {view.why(task)}"
     if DOUBTS[task.correlation]:
         yield f"correlation: {task.correlation}, {DOUBTS[task.correlation]}"
 

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 from exporter.command.text import visible
 from exporter.records import NANOS, Grade, RequestRow
-from exporter.view.tasks import State
-from exporter.view.tasks import TaskView as Task
+from exporter.view.tasks import State, TaskView
 
 COLOURS: dict[State, str] = {"running": "36", "failed": "31", "lost": "35", "unknown": "33", "done": "32"}
 """Numbers of ECMA-48's SGR: cyan, red, magenta, yellow, green, as the terminal's own theme shows them."""
@@ -38,29 +37,12 @@ DETAIL_LINES_MAX = 4
 """Of a reason that is as long as the output of a package manager, the beginning."""
 
 
-class TaskView(NamedTuple):
-    """One task, ready to be shown; all texts are as the history has them.
+class Listed(NamedTuple):
+    """A task with its request, and `meanwhile` the first of the others made between its start and its end."""
 
-    `end` is None while the task runs and where its end is unknown. `duration` is in nanoseconds, up to now while
-    it runs, None where nobody can know it. `why` says why it failed or was lost. `meanwhile` are the first of the
-    other requests between start and end, and `meanwhile_count` is the number of all of them.
-    """
-
-    state: State
-    app: str
-    operation: str
-    target_uri: str
-    task_id: str
-    start: int
-    end: int | None
-    duration: int | None
-    correlation: Grade
-    context: bytes
-    error_code: str = ""
-    why: str = ""
+    task: TaskView
     request: RequestRow | None = None
     meanwhile: Sequence[RequestRow] = ()
-    meanwhile_count: int = 0
 
 
 class _Column(NamedTuple):
@@ -88,7 +70,7 @@ _SHRINK_FIRST = ("RESOURCE", "OPERATION", "USER")
 
 
 def table(
-    tasks: Sequence[TaskView], *, zone: tzinfo | None, width: int | None, is_coloured: bool
+    tasks: Sequence[Listed], *, zone: tzinfo | None, width: int | None, is_coloured: bool
 ) -> Iterator[str]:
     """Yield the table's lines, in the given order, below a line of titles.
 
@@ -103,44 +85,24 @@ def table(
 
 
 def blocks(
-    tasks: Sequence[TaskView], *, zone: tzinfo | None, width: int | None, is_coloured: bool
+    tasks: Sequence[Listed], *, zone: tzinfo | None, width: int | None, is_coloured: bool
 ) -> tuple[str, list[list[str]]]:
     """Return the line of titles, and for each task its lines, as in `table`."""
     rows = [_cells(task, zone) for task in tasks]
     columns, widths = _fitted(rows, width)
     titles = _line([column.title for column in columns], widths, width)
     found = []
-    for task, row in zip(tasks, rows, strict=True):
+    for listed, row in zip(tasks, rows, strict=True):
+        task = listed.task
         line = _line([row[column.title] for column in columns], widths, width)
         # the state is the first word of the line, whatever was cut behind it
         block = [painted(task.state, task.state) + line[len(task.state) :] if is_coloured else line]
         if task.state in ("failed", "lost"):
             block += detail(f"why: {why(task)}", width)
-        if task.meanwhile_count and task.state in ("failed", "lost", "running"):
-            block += detail(_meanwhile(task, zone), width)
+        if task.concurrent and task.state in ("failed", "lost", "running"):
+            block += detail(_meanwhile(listed, zone), width)
         found.append(block)
     return titles, found
-
-
-def of_task(task: Task, request: RequestRow | None, meanwhile: Sequence[RequestRow]) -> TaskView:
-    """Return the task with its request and the first of the others."""
-    return TaskView(
-        state=task.state,
-        app=task.app,
-        operation=task.operation,
-        target_uri=task.target_uri,
-        task_id=task.task_id,
-        start=task.start,
-        end=task.end,
-        duration=task.duration,
-        correlation=task.correlation,
-        context=task.context,
-        error_code=task.error_code,
-        why=task.why,
-        request=request,
-        meanwhile=meanwhile,
-        meanwhile_count=task.concurrent,
-    )
 
 
 def may_be_coloured(environ: Mapping[str, str]) -> bool:
@@ -153,9 +115,23 @@ def painted(text: str, state: State) -> str:
     return f"\x1b[{COLOURS[state]}m{text}\x1b[0m"
 
 
-def as_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
-    """Return the task for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null for what is not
-    known. `meanwhile.requests` may be fewer than `meanwhile.count`.
+def as_object(listed: Listed, zone: tzinfo | None) -> dict[str, Any]:
+    """Return the task for JSON, as `task_object` does, with the requests; those in `meanwhile.requests` may be
+    fewer than `meanwhile.count`.
+    """
+    return {
+        **task_object(listed.task, zone),
+        "request": request_object(listed.request, zone) if listed.request else None,
+        "meanwhile": {
+            "count": listed.task.concurrent,
+            "requests": [request_object(request, zone) for request in listed.meanwhile],
+        },
+    }
+
+
+def task_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
+    """Return the task alone for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null for what is
+    not known.
     """
     return {
         "state": task.state,
@@ -171,11 +147,6 @@ def as_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
         "error_code": task.error_code or None,
         "why": task.why or None,
         "correlation": task.correlation,
-        "request": request_object(task.request, zone) if task.request else None,
-        "meanwhile": {
-            "count": task.meanwhile_count,
-            "requests": [request_object(request, zone) for request in task.meanwhile],
-        },
     }
 
 
@@ -207,8 +178,8 @@ def iso(nanos: int, zone: tzinfo | None) -> str:
     return local(nanos, zone).isoformat()
 
 
-def _cells(task: TaskView, zone: tzinfo | None) -> dict[str, str]:
-    request = task.request
+def _cells(listed: Listed, zone: tzinfo | None) -> dict[str, str]:
+    task, request = listed.task, listed.request
     user = asked = ""
     if request is not None:
         user = request.user
@@ -227,7 +198,7 @@ def _cells(task: TaskView, zone: tzinfo | None) -> dict[str, str]:
         "RESOURCE": resource,
         "USER": user,
         "REQUEST": asked,
-        "MEANWHILE": f"{task.meanwhile_count:,}",
+        "MEANWHILE": f"{task.concurrent:,}",
     }
     return {title: visible(cell) or NOTHING for title, cell in cells.items()}
 
@@ -245,24 +216,25 @@ def why(task: TaskView) -> str:
     return f"{task.error_code}: {task.why}"
 
 
-def _meanwhile(task: TaskView, zone: tzinfo | None) -> str:
-    day = local(task.start, zone).date()
+def _meanwhile(listed: Listed, zone: tzinfo | None) -> str:
+    count = listed.task.concurrent
+    day = local(listed.task.start, zone).date()
     named = []
-    for request in task.meanwhile:
+    for request in listed.meanwhile:
         what = " ".join(filter(None, (request.method, request.app, request.operation)))
         by = f" by {request.user}" if request.user else ""
         when = local(request.time, zone)
         at = f"{when:%H:%M:%S}" if when.date() == day else f"{when:%Y-%m-%d %H:%M:%S}"
         named.append(f"{what}{by} at {at}")
-    others = "1 other" if task.meanwhile_count == 1 else f"{task.meanwhile_count:,} others"
+    others = "1 other" if count == 1 else f"{count:,} others"
     if not named:
         return f"meanwhile: {others}"  # the history has forgotten them
-    more = ", ..." if len(named) < task.meanwhile_count else ""
+    more = ", ..." if len(named) < count else ""
     return f"meanwhile: {others}: {', '.join(named)}{more}"
 
 
 def request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
-    """Return the request for JSON, with the same forms as `as_object`."""
+    """Return the request for JSON, in the forms of `task_object`."""
     return {
         "time": iso(request.time, zone),
         "app": request.app,

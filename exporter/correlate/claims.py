@@ -7,25 +7,24 @@ what the grade will be depends on who else was near (`crowded`) and who else cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from exporter.correlate.evidence import Form
 from exporter.correlate.index import Index, form_of
+from exporter.correlate.ledger import Ledger
 from exporter.correlate.running import Open
+from exporter.records import Grade
 
 
 class Claims:
-    """Joins starts and requests of `index`; `running` are the open tasks, `touch` is told which have changed.
+    """Joins starts and requests of `index`; `ledger` has the open tasks, and is told which have changed.
 
     A request is near a start when their times differ by less than `near_nanos`.
     """
 
-    def __init__(
-        self, index: Index, running: Mapping[bytes, Open], touch: Callable[[Open], None], *, near_nanos: int
-    ) -> None:
+    def __init__(self, index: Index, ledger: Ledger, *, near_nanos: int) -> None:
         self._index = index
-        self._running = running
-        self._touch = touch
+        self._ledger = ledger
         self._near_nanos = near_nanos
 
     def take_start(self, request: Open) -> Open | None:
@@ -75,12 +74,12 @@ class Claims:
         """Mark tasks that could as well have been each other's."""
         for task in tasks:
             task.contested = True
-            self._touch(task)
+            self._ledger.touch(task)
 
     def _crowd(self, starts: Sequence[Open]) -> None:
         for start in starts:
             start.crowded = True
-            self._touch(start)
+            self._ledger.touch(start)
 
     def _make_rivals(self, starts: Sequence[Open]) -> None:
         self.contest(starts)
@@ -96,11 +95,18 @@ class Claims:
         start.contested = start.contested or request.contested
         # General evidence needs a name: that nothing like it is near says little.
         start.crowded = start.crowded or form.text.startswith("~")
-        self._touch(start)
+        self._ledger.touch(start)
         for key in start.rivals:
-            rival = self._running.get(key)
+            rival = self._ledger.tasks.get(key)
             if rival is not None:
                 rival.candidates.append(start.parent)
                 if rival.parent:
                     start.candidates.append(rival.parent)
-                self._touch(rival)
+                self._ledger.touch(rival)
+
+
+def grade_of(*, contested: bool, exact: bool) -> Grade:
+    """Return how sure a match is that was made: what could as well have been another's is ambiguous."""
+    if contested:
+        return "ambiguous"
+    return "exact" if exact else "likely"

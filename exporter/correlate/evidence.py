@@ -24,8 +24,12 @@ import re
 from os.path import splitext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from exporter.correlate.operations import OTHER
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from exporter.correlate.operations import Operations
 
 SEGMENTS_MAX = 24
 """Segments of a target_uri, and parameters of a request, that are looked at as general evidence."""
@@ -230,6 +234,13 @@ def general_targets(target_uri: str) -> tuple[Target, ...]:
     return tuple(Target("~/" + segment) for segment in segments[:1]) + tuple(
         Target("~" + segment) for segment in segments
     )
+
+
+def targets_of(naming: Operations, app: str, target_uri: str) -> Iterator[Target]:
+    """Yield the forms of a task's target_uri, the strongest first; where no rule knows it, the general ones too."""
+    yield from of_target(target_uri)
+    if naming.of_target(app, target_uri) == OTHER:
+        yield from general_targets(target_uri)
 
 
 def segments_of_target(target_uri: str) -> tuple[str, ...]:

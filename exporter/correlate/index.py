@@ -94,7 +94,10 @@ class Index:
 
 def form_of(task: Open, text: str) -> Form:
     """Return a request's form of this text; one that names it, where it was found by its id."""
-    return next((form for form in task.forms if form.text == text), Form(text, named=True))
+    for form in task.forms:
+        if form.text == text:
+            return form
+    return Form(text, named=True)
 
 
 def possible_at(tasks: Sequence[Open], target: Target, near_nanos: int) -> Candidates:

@@ -165,6 +165,11 @@ class Final:
         self.repeats: list[Record] = []
         self.waiting = False
 
+    def ends(self, task: Open) -> None:
+        """Say that this is the end of `task`, until it has ended."""
+        self.task = task
+        task.final = self
+
 
 def waiting_to_json(waiting: Open | Final) -> dict[str, Any]:
     """Return what is needed to let this go on waiting after a restart of the exporter."""

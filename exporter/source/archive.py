@@ -16,16 +16,13 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from exporter.records import Chunk, Line, TailEvent
-from exporter.source.files import (
+from exporter.source.files import LogFile, open_log
+from exporter.source.lines import LINE_BYTES_MAX, ChangedError, Reader
+from exporter.source.marks import (
     HEAD_BYTES_MAX,
-    LINE_BYTES_MAX,
-    ChangedError,
-    LogFile,
     Mark,
-    Reader,
     identity,
     mark_from_json,
-    open_log,
     proved_mark,
     shortened_mark,
 )

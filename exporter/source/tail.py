@@ -6,7 +6,7 @@ What happens to a log, and what is done about it:
   left only when a later file holds something: a logger that keeps its file open (Wok 2.1) may go on writing
   to the old one, even after it was compressed and unlinked. Then comes the next file in the order of
   `rotation.generations`, however many there are.
-* *A restart* is the same search: the position holds marks (`files.Mark`) of the last files; the newest file
+* *A restart* is the same search: the position holds marks (`marks.Mark`) of the last files; the newest file
   that proves one is where reading goes on, plain or compressed, whatever its name is now.
 * *copytruncate* (`log` is copied to `log.1` and cut to nothing) shows when the bytes before the offset are
   gone. If the copy has more than was read, that comes first; then `log` from its beginning. A logger that
@@ -33,20 +33,15 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from exporter.records import Chunk, Line, TailEvent
-from exporter.source.files import (
-    LINE_BYTES_MAX,
-    ChangedError,
-    LogFile,
+from exporter.source.files import LogFile, UnsupportedError, open_log, require_regular
+from exporter.source.lines import LINE_BYTES_MAX, ChangedError, Reader
+from exporter.source.marks import (
     Mark,
-    Reader,
-    UnsupportedError,
     identity,
     last_line_end,
     mark_at,
     mark_from_json,
-    open_log,
     proved_mark,
-    require_regular,
     shortened_mark,
 )
 from exporter.source.rotation import Generation, generations

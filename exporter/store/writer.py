@@ -66,8 +66,7 @@ Rows = Iterable[Sequence[Any]]
 class Loaded(NamedTuple):
     """What a start continues from.
 
-    `ended` are the newest tasks that ended with success or failure, oldest first; `ordinal` is the last
-    request's, 0 without one; `is_new` is True until the first commit.
+    `ended` are the newest tasks that ended with success or failure, oldest first.
     """
 
     positions: dict[str, str]
@@ -75,8 +74,6 @@ class Loaded(NamedTuple):
     open_tasks: list[OpenTask]
     ended: list[TaskRow]
     series: set[Series]
-    ordinal: int
-    is_new: bool
 
 
 class Store:
@@ -157,8 +154,6 @@ class Store:
                         " UNION ALL SELECT series FROM histogram"
                     )
                 },
-                ordinal=db.execute("SELECT coalesce(max(ordinal), 0) FROM request").fetchone()[0],
-                is_new=state is None,
             )
 
     def commit(self, commit: Commit, now_seconds: float) -> None:

@@ -29,6 +29,7 @@ from tests.e2e.wok import Wok
 from tests.program import ROOT, free_port
 from tests.sink import Certificates, Sink, make_certificates
 
+ROOT_HOME = "/root"
 ANSIBLE = ROOT / "deploy/fleet/ansible"
 SECONDS = 60.0
 PASSWORD = "a password of the scrapes"
@@ -114,7 +115,7 @@ def site(debian: Path, packages: Packages, tmp_path_factory: pytest.TempPathFact
     with Host.boot(debian, folder / "host") as host, Sink(certificates=certificates) as sink:
         for path, text in (
             ("/etc/ssh/sshd_config.d/test.conf", f"Port {port}\nListenAddress 127.0.0.1\n"),
-            ("/root/.ssh/authorized_keys", key.with_suffix(".pub").read_text()),
+            (f"{ROOT_HOME}/.ssh/authorized_keys", key.with_suffix(".pub").read_text()),
         ):
             host.path(path).parent.mkdir(parents=True, exist_ok=True)
             host.path(path).write_text(text)
@@ -196,6 +197,9 @@ def installs_and_is_idempotent(site: Site) -> None:
     for secret in (TOKEN, "scrypt$", "PRIVATE KEY"):
         assert secret not in said
     assert site.state() == "active"
+    # It has never run with anything but its configuration.
+    ports = set(re.findall(r"serving \S*?:(\d+)/metrics", site.host.journal("wok-exporter")))
+    assert ports == {site.variables["wok_exporter_config"]["listen"].rpartition(":")[2]}
     environment = site.host.path("/etc/default/wok-exporter").stat()
     assert (environment.st_mode & 0o777, environment.st_uid) == (0o600, 0)
     address = site.variables["wok_exporter_config"]["listen"]

@@ -20,7 +20,7 @@ def test_a_host_is_found_scraped_and_handed_on(tmp_path: Path) -> None:
     """A target file that appears becomes a host that is up, in the store too, under its name; gone, it goes."""
     fleet = tmp_path / "fleet/prometheus"
     shutil.copytree(ROOT / "deploy/fleet/prometheus", fleet)
-    shutil.copytree(ROOT / "deploy/prometheus", tmp_path / "prometheus")
+    shutil.copytree(ROOT / "deploy/prometheus", fleet / "rules")
     (fleet / "targets/example.json").unlink()
     certificates = make_certificates(fleet / "tls")
     (fleet / "tls/scrape-password").write_text(PASSWORD)
