@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -253,6 +254,15 @@ def test_a_terminal_that_knows_ascii_alone(tmp_path: Path) -> None:
     assert r"jos\xe9-\u65e5\u672c" in done.stdout
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children be interrupted: a shell makes its background jobs ignore it, and they all that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_quiet(tmp_path: Path) -> None:
     """Ctrl-C ends a command that reads with 130, and without a word."""
     fifo = tmp_path / "user-requests.data"
