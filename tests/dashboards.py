@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +86,11 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], text)
 
 
-def rules() -> list[Rule]:
-    """All rules of deploy/prometheus."""
+def rules(paths: Iterable[Path] = RULES) -> list[Rule]:
+    """All rules of some files; of deploy/prometheus, if none are named."""
     return [
         Rule(rule.get("alert") or rule["record"], rule["expr"], "alert" in rule)
-        for path in RULES
+        for path in paths
         for group in yaml.safe_load(path.read_text("utf-8"))["groups"]
         for rule in group["rules"]
     ]

@@ -86,7 +86,7 @@ def test_promtool_accepts_the_configuration_with_its_rules_and_targets(tmp_path:
         (folder / "tls" / name).touch()
     done = promtool("check", "config", folder / "prometheus.yml")
     assert done.returncode == 0, done.stderr
-    assert "2 rule files found" in done.stdout
+    assert "3 rule files found" in done.stdout
     assert set(discovered(folder / "prometheus.yml")) == {"kvm01.example.net:10965"}
 
 

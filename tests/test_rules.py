@@ -21,6 +21,9 @@ from exporter.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 PROMETHEUS = ROOT / "deploy/prometheus"
+COLLECTORS = ROOT / "deploy/fleet/prometheus/wok-collectors.rules.yaml"
+FLEET_README = COLLECTORS.parents[1] / "README.md"
+FILES = [*sorted(PROMETHEUS.glob("*.rules.yaml")), COLLECTORS]
 ALERTMANAGER = ROOT / "deploy/alertmanager"
 RUNBOOKS = ROOT / "docs/runbooks"
 CASES = sorted((ROOT / "tests/rules").glob("*.test.yaml"))
@@ -48,14 +51,29 @@ def loaded(path: Path) -> Any:
 
 
 RULES: list[dict[str, Any]] = [
-    rule
-    for path in sorted(PROMETHEUS.glob("*.rules.yaml"))
-    for group in loaded(path)["groups"]
-    for rule in group["rules"]
+    rule for path in FILES for group in loaded(path)["groups"] for rule in group["rules"]
 ]
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDS = {rule["record"] for rule in RULES if "record" in rule}
-LABELS = {
+COLLECTOR_LABELS = {
+    f"otelcol_{name}": set(labels.split())
+    for name, labels in {
+        "receiver_refused_spans": "receiver transport",
+        "receiver_refused_log_records": "receiver transport",
+        "processor_memory_limiter_refused_spans": "processor",
+        "processor_memory_limiter_refused_log_records": "processor",
+        "exporter_queue_size": "exporter data_type",
+        "exporter_queue_capacity": "exporter data_type",
+        "exporter_enqueue_failed_spans": "exporter",
+        "exporter_enqueue_failed_log_records": "exporter",
+        "exporter_sent_spans": "exporter server_address server_port",
+        "exporter_sent_log_records": "exporter server_address server_port url_path",
+        "exporter_send_failed_spans": "exporter server_address server_port",
+        "exporter_send_failed_log_records": "exporter server_address server_port url_path",
+    }.items()
+}
+"""The labels of the series of collectors that rules and pages name; tests/e2e/test_fleet_metrics.py holds them to a real one."""
+LABELS = COLLECTOR_LABELS | {
     family.name + suffix: {*family.labels, *(["le"] if suffix == "_bucket" else [])}
     for family in FAMILIES
     for suffix in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
@@ -69,10 +87,12 @@ FRESH_SECONDS = 300
 
 
 def unknown_in(expression: str) -> set[str]:
-    """Return the metrics, and the labels of selectors, that no exporter and no recording rule has."""
+    """Return the metrics, and the labels of selectors, that no exporter, collector or recording rule has."""
     found = set()
     bare = re.sub(r'"[^"]*"', '""', expression)
-    for name, selector in re.findall(r"([a-z_]*:?wok_[a-z0-9_]+(?::[a-z0-9_]+)?)(?:\{([^}]*)\})?", bare):
+    for name, selector in re.findall(
+        r"((?:[a-z_]*:?wok|otelcol)_[a-z0-9_]+(?::[a-z0-9_]+)?)(?:\{([^}]*)\})?", bare
+    ):
         if name in RECORDS:
             continue
         labels = {part.strip() for part in re.findall(r"([a-z_ ]+)[=!~]+", selector)}
@@ -80,7 +100,7 @@ def unknown_in(expression: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PROMETHEUS.glob("*.rules.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_promtool_accepts_the_rules(path: Path) -> None:
     """Prometheus' own checker loads every file of rules."""
     checked = asked("promtool", "check", "rules", path)
@@ -90,9 +110,7 @@ def test_promtool_accepts_the_rules(path: Path) -> None:
 
 def test_recorded_series_are_never_missing_between_two_evaluations() -> None:
     """Every group is evaluated twice within the time that a sample lives, so that no alert resolves for lack of a recorded one."""
-    intervals = [
-        group["interval"] for path in sorted(PROMETHEUS.glob("*.yaml")) for group in loaded(path)["groups"]
-    ]
+    intervals = [group["interval"] for path in FILES for group in loaded(path)["groups"]]
 
     assert [one for one in intervals if 2 * int(one[:-1]) * PERIODS_SECONDS[one[-1]] >= FRESH_SECONDS] == []
 
@@ -134,7 +152,7 @@ def test_every_recorded_series_is_expected_in_a_case() -> None:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)
 def test_the_cases_are_about_series_that_an_exporter_has(path: Path) -> None:
-    """The input of every case has the names and the labels of the contract, so that no case tests a dream."""
+    """The input of every case has the names and the labels of the contract, or of a collector, so that no case tests a dream."""
     for case in loaded(path)["tests"]:
         for series in case["input_series"]:
             text = series["series"].replace(", ", ",") + " 0\n"
@@ -142,13 +160,16 @@ def test_the_cases_are_about_series_that_an_exporter_has(path: Path) -> None:
             labels = set(sample.labels) - TARGET_LABELS
 
             assert set(sample.labels) >= TARGET_LABELS, text
-            if sample.name != "up" and sample.name not in RECORDS:
+            if sample.name in COLLECTOR_LABELS:
+                # which of them depends on the exporter's kind
+                assert labels <= LABELS[sample.name], text
+            elif sample.name != "up" and sample.name not in RECORDS:
                 assert labels == LABELS[sample.name], text
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
 def test_rules_name_what_there_is(rule: dict[str, Any]) -> None:
-    """Every metric and every label in a rule, its texts included, is one that an exporter or another rule makes."""
+    """Every metric and every label in a rule, its texts included, is one that an exporter, a collector or another rule makes."""
     texts = [rule["expr"], rule.get("annotations", {}).get("description", "")]
 
     assert set().union(*map(unknown_in, texts)) == set()
@@ -157,8 +178,10 @@ def test_rules_name_what_there_is(rule: dict[str, Any]) -> None:
 def test_a_metric_that_nobody_has_would_be_found() -> None:
     """The check of names sees a wrong metric, a wrong recorded series and a wrong label."""
     wrong = 'wok_task_finished_total + app:wok_none:sum + wok_tasks_started_total{job="x", outcome="y"}'
+    wrong += " + otelcol_exporter_sent_spans_total"
+    unknown = {"wok_task_finished_total", "app:wok_none:sum", "outcome", "otelcol_exporter_sent_spans_total"}
 
-    assert unknown_in(wrong) == {"wok_task_finished_total", "app:wok_none:sum", "outcome"}
+    assert unknown_in(wrong) == unknown
 
 
 @pytest.mark.parametrize("name", sorted(ALERTS))
@@ -167,7 +190,7 @@ def test_alerts_say_how_bad_what_and_where(name: str) -> None:
     alert = ALERTS[name]
     notes = alert["annotations"]
 
-    assert re.fullmatch(r"Wok(Task|Log|Exporter)[A-Z]?\w+", name)
+    assert re.fullmatch(r"Wok(Task|Log|Exporter|Collector)[A-Z]?\w+", name)
     assert alert["labels"].keys() == {"severity"}
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert notes.keys() == {"summary", "description", "runbook_url"}
@@ -232,9 +255,11 @@ def test_commands_of_the_runbooks_are_accepted() -> None:
             case ["wok-exporter", *arguments]:
                 parser.parse_args(arguments)
             case ["curl", "-sS", url]:
-                assert url in {f"http://127.0.0.1:10965/{page}" for page in ("readyz", "healthz")}
+                # the exporter's; the health of a gateway and of a sampler
+                pages = ("10965/readyz", "10965/healthz", "13133/", "13134/")
+                assert url in {f"http://127.0.0.1:{page}" for page in pages}
             case ["systemctl", "status" | "restart", unit] | ["journalctl", "-u", unit, *_]:
-                assert unit == "wokd" or (ROOT / f"deploy/systemd/{unit}.service").exists()
+                assert unit in {"wokd", "otelcol"} or (ROOT / f"deploy/systemd/{unit}.service").exists()
             case ["sudo", "-u", user, "head", *_]:
                 assert f"u {user} " in (ROOT / "deploy/systemd/wok-exporter.sysusers").read_text()
             case _:
@@ -245,7 +270,7 @@ def test_commands_of_the_runbooks_are_accepted() -> None:
 
 def test_links_of_the_pages_lead_somewhere() -> None:
     """Every relative link on a runbook and on the pages beside the rules names a file, and metrics in the text exist."""
-    pages = [*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md", ALERTMANAGER / "README.md"]
+    pages = [*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md", ALERTMANAGER / "README.md", FLEET_README]
     for page in pages:
         text = page.read_text("utf-8")
         broken = [
@@ -253,7 +278,9 @@ def test_links_of_the_pages_lead_somewhere() -> None:
             for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
             if not (page.parent / target).exists()
         ]
-        named = " ".join(re.findall(r"`(wok_[a-z_]+(?:\{[^`]*\})?)`", text)).replace("wok_runbooks", "")
+        named = " ".join(re.findall(r"`((?:wok|otelcol)_[a-z_]+(?:\{[^`]*\})?)`", text)).replace(
+            "wok_runbooks", ""
+        )
 
         assert (broken, unknown_in(named)) == ([], set()), page.name
 
@@ -269,8 +296,9 @@ def test_the_prometheus_of_the_readme_is_a_configuration(tmp_path: Path) -> None
     checked = asked("promtool", "check", "config", config)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert f"{len(ALERTS)} rules found" in checked.stdout
-    assert f"{len(ALERTS)} alerts" in (PROMETHEUS / "README.md").read_text("utf-8")
+    alerts = sum(len(group["rules"]) for group in loaded(PROMETHEUS / "wok-alerts.rules.yaml")["groups"])
+    assert f"{alerts} rules found" in checked.stdout
+    assert f"{alerts} alerts" in (PROMETHEUS / "README.md").read_text("utf-8")
 
 
 def test_amtool_accepts_the_configuration() -> None:
@@ -297,8 +325,11 @@ def test_alerts_reach_their_receiver(name: str) -> None:
 def test_alertmanager_names_alerts_that_there_are() -> None:
     """Routes, inhibitions, the silence for a maintenance and the pages name no alert that no rule makes."""
     texts = [path.read_text("utf-8") for path in ALERTMANAGER.iterdir()]
-    texts += [page.read_text("utf-8") for page in (*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md")]
-    named = {name for text in texts for name in re.findall(r"\bWok(?:Tasks?|Log|Exporter)[A-Z]\w+", text)}
+    pages = [*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md", FLEET_README]
+    texts += [page.read_text("utf-8") for page in pages]
+    named = {
+        name for text in texts for name in re.findall(r"\bWok(?:Tasks?|Log|Exporter|Collector)[A-Z]\w+", text)
+    }
 
     assert named == set(ALERTS)
 
