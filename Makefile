@@ -85,7 +85,7 @@ packages: $(BIN)/uv ## build the .deb and the .rpm, which carry a Python of thei
 	  --no-editable --reinstall-package wok-exporter --python $(PACKAGE_PYTHON)
 	build/packages/venv/bin/python -m deploy.packages.build --release $(RELEASE) --dist $(DIST)
 
-check: lint types test score ## all that CI asks for
+check: lint types test score ## all that CI asks for, but e2e
 
 clean: ## remove what was built
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -129,6 +129,7 @@ class _Given(NamedTuple):
 def _from_file(
     flags: Mapping[str, str | None],
     environ: Mapping[str, str],
+    command: str,
     root: Path,
     mistakes: list[str],
     warnings: list[str],
@@ -143,13 +144,14 @@ def _from_file(
             mistakes.append(f"{path}: there is no such file: create it, or name another with --config")
         return
     except OSError as e:
-        # another person than the daemon's user may well ask for `check` or `tasks`
+        # Another person than the daemon's user may well ask for `check` or `tasks`. The daemon itself must not go on
+        # without what the file says of passwords and privacy.
         sentence = (
             f"{path}: cannot be read ({e.strerror}): let this user read it, or name another with --config"
         )
-        (mistakes if named else warnings).append(sentence)
+        (mistakes if named or command == "run" else warnings).append(sentence)
         return
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:  # the latter for lists a thousand deep
         mistakes.append(f"{path}: is not TOML ({e}): see the example in docs/configuration.md")
         return
     # What belongs to the page may also stand in a table: `ui.trace_url`, `[ui]`.
@@ -162,7 +164,8 @@ def _from_file(
             what = (
                 "table: keys stand alone, without tables" if isinstance(value, dict) else "key: leave it out"
             )
-            mistakes.append(f"{path}: {key}: unknown {what}{did_you_mean(key, OPTIONS)}")
+            shown = key if key.isprintable() else ascii(key)
+            mistakes.append(f"{path}: {shown}: unknown {what}{did_you_mean(key, OPTIONS)}")
 
 
 def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> Iterator[_Given]:
@@ -199,7 +202,7 @@ def load(
     values: dict[str, Any] = {option.key: option.read(option.default) for option in OPTIONS.values()}
     origins = dict.fromkeys(OPTIONS, "default")
     for given in (
-        *_from_file(flags, environ, root, mistakes, warnings),
+        *_from_file(flags, environ, command, root, mistakes, warnings),
         *_from_environment(environ, mistakes),
         *_from_flags(flags),
     ):

@@ -446,9 +446,10 @@ lists in the file, or texts with commas. Paths may begin with `~`; in the file t
 variable counts as unset.
 
 SIGHUP (`systemctl reload wok-exporter`) makes the daemon read the file again, and the certificate, key and users that
-it names. It proves all of it first: with a mistake it says so and goes on as before; else it stops reading, and begins
-again from its state as a start does, so that no line is lost or counted twice. Variables of the environment stay
-those of the start, and `state` cannot move: both need a restart. At a terminal SIGHUP ends the daemon.
+it names. It proves all of it first: with a mistake, or while the state cannot be written, it says so and goes on as
+before; else it stops reading, and begins again from its state as a start does, so that no line is lost or counted
+twice. Variables of the environment stay those of the start, and `state` cannot move: both need a restart. At a
+terminal SIGHUP ends the daemon.
 """
 
 REFERENCE_TAIL = """\

@@ -39,6 +39,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from exporter.simulate.busy import busy
 from tests.sink import Sink
 
+SETTLES_SECONDS = 5.0
+"""The last record's window closes three seconds after it by the clock; a second for the turn that sees to it."""
 LAG_SECONDS_MAX = 0.9
 """The settling windows compare the log's whole seconds with the wall clock; a writer this late is no Wok."""
 COMPARED = (
@@ -142,10 +144,6 @@ def scrape(port: int) -> Counts:
                     sample.value
                 )
     return found
-
-
-SETTLES_SECONDS = 5.0
-"""The last record's window closes three seconds after it by the clock; a second for the turn that sees to it."""
 
 
 def settled(port: int, records: int, deadline_seconds: float) -> Counts:

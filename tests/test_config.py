@@ -118,7 +118,7 @@ def test_all_mistakes_are_told_at_once(host: Path) -> None:
     """Mistakes of all sources come together, with place, fault and remedy, also where they are overridden."""
     file = host / "my.toml"
     file.write_text(
-        'privacy = "plane"\ntimezon = "UTC"\njournal_bytes_max = "1TB"\n[listen]\nport = 1\n[tls]\n'
+        'privacy = "plane"\ntimezon = "UTC"\n"\\u001b[31m" = 1\njournal_bytes_max = "1TB"\n[listen]\nport = 1\n[tls]\n'
     )
     environ = {
         "WOK_EXPORTER_LISTEN": "127.0.0.1",
@@ -130,6 +130,7 @@ def test_all_mistakes_are_told_at_once(host: Path) -> None:
     expected = [
         f"{file}: privacy: 'plane' is unknown: write plain or hash or drop (did you mean plain?)",
         f"{file}: timezon: unknown key: leave it out (did you mean timezone?)",
+        f"{file}: '\\x1b[31m': unknown key: leave it out",
         f"{file}: journal_bytes_max: '1TB' is not a size: write a number of B, KiB, MiB, GiB, kB, MB or GB",
         f"{file}: listen: {{'port': 1}} is not text: put it in quotes",
         f"{file}: tls: unknown table: keys stand alone, without tables",
@@ -371,23 +372,25 @@ def test_warnings(host: Path) -> None:
 
 
 def test_the_file(host: Path) -> None:
-    """A file that was named must be there and be TOML; the default one may be missing, or closed to this user."""
+    """A file that was named must be there and be TOML; the default one may be missing, or, for all but the daemon,
+    closed to this user.
+    """
+    names = ("none.toml", "bad.toml", "latin.toml", "deep.toml")
     (host / "bad.toml").write_text("log = \n")
     (host / "latin.toml").write_bytes(b'log = "\xe9"\n')
-    named = [
-        mistakes(host, {"config": str(host / name)}, {}) for name in ("none.toml", "bad.toml", "latin.toml")
-    ]
+    (host / "deep.toml").write_text(f"log = {'[' * 100_000}\n")
+    named = [mistakes(host, {"config": str(host / name)}, {}) for name in names]
     (host / "etc/wok-exporter.toml").mkdir()
-    closed = load({}, {}, "run", root=host).warnings
+    closed = load({}, {}, "tasks", root=host).warnings
+    daemons = mistakes(host, {}, {})
     by_variable = mistakes(host, {}, {"WOK_EXPORTER_CONFIG": str(host / "etc")})
 
-    faults = ["there is no such file", "is not TOML", "is not TOML"]
-    assert [f"{host}/{name}" for name in ("none.toml", "bad.toml", "latin.toml")] == [
-        m.split(": ")[0] for (m,) in named
-    ]
+    faults = ["there is no such file", *["is not TOML"] * 3]
+    assert [f"{host}/{name}" for name in names] == [m.split(": ")[0] for (m,) in named]
     assert all(fault in m for fault, (m,) in zip(faults, named, strict=True))
     remedy = "let this user read it, or name another with --config"
     assert (f"{host}/etc/wok-exporter.toml: cannot be read (Is a directory): {remedy}",) == closed
+    assert [*closed] == daemons
     assert [f"{host}/etc: cannot be read (Is a directory): {remedy}"] == by_variable
 
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import os
 import pty
+import resource
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exporter.command.asked import Asked
+from exporter.command.notify import Manager
+from exporter.command.service import Service
+from exporter.config import Config, load
 from exporter.serve.auth import hash_password
 from tests import crash
 from tests.manager import ManagerEnd
-from tests.program import Running, command, environ, free_port, request_line, running, wait_until
+from tests.program import SAME, Running, command, environ, free_port, request_line, running, wait_until
 from tests.sink import Sink, make_certificates
 
 RELOADS = 20
@@ -305,6 +311,70 @@ def test_a_certificate_for_the_backend_that_is_gone(tmp_path: Path) -> None:
             wait_until(lambda: len(sink.logs()) == 2)
 
     assert "names a file that cannot be read" in status
+
+
+def test_a_state_that_cannot_be_written(tmp_path: Path) -> None:
+    """While another program holds the state's lock no start can come from it: a reload is refused and the daemon,
+    which would else be gone, goes on; afterwards the same file is taken up.
+    """
+    with reloadable(tmp_path) as reloaded:
+        with closing(sqlite3.connect(tmp_path / "state" / "state.db", isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            locked = reloaded.reload(ui=False)
+            answer = reloaded.daemon.get("/")
+            db.execute("ROLLBACK")
+        free = reloaded.reload_file()
+
+    assert locked.startswith(f"reload refused: {tmp_path}/state/state.db: database is locked; end the other")
+    assert answer[0] == 200
+    assert free.startswith("following")
+
+
+def test_a_refusal_makes_nothing_ready(tmp_path: Path) -> None:
+    """A daemon whose first turn the store has failed is not ready because a reload is refused; it is when the state
+    can be written.
+    """
+    log = tmp_path / "user-requests.data"
+    log.write_bytes(b"".join(request_line(time.time() - 60, f"web{n}") for n in range(2000)))
+    more = ["--listen", "off", "--state", tmp_path / "state", "--start-at", "beginning", *SAME]
+    with ManagerEnd() as manager, ExitStack() as stack:
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, unlimited[1]))  # to SQLite, a full disk
+        try:
+            daemon = stack.enter_context(
+                running("run", "--log", log, *more, said=tmp_path / "said", env=manager.environ())
+            )
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        manager.wait_for(lambda message: "state.db" in message.get("STATUS", ""))
+        daemon.process.send_signal(signal.SIGHUP)
+        manager.wait_for(lambda message: "reload refused" in message.get("STATUS", ""))
+        limited = list(manager.heard)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        manager.wait_ready()
+
+    assert [message for message in limited if "READY" in message] == []
+
+
+def test_a_stop_in_the_middle_of_a_reload(tmp_path: Path) -> None:
+    """A daemon that is asked to stop while it takes up a new configuration stops, and begins no other one."""
+    flags = {"log": tmp_path / "log", "state": tmp_path / "state", "listen": "off", "instance": "x"}
+    config = load({key: str(value) for key, value in flags.items()}, {}, "run", root=tmp_path)
+    asked = Asked()
+    begun: list[Config] = []
+
+    def again() -> Config:
+        asked.ask_stop()
+        return config
+
+    asked.ask_reload()
+    with ManagerEnd() as manager:
+        told = Manager.of(manager.environ())
+        Service(config, {}, told, asked, again=again, in_force=begun.append).run()
+        heard = manager.listen(0.1)
+
+    assert [next(iter(message)) for message in heard] == ["READY", "RELOADING", "STOPPING"]
+    assert begun == []
 
 
 # --- where it is no reload

@@ -117,6 +117,8 @@ def test_whose_watchdog_it_is(manager: ManagerEnd, pid: str, is_served: bool) ->
     told = Manager.of(manager.environ({"WATCHDOG_PID": pid}, watchdog_seconds=2))
 
     assert told.pace_seconds == (0.5 if is_served else float("inf"))
+    assert told.alive()
+    assert manager.listen(0.1) == ([{"WATCHDOG": "1"}] if is_served else [])
 
 
 def test_signs_of_life_are_not_more_than_due(manager: ManagerEnd) -> None:

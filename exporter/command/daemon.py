@@ -274,6 +274,12 @@ class Daemon:
             log.info("the backlog is read: following %s", self._config.log)
         return progress
 
+    def require_writable_state(self) -> None:
+        """Raise StoreError while the state cannot be written, and another daemon could not begin from it."""
+        if self._trouble:
+            raise StoreError(self._trouble)
+        self.store.count({})
+
     def _reading_problems(self) -> dict[str, str]:
         """Return what keeps lines from being read, by the kinds that `wok_exporter_reading_problem` has."""
         known = {"log": self._tail.problem if self._tail else "", "state": self._trouble}

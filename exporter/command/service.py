@@ -8,9 +8,9 @@
   its end, said what is wrong, and will be tried again. The watchdog is for what hangs; a restart makes no room on a
   full disk, and would take away the metrics that tell of it.
 * *A reload* reads the configuration again and proves it wholly while the daemon goes on. A bad one is told and
-  changes nothing. A good one ends the daemon as a stop would, and the next one begins from the store, as a start
-  does: there is no other recovery. Should that start fail after all (another program has the new port), the
-  configuration of before is started again.
+  changes nothing, and nor does a good one while the state cannot be written: no start would come from that. Else the
+  daemon is ended as by a stop, and the next one begins from the store, as a start does: there is no other recovery.
+  Should that start fail after all (another program has the new port), the configuration of before is started again.
 
 What a reload cannot change: the variables of the environment, which are those of the start, and the state.
 """
@@ -70,7 +70,7 @@ class Service:
     def run(self) -> None:
         """Run to the end."""
         self._run(Daemon(self._config, self._environ))
-        while self._next is not None:
+        while self._next is not None and not self._asked.stop:
             self._run(self._begun_again(self._next))
 
     def is_set(self) -> bool:
@@ -87,7 +87,7 @@ class Service:
             log.info("%s", line)
         with daemon.at_work(), closing(daemon.store.reader()) as reader:
             daemon.read(self, lambda is_whole: self._turned(daemon, reader, is_whole=is_whole))
-            if self._next is None:
+            if self._next is None or self._asked.stop:
                 self._manager.stopping("stopping")
 
     def _turned(self, daemon: Daemon, reader: Reader, *, is_whole: bool) -> None:
@@ -98,8 +98,9 @@ class Service:
         self._manager.alive()
         if self._asked.reload and not self.is_set():
             self._asked.reload = False
-            self._reload()
-            if self._next is None:
+            self._reload(daemon)
+            # A refusal ends the reload; it makes nothing ready that was not.
+            if self._next is None and (is_whole or self._is_ready):
                 self._end_of_start(daemon, reader)
 
     def _end_of_start(self, daemon: Daemon, reader: Reader) -> None:
@@ -123,7 +124,7 @@ class Service:
         line = status_line(self._config.log, daemon.live(), overview)
         return f"{self._refusal}; going on as before: {line}" if self._refusal else line
 
-    def _reload(self) -> None:
+    def _reload(self, daemon: Daemon) -> None:
         """Find the next configuration, or tell why there is none."""
         self._manager.reloading("reading the configuration again")
         log.info("reading the configuration again; the variables of the environment stay those of the start")
@@ -131,6 +132,7 @@ class Service:
             config = self._again()
             _require_state(config, self._config.state)
             prove(config, self._environ, beside_a_daemon=True)
+            daemon.require_writable_state()
         except ConfigError as error:
             self._refuse(error.mistakes)
         except START_ERRORS as error:

@@ -91,7 +91,11 @@ def _debian(_: Path, result: Path) -> None:
 
 def _docker_engine(work: Path, result: Path) -> None:
     # Unpacked, not installed: an installed one would be started on this machine.
-    subprocess.run(["apt-get", "download", "--quiet", *DOCKER_PACKAGES], cwd=work, check=True)
+    subprocess.run(
+        ["apt-get", "download", "--quiet", "--option=APT::Sandbox::User=root", *DOCKER_PACKAGES],
+        cwd=work,
+        check=True,
+    )
     for package in work.glob("*.deb"):
         subprocess.run(["dpkg", "-x", package, result], check=True)
 
