@@ -22,7 +22,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRAPE_SECONDS = 5
 """As the stack of deploy/compose has it."""
 NOTIFIED_SECONDS = 30.0
-"""A scrape, an evaluation of the rules (15 s), and Alertmanager's second."""
+"""The window of a final record, a scrape, an evaluation of the rules (5 s), and Alertmanager's second."""
 RESOLVED_SECONDS = 480.0
 """The alert looks back five minutes."""
 
