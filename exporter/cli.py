@@ -11,14 +11,13 @@ import getpass
 import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from exporter import __version__
+from exporter.command.asked import Asked
 from exporter.config import Config, ConfigError, effective, load
 from exporter.options import add_flags
 
@@ -194,7 +193,6 @@ def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
-    from exporter.command.asked import Asked  # noqa: PLC0415 - each command loads what it needs
     from exporter.command.daemon import prove  # noqa: PLC0415 - the heavy half of the program
     from exporter.command.notify import Manager  # noqa: PLC0415
     from exporter.command.service import Service  # noqa: PLC0415
@@ -233,7 +231,7 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.replay import Replay  # noqa: PLC0415 - the heavy half of the program
     from exporter.command.text import visible  # noqa: PLC0415
 
-    stopped = _stop_on_signals()
+    stopped = Asked.by_signals(hangup_stops=True)
     replay = Replay(config, args.files, os.environ, screen=sys.stderr)
     if not replay.endpoints:
         print(
@@ -308,7 +306,7 @@ def _text(config: Config, args: argparse.Namespace) -> int:
 def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
     from exporter.command.demo import demo  # noqa: PLC0415 - each command loads what it needs
 
-    return demo(config, os.environ, out=sys.stdout, stopped=_stop_on_signals())
+    return demo(config, os.environ, out=sys.stdout, stopped=Asked.by_signals(hangup_stops=True))
 
 
 _COMMANDS = (
@@ -322,13 +320,6 @@ _COMMANDS = (
     _Command("text", "print a log as the text lines of Wok's download", _text),
     _Command("demo", "watch it all work, on a simulated Wok, with no backend needed", _demo),
 )
-
-
-def _stop_on_signals() -> Event:
-    stopped = Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:

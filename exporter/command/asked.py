@@ -1,4 +1,4 @@
-"""What signals ask of the daemon: to stop, or to read its configuration again.
+"""What signals ask of a command: to stop, or (the daemon) to read its configuration again.
 
 A handler may run in the middle of anything the main thread does, also in the middle of its waiting. It therefore
 sets a flag and writes a byte into a pipe, and takes no lock: `threading.Event.set` in a handler may wait for the
@@ -45,9 +45,15 @@ class Asked:
         self.reload = True
         self._wake()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until something is asked, at most so long; what was asked since the last wait ends it at once."""
-        if select.select([self._bell], [], [], seconds)[0]:
+    def is_set(self) -> bool:
+        """Return whether to stop."""
+        return self.stop
+
+    def wait(self, timeout: float) -> None:
+        """Wait until something is asked, at most so long; what was asked since the last wait ends it at once, a stop
+        any.
+        """
+        if not self.stop and select.select([self._bell], [], [], timeout)[0]:
             with suppress(BlockingIOError):
                 os.read(self._bell, BELL_BYTES)
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from threading import Event
 from typing import TextIO
 
-from exporter.command.daemon import Daemon
+from exporter.command.daemon import Daemon, Stopped
 from exporter.command.screen import Screen
 from exporter.config import Config
 from exporter.deliver import otlp
@@ -83,7 +83,7 @@ def demo(
     environ: Mapping[str, str],
     *,
     out: TextIO,
-    stopped: Event,
+    stopped: Stopped,
     speed: float = 1.0,
     wall: Callable[[], int] = time.time_ns,
 ) -> int:
@@ -124,7 +124,8 @@ def demo(
         if is_open:
             screen.say("")
             screen.say("The page stays open until you press Ctrl-C.")
-            stopped.wait()
+            while not stopped.is_set():
+                stopped.wait(END_SECONDS)
         return 0 if is_whole else WRONG
 
 
@@ -219,7 +220,7 @@ def _lines(start: datetime) -> list[SimulatedLine]:
     return before + after
 
 
-def _play(lines: Sequence[SimulatedLine], stage: Config, watch: Watch, stopped: Event, speed: float) -> int:
+def _play(lines: Sequence[SimulatedLine], stage: Config, watch: Watch, stopped: Stopped, speed: float) -> int:
     """Write the logs and tell of it, looking at the store meanwhile; return the number of requests' lines."""
     assert stage.wok_error_log is not None, "the stage has both logs"
     written = 0
@@ -227,7 +228,8 @@ def _play(lines: Sequence[SimulatedLine], stage: Config, watch: Watch, stopped: 
     with stage.log.open("ab", buffering=0) as requests, stage.wok_error_log.open("ab", buffering=0) as errors:
         for line in lines:
             while (left := line.at / speed - (time.monotonic() - began)) > 0:
-                if stopped.wait(min(left, LOOK_SECONDS)):
+                stopped.wait(min(left, LOOK_SECONDS))
+                if stopped.is_set():
                     break
                 watch.look(line.at - left * speed)
             if stopped.is_set():
@@ -239,7 +241,7 @@ def _play(lines: Sequence[SimulatedLine], stage: Config, watch: Watch, stopped: 
     return written
 
 
-def _wait_for_all(watch: Watch, daemon: Daemon, written: int, stopped: Event) -> bool:
+def _wait_for_all(watch: Watch, daemon: Daemon, written: int, stopped: Stopped) -> bool:
     """Wait until all lines are understood and delivered, or cannot be; return whether they are understood."""
     end = time.monotonic() + END_SECONDS
     while not stopped.is_set():

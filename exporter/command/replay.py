@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import NamedTuple, TextIO
 
 from exporter.ahead import Ahead
-from exporter.command.daemon import Deliveries
+from exporter.command.daemon import Deliveries, Stopped
 from exporter.command.meaning import messages_of, tables_of, telemetry_of
 from exporter.command.screen import StatusLine
 from exporter.command.view import duration
@@ -111,7 +110,7 @@ class Replay:
         """Release everything without a run."""
         self._resources.close()
 
-    def run(self, stopped: Event) -> Missing:
+    def run(self, stopped: Stopped) -> Missing:
         """Read everything, deliver everything; return what is missing."""
         # As in the reading process: what a batch makes is freed by reference counts.
         gc.freeze()
@@ -126,7 +125,7 @@ class Replay:
             finally:
                 self._deliveries.stop()
 
-    def _read(self, stopped: Event) -> None:
+    def _read(self, stopped: Stopped) -> None:
         waits = _Patience(self._config.give_up_after.total_seconds(), self._clock)
         while not stopped.is_set() and not self.caught_up:
             if not self.store.journal_has_room():
@@ -142,7 +141,7 @@ class Replay:
                 self._deliveries.wake()
             self._show()
 
-    def _drain(self, stopped: Event) -> None:
+    def _drain(self, stopped: Stopped) -> None:
         waits = _Patience(self._config.give_up_after.total_seconds(), self._clock)
         while not stopped.is_set() and any(self._waiting().values()) and not waits.is_over(self._delivered()):
             stopped.wait(DRAIN_WAIT_SECONDS)

@@ -70,12 +70,12 @@ class Service:
     def run(self) -> None:
         """Run to the end."""
         self._run(Daemon(self._config, self._environ))
-        while self._next is not None and not self._asked.stop:
+        while self._next is not None and not self._asked.is_set():
             self._run(self._begun_again(self._next))
 
     def is_set(self) -> bool:
         """Return whether the daemon that runs has to end."""
-        return self._asked.stop or self._next is not None
+        return self._asked.is_set() or self._next is not None
 
     def wait(self, timeout: float) -> None:
         """Wait until something is asked, at most so long, and no longer than the watchdog allows."""
@@ -87,7 +87,7 @@ class Service:
             log.info("%s", line)
         with daemon.at_work(), closing(daemon.store.reader()) as reader:
             daemon.read(self, lambda is_whole: self._turned(daemon, reader, is_whole=is_whole))
-            if self._next is None or self._asked.stop:
+            if self._next is None or self._asked.is_set():
                 self._manager.stopping("stopping")
 
     def _turned(self, daemon: Daemon, reader: Reader, *, is_whole: bool) -> None:
