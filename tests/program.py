@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from exporter.simulate.records import ADA, record
 
@@ -156,6 +159,24 @@ def wait_until(is_true: Callable[[], bool]) -> None:
     while not is_true():
         assert time.monotonic() < end, "it has not happened"
         time.sleep(0.02)
+
+
+PACKAGES = {
+    "promtool": "prometheus",
+    "amtool": "prometheus-alertmanager",
+    "ssh-keygen": "openssh-client",
+    "systemd-analyze": "systemd",
+    "systemd-sysusers": "systemd",
+}
+"""The packages of Debian and Ubuntu that bring a program, where they are not called as it is."""
+
+
+def installed(name: str) -> str:
+    """Return where a program of a Debian package is, or skip the test with how to install it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian, Ubuntu: apt install {PACKAGES.get(name, name)})")
+    return found
 
 
 def free_port() -> int:

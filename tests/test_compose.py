@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from exporter.families import FAMILIES
 from exporter.options import OPTIONS
 from tests import compose_files
 from tests.compose_files import COMPOSE, FOLDER, ROOT
+from tests.program import installed
 
 NAMES = sorted(compose_files.services())
 EXPORTER_PORT = 10965
@@ -84,11 +84,8 @@ def listening() -> dict[str, set[int]]:
 
 def promtool(*arguments: object) -> None:
     """Run promtool, which must find nothing to say against it."""
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed (Debian, Ubuntu: apt install prometheus)")
     done = subprocess.run(
-        [found, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        [installed("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +30,7 @@ from tests.dashboards import (
     rules,
     selectors,
 )
+from tests.program import installed
 
 BUILT_IN = {"__range": "24h", "__rate_interval": "5m"}
 CHOSEN = {"job": "wok", "instance": ".+", "app": "kimchi", "operation": "vms.clone"}
@@ -293,9 +293,7 @@ def test_traces_and_log_records_are_asked_by_what_they_carry() -> None:
 
 def test_promtool_understands_every_query(tmp_path: Path) -> None:
     """Prometheus' own checker accepts every query, with values in the place of the variables."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
+    promtool = installed("promtool")
     made = [
         {"record": f"query:{number}", "expr": filled(query.expression, VALUES)}
         for number, query in enumerate(ALL_QUERIES)

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import yaml
 
 from exporter.deliver.delivery import BACKOFF_SECONDS_MAX
 from exporter.options import CONFIG_FILE, OPTIONS
 from exporter.parse.redact import REDACTED
+from tests.program import installed
 
 FLEET = Path(__file__).parents[1] / "deploy/fleet"
 PROMETHEUS = FLEET / "prometheus/prometheus.yml"
@@ -28,11 +28,8 @@ HOSTS = [f"kvm{i:03}.example.net" for i in range(200)]
 
 
 def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
     return subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+        [installed("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
     )
 
 

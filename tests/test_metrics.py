@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from exporter.serve.metrics import IN_PROGRESS_SERIES_MAX, StoreCollector, descr
 from exporter.serve.routes import Request, Response
 from exporter.store.reader import Reader, Snapshot
 from exporter.store.writer import Store, StoreError
+from tests.program import installed
 from tests.store_made import commit, journal_row, open_task
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
@@ -338,14 +338,11 @@ def test_scrape_during_a_write(tmp_path: Path, store: Store, reader: Reader) -> 
 
 def test_promtool_finds_nothing_to_say(store: Store, reader: Reader) -> None:
     """Prometheus' own linter accepts the whole scrape."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed")
     store.commit(BUSY, 1.0)
     store.mark_ready()
     text = scraped(collector(reader.snapshot, apps=["ginger"]))
     checked = subprocess.run(
-        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        [installed("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
 
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

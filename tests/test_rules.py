@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import cli
 from exporter.families import FAMILIES
+from tests.program import installed
 
 ROOT = Path(__file__).parents[1]
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -27,22 +28,13 @@ FILES = [*sorted(PROMETHEUS.glob("*.rules.yaml")), COLLECTORS]
 ALERTMANAGER = ROOT / "deploy/alertmanager"
 RUNBOOKS = ROOT / "docs/runbooks"
 CASES = sorted((ROOT / "tests/rules").glob("*.test.yaml"))
-PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
 TARGET_LABELS = {"job", "instance"}
 """What Prometheus adds to every series of ours."""
 
 
-def tool(name: str) -> str:
-    """Return where a tool is, or skip the test and say how to get it."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed: install it (Debian, Ubuntu: apt install {PACKAGES[name]})")
-    return found
-
-
 def asked(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a tool to its end."""
-    command = [tool(name), *map(str, arguments)]
+    command = [installed(name), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.options import OPTIONS
-from tests.program import environ, run
+from tests.program import environ, installed, run
 from tests.sink import make_certificates
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -23,11 +22,8 @@ EXPOSURE_MAX = 2.0
 
 def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a tool of systemd, or skip the test and say how to get it."""
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"there is no {name}: install systemd (Debian, Ubuntu: apt install systemd)")
     done = subprocess.run(
-        [path, *map(str, arguments)],
+        [installed(name), *map(str, arguments)],
         env=environ(SYSTEMD_PAGER="", SYSTEMD_COLORS="0"),
         capture_output=True,
         text=True,

@@ -127,6 +127,20 @@ def jaeger(executable: Path, folder: Path) -> Iterator[Jaeger]:
 
 
 @contextmanager
+def _composed(
+    name: str, service: str, elsewhere: dict[str, str], url: str, folder: Path
+) -> Iterator[Server]:
+    """Run a program of Prometheus' family with a service's command line, in which `elsewhere` is in other places."""
+    command = [
+        program.installed(name),
+        *compose_files.arguments(service, elsewhere),
+        f"--web.listen-address={url.removeprefix('http://')}",
+    ]
+    with servers.served(command, url, folder / f"{service}.log", ready="/-/ready") as server:
+        yield server
+
+
+@contextmanager
 def alertmanager(folder: Path) -> Iterator[Server]:
     """Run Alertmanager with the command line of compose.yaml and deploy/alertmanager."""
     url = f"http://{address()}"
@@ -137,12 +151,7 @@ def alertmanager(folder: Path) -> Iterator[Server]:
         "/alertmanager": str(folder / "alertmanager"),
         "http://127.0.0.1:9093/": f"{url}/",
     }
-    command = [
-        servers.program("prometheus-alertmanager"),
-        *compose_files.arguments("alertmanager", elsewhere),
-        f"--web.listen-address={url.removeprefix('http://')}",
-    ]
-    with servers.served(command, url, folder / "alertmanager.log", ready="/-/ready") as server:
+    with _composed("prometheus-alertmanager", "alertmanager", elsewhere, url, folder) as server:
         yield server
 
 
@@ -165,12 +174,7 @@ def prometheus(folder: Path, hosts: Mapping[str, str]) -> Iterator[Server]:
         "/prometheus": str(folder / "tsdb"),
         "http://127.0.0.1:9090/": f"{url}/",
     }
-    command = [
-        servers.program("prometheus"),
-        *compose_files.arguments("prometheus", elsewhere),
-        f"--web.listen-address={url.removeprefix('http://')}",
-    ]
-    with servers.served(command, url, folder / "prometheus.log", ready="/-/ready") as server:
+    with _composed("prometheus", "prometheus", elsewhere, url, folder) as server:
         yield server
 
 
@@ -225,7 +229,7 @@ def health_check(service: str, url: str) -> subprocess.CompletedProcess[bytes]:
         path = word.split("/", 3)[3] if found and word.count("/") > 2 else ""
         command.append(f"{before}{url}/{path}".rstrip("/") if found else word)
     return subprocess.run(
-        [servers.program(command[0]), *command[1:]], capture_output=True, check=False, timeout=60
+        [program.installed(command[0]), *command[1:]], capture_output=True, check=False, timeout=60
     )
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import servers, tools
+from tests.e2e.host import remove_group
+from tests.program import installed
 
 RUN_SECONDS = 300.0
 # A host with a Wok: only the engine sees it. `$1` is the engine's folder.
@@ -61,7 +63,7 @@ class Engine:
 def engine() -> Iterator[Engine]:
     """Start an engine, wait until it answers, and end it with all that it has started."""
     files = servers.built(tools.docker_engine())
-    servers.program("iptables")
+    installed("iptables")
     if os.geteuid():
         pytest.skip("a Docker engine needs root: run the tests as root")
     # not pytest's folder: the path of a socket has 107 characters at most
@@ -98,11 +100,4 @@ def engine() -> Iterator[Engine]:
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
         for group in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
-            _remove(group)
-
-
-def _remove(group: Path) -> None:
-    """Remove control groups that hold nothing any more."""
-    for inner in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-        inner.rmdir()
-    group.rmdir()
+            remove_group(group)

@@ -70,7 +70,7 @@ class Host:
         finally:
             _shut_down(spawned)
             for group in groups:
-                _remove(group)
+                remove_group(group)
 
     def run(self, *command: str, check: bool = True, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command in the host to its end; unless `check` is off, AssertionError tells what it printed if it failed."""
@@ -120,7 +120,8 @@ def _joining(groups: list[Path]) -> list[str]:
     return ["sh", "-c", f'{entries}exec "$@"', "sh"]
 
 
-def _remove(group: Path) -> None:
+def remove_group(group: Path) -> None:
+    """Remove a control group that holds nothing any more, and those in it."""
     for inner in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
         inner.rmdir()
     group.rmdir()

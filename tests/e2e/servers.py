@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 import urllib.error
@@ -25,16 +24,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.tools import Tool
-from tests.program import free_port
+from tests.program import free_port, installed
 
 START_SECONDS = 60.0
 ANSWER_SECONDS = 30.0
-PACKAGES = {
-    "prometheus": "prometheus",
-    "promtool": "prometheus",
-    "prometheus-alertmanager": "prometheus-alertmanager",
-    "amtool": "prometheus-alertmanager",
-}
 JAEGER = """\
 service:
   extensions: [jaeger_storage, jaeger_query]
@@ -85,14 +78,6 @@ def fetch(url: str) -> tuple[int, str]:
             return error.code, error.read().decode()
     except OSError as error:
         return 0, str(error)
-
-
-def program(name: str) -> str:
-    """Return where a program of a Debian package is, or skip the test with how to install it."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}")
-    return found
 
 
 def built(tool: Tool) -> Path:
@@ -150,7 +135,7 @@ def prometheus(folder: Path, config: Path, *flags: str) -> Iterator[Server]:
     """Run a Prometheus with a configuration file; its data are in `folder`."""
     port = free_port()
     command = [
-        program("prometheus"),
+        installed("prometheus"),
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -166,7 +151,7 @@ def alertmanager(folder: Path, config: Path) -> Iterator[Server]:
     """Run an Alertmanager of one node with a configuration file."""
     port = free_port()
     command = [
-        program("prometheus-alertmanager"),
+        installed("prometheus-alertmanager"),
         f"--config.file={config}",
         f"--storage.path={folder / 'alertmanager'}",
         f"--web.listen-address=127.0.0.1:{port}",

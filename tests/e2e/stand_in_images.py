@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import compose_files
-from tests.e2e import servers, tools
+from tests.e2e import tools
 from tests.e2e.docker_engine import Engine
+from tests.program import installed
 
 LIBRARIES = [
     *Path("/lib64").glob("ld-linux*"),
@@ -141,7 +142,7 @@ def images(collector: Path, jaeger: Path, exporter: Path) -> dict[str, Image]:
         "prometheus": Image(
             "nobody",
             "/bin/prometheus",
-            {f"/bin/{name}": Path(servers.program(name)) for name in ("prometheus", "promtool")},
+            {f"/bin/{name}": Path(installed(name)) for name in ("prometheus", "promtool")},
             {"/prometheus": 65534, "/etc/prometheus": 65534},
             ("/prometheus",),
         ),
@@ -149,8 +150,8 @@ def images(collector: Path, jaeger: Path, exporter: Path) -> dict[str, Image]:
             "nobody",
             "/bin/alertmanager",
             {
-                "/bin/alertmanager": Path(servers.program("prometheus-alertmanager")),
-                "/bin/amtool": Path(servers.program("amtool")),
+                "/bin/alertmanager": Path(installed("prometheus-alertmanager")),
+                "/bin/amtool": Path(installed("amtool")),
                 # Debian's has its templates beside it, not in it
                 "/usr/share/prometheus/alertmanager": Path("/usr/share/prometheus/alertmanager"),
             },

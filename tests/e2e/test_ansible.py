@@ -24,9 +24,9 @@ import yaml
 from exporter.serve.auth import hash_password
 from tests.e2e.host import Host
 from tests.e2e.packaged import Packages
-from tests.e2e.servers import program, until
+from tests.e2e.servers import until
 from tests.e2e.wok import Wok
-from tests.program import ROOT, free_port
+from tests.program import ROOT, free_port, installed
 from tests.sink import Certificates, Sink, make_certificates
 
 ROOT_HOME = "/root"
@@ -108,7 +108,7 @@ def site(debian: Path, packages: Packages, tmp_path_factory: pytest.TempPathFact
     """A host with SSH and a Python, as Ansible needs them, that knows a new key; a Wok writes on it."""
     folder = tmp_path_factory.mktemp("ansible")
     key = folder / "key"
-    subprocess.run([program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    subprocess.run([installed("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     port = free_port()
     (folder / "host").mkdir()
     certificates = make_certificates(folder / "tls")
@@ -290,7 +290,7 @@ def offered(folder: Path) -> Iterator[str]:
 def curl(site: Site, url: str, *flags: str) -> str:
     """Return what a page of the host says, or the empty string; its certificate is held to the CA."""
     done = subprocess.run(
-        [program("curl"), "--silent", "--noproxy", "*", "--cacert", site.certificates.ca, *flags, url],
+        [installed("curl"), "--silent", "--noproxy", "*", "--cacert", site.certificates.ca, *flags, url],
         capture_output=True,
         text=True,
         check=False,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from tests import crash
 from tests.e2e.host import Host
 from tests.e2e.packaged import Packages
+from tests.e2e.servers import fetch
 from tests.program import ROOT, environ, free_port, request_line, run, wait_until
 from tests.sink import Sink
 
@@ -95,12 +94,7 @@ class Installed:
 
     def status_of(self, path: str) -> int:
         """Return the status of a page."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return int(error.code)
+        return fetch(f"http://127.0.0.1:{self.port}{path}")[0]
 
     def until_counted(self) -> None:
         """Wait until a scrape shows all that was written."""
