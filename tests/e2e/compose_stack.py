@@ -127,9 +127,7 @@ def jaeger(executable: Path, folder: Path) -> Iterator[Jaeger]:
 
 
 @contextmanager
-def _composed(
-    name: str, service: str, elsewhere: dict[str, str], url: str, folder: Path
-) -> Iterator[Server]:
+def _composed(name: str, service: str, elsewhere: dict[str, str], url: str, folder: Path) -> Iterator[Server]:
     """Run a program of Prometheus' family with a service's command line, in which `elsewhere` is in other places."""
     command = [
         program.installed(name),
