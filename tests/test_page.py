@@ -263,9 +263,15 @@ def test_the_address_keeps_the_view(browser: Browser, url: str) -> None:
     """Filters, range, table and the open task stand in the address; it shows the same elsewhere, and back goes back."""
     with browser.tab(url) as tab:
         wait_loaded(tab)
-        tab.click("[data-last='24h']")
-        tab.click("#states [value=failed]")
-        tab.click("[data-table=requests]")
+        # The answer to each moves what stands below: the next click must find it where it then is.
+        for selector, kept in (
+            ("[data-last='24h']", "last=24h"),
+            ("#states [value=failed]", "state=failed"),
+            ("[data-table=requests]", "table=requests"),
+        ):
+            tab.click(selector)
+            tab.wait_for(f"location.search.includes('{kept}')")
+            wait_loaded(tab)
         tab.click("#failures a")
         tab.wait_for("document.querySelector('.meanwhile')")
         address = search(tab)
