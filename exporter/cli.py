@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter import __version__
-from exporter.command.asked import Asked
-from exporter.config import Config, ConfigError, effective, load
-from exporter.options import add_flags
+from exporter.config.config import Config, ConfigError, effective, load
+from exporter.config.options import add_flags
+from exporter.daemon.signals import SignalFlags
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, _Command]]:
 
 
 def _hash_password() -> int:
-    from exporter.serve.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
+    from exporter.http.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
 
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     if not password:
@@ -193,21 +193,21 @@ def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
-    from exporter.command.daemon import prove  # noqa: PLC0415 - the heavy half of the program
-    from exporter.command.notify import Manager  # noqa: PLC0415
-    from exporter.command.service import Service  # noqa: PLC0415
+    from exporter.daemon.daemon import validate  # noqa: PLC0415 - the heavy half of the program
+    from exporter.daemon.service import Service  # noqa: PLC0415
+    from exporter.daemon.systemd import ServiceManager  # noqa: PLC0415
 
     _warn(config)
     if args.check_config:
-        prove(config, os.environ)
+        validate(config, os.environ)
         print(effective(config), end="")
         return 0
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
-    asked = Asked.by_signals(hangup_stops=is_at_terminal)
+    asked = SignalFlags.by_signals(hangup_stops=is_at_terminal)
     service = Service(
         config,
         os.environ,
-        Manager.of(os.environ),
+        ServiceManager.of(os.environ),
         asked,
         again=lambda: load(vars(args), os.environ, "run"),
         in_force=_take_up,
@@ -229,9 +229,9 @@ def _take_up(config: Config) -> None:
 
 def _replay(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.replay import Replay  # noqa: PLC0415 - the heavy half of the program
-    from exporter.command.text import visible  # noqa: PLC0415
+    from exporter.terminal.text import visible  # noqa: PLC0415
 
-    stopped = Asked.by_signals(hangup_stops=True)
+    stopped = SignalFlags.by_signals(hangup_stops=True)
     replay = Replay(config, args.files, os.environ, screen=sys.stderr)
     if not replay.endpoints:
         print(
@@ -276,7 +276,7 @@ def _tasks(config: Config, args: argparse.Namespace) -> int:
 
 def _watch(config: Config, args: argparse.Namespace, which: Any) -> int:
     from exporter.command.tasks import watch  # noqa: PLC0415 - each command loads what it needs
-    from exporter.command.window import Window  # noqa: PLC0415
+    from exporter.terminal.fullscreen import FullScreen  # noqa: PLC0415
 
     if args.files or args.json:
         print("error: --watch shows the daemon's state to people: leave out FILE and --json", file=sys.stderr)
@@ -288,7 +288,7 @@ def _watch(config: Config, args: argparse.Namespace, which: Any) -> int:
             file=sys.stderr,
         )
         return REFUSED
-    return watch(config, Window(sys.stdout, sys.stdin), which=which, limit=args.limit)
+    return watch(config, FullScreen(sys.stdout, sys.stdin), which=which, limit=args.limit)
 
 
 def _trace(config: Config, args: argparse.Namespace) -> int:
@@ -306,7 +306,7 @@ def _text(config: Config, args: argparse.Namespace) -> int:
 def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
     from exporter.command.demo import demo  # noqa: PLC0415 - each command loads what it needs
 
-    return demo(config, os.environ, out=sys.stdout, stopped=Asked.by_signals(hangup_stops=True))
+    return demo(config, os.environ, out=sys.stdout, stopped=SignalFlags.by_signals(hangup_stops=True))
 
 
 _COMMANDS = (
@@ -329,8 +329,8 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         ("exporter.source.archive", "ArchiveError"),
         ("exporter.store.writer", "StoreError"),
         ("exporter.deliver.otlp", "OtlpConfigError"),
-        ("exporter.serve.server", "ServerError"),
-        ("exporter.serve.auth", "AuthError"),
+        ("exporter.http.server", "ServerError"),
+        ("exporter.http.auth", "AuthError"),
     ):
         loaded = sys.modules.get(module)
         if loaded is not None:

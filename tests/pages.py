@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from exporter.families import FAMILIES
-from exporter.options import example_file, reference
+from exporter.config.options import example_file, reference
+from exporter.metrics.definitions import FAMILIES
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMANDS = ("", "run", "replay", "check", "tasks", "trace", "text", "demo", "hash-password")

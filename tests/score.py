@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.correlate.correlator import Correlator
-from exporter.correlate.operations import Operations
 from exporter.parse.parser import Parser
-from exporter.parse.restarts import marks
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded, TaskStarted
 from exporter.source.archive import Archive
+from exporter.wok.operations import Operations
+from exporter.wok.restart_marks import marks
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 CLOCK_SECONDS = 1.0

@@ -13,12 +13,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporter.serve.api import About, Delivery, Live, api_routes
-from exporter.serve.hosts import Hosts, for_hosts
-from exporter.serve.page import page_routes
-from exporter.serve.routes import Handler
-from exporter.serve.server import Server
+from exporter.http.host_check import HostCheck, for_hosts
+from exporter.http.routes import Handler
+from exporter.http.server import Server
 from exporter.store.reader import Reader
+from exporter.web.api import About, Delivery, Live, api_routes
+from exporter.web.page import page_routes
 
 HOST = "127.0.0.1"
 ABOUT = About("1.2.3", "kvm01", "America/Sao_Paulo", "/var/lib/wok/user-requests.data", "")
@@ -46,7 +46,7 @@ def served(
     about: About = ABOUT,
     live: Callable[[], Live] = lambda: Live(0, {"traces": WELL}, ()),
     now: Callable[[], int] = time.time_ns,
-    hosts: Hosts | None = None,
+    hosts: HostCheck | None = None,
     more: Mapping[str, Handler] | None = None,
     **options: Any,
 ) -> Iterator[str]:
@@ -56,7 +56,7 @@ def served(
     """
     with closing(Reader(directory)) as reader:
         routes = page_routes(page) | api_routes(reader, about, live, now=now)
-        guarded = for_hosts(routes, hosts or Hosts(HOST))
+        guarded = for_hosts(routes, hosts or HostCheck(HOST))
         server = Server(HOST, 0, guarded | dict(more or {}), **options)
         thread = threading.Thread(target=server.serve)
         thread.start()

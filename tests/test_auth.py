@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.serve import auth as auth_module
-from exporter.serve.auth import AuthError, BasicAuth, hash_password
+from exporter.http import auth as auth_module
+from exporter.http.auth import AuthError, BasicAuth, hash_password
 
 
 @pytest.fixture(name="cheap", autouse=True)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.command import survey
+from exporter.command import check_report
 from exporter.command.check import check, text
-from exporter.config import Config, load
+from exporter.config.config import Config, load
 from exporter.simulate.records import ADA, FAILED, FINISHED, STARTED, Failure, record, task_record
 from exporter.simulate.story import story
 from exporter.source.archive import ArchiveError
@@ -289,13 +289,13 @@ def test_names_are_counted_apart_up_to_a_bound(tmp_path: Path) -> None:
         CLONE.replace(b'"kimchi"', b'"app%d"' % n)
         .replace(b"KCHVM0009L", b"XYZ%05dL" % n)
         .replace(b'"-03"', b'"Z%dZ"' % n)
-        for n in range(survey.NAMES_MAX + 50)
+        for n in range(check_report.NAMES_MAX + 50)
     ]
     seen = found(log(tmp_path, *lines))
 
     assert (len(seen["records"]["app"]), seen["records"]["app"]["other"]) == (1001, 50)
     assert (len(seen["operations"]), max(one["requests"] for one in seen["operations"])) == (1001, 50)
-    assert len(seen["zones"]) == survey.ZONES_MAX + 1
+    assert len(seen["zones"]) == check_report.ZONES_MAX + 1
     assert len(lines) == sum(zone["records"] for zone in seen["zones"])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from exporter import __version__
-from exporter.options import OPTIONS
+from exporter.config.options import OPTIONS
 from exporter.simulate.busy import busy
 from tests.program import command, environ, request_line, run, running
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.families import FAMILIES
-from exporter.options import OPTIONS
+from exporter.config.options import OPTIONS
+from exporter.metrics.definitions import FAMILIES
 from tests import compose_files
 from tests.compose_files import COMPOSE, FOLDER, ROOT
 from tests.program import installed

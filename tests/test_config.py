@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config import Config, ConfigError, effective, load
-from exporter.options import OPTIONS, Address, add_flags, reference
+from exporter.config.config import Config, ConfigError, effective, load
+from exporter.config.options import OPTIONS, Address, add_flags, reference
 from exporter.records import NANOS
 
 if TYPE_CHECKING:

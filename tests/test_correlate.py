@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.correlate import settling
+from exporter.correlate import settle_window as settling
 from exporter.correlate.correlator import Correlator
-from exporter.correlate.operations import Operations
 from exporter.records import (
     NANOS,
     Event,
@@ -23,6 +22,7 @@ from exporter.records import (
     TaskRow,
     TaskStarted,
 )
+from exporter.wok.operations import Operations
 
 from .records_made import EPOCH, Log
 

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models import units
 
 from deploy.grafana.__main__ import DASHBOARDS as MADE
 from deploy.grafana.__main__ import FOLDER
-from exporter.families import FAMILIES
+from exporter.metrics.definitions import FAMILIES
 from tests.dashboards import (
     DASHBOARDS,
     ROOT,

@@ -17,10 +17,11 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from exporter.deliver import delivery as deliver
-from exporter.deliver import envelope, otlp
-from exporter.deliver.answers import Answer
-from exporter.deliver.delivery import DELIVERED, FAILURES, REJECTED, Delivery, DeliveryStatus, Tally
+from exporter.deliver import otlp
+from exporter.deliver import request as envelope
+from exporter.deliver import worker as deliver
+from exporter.deliver.responses import Answer
+from exporter.deliver.worker import DELIVERED, FAILURES, REJECTED, Delivery, DeliveryStatus, Tally
 from exporter.records import Commit, JournalRow, Series, Signal
 from exporter.store.journal import JournalEntry
 from exporter.store.writer import Store
@@ -668,7 +669,7 @@ def test_a_stop_is_answered_during_an_outage() -> None:
 
 def test_trouble_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
     """An outage of any length is two lines of log, one at each end."""
-    caplog.set_level("INFO", "exporter.deliver.delivery")
+    caplog.set_level("INFO", "exporter.deliver.worker")
     clock = Clock()
     verdicts = itertools.chain([Answer("retry", "http_503")] * 20, itertools.repeat(Answer("taken")))
     subject = delivery(Judge(lambda _: next(verdicts)), Journal("traces", [span_row(1, range(1, 4))]), clock)

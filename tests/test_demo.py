@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from exporter.command.demo import WORDS, demo
-from exporter.command.screen import Screen
-from exporter.config import Config, load
+from exporter.config.config import Config, load
 from exporter.records import NANOS
 from exporter.store.reader import Reader
 from exporter.store.writer import StoreError
+from exporter.terminal.screen import Screen
 from tests.sink import Reply, Sink
 
 WALL = 1_788_000_000 * NANOS

@@ -26,8 +26,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.command.daemon import Daemon
-from exporter.config import load
+from exporter.config.config import load
+from exporter.daemon.daemon import Daemon
 from exporter.records import NANOS
 from exporter.simulate.records import SimulatedLine
 from exporter.simulate.story import story

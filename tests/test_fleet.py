@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from exporter.deliver.delivery import BACKOFF_SECONDS_MAX
-from exporter.options import CONFIG_FILE, OPTIONS
+from exporter.config.options import CONFIG_FILE, OPTIONS
+from exporter.deliver.worker import BACKOFF_SECONDS_MAX
 from exporter.parse.redact import REDACTED
 from tests.program import installed
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.telemetry.messages import FILE_BYTES, FILES, PLAIN_CHARS, TEXT_CHARS, Messages
+from exporter.wok.messages import FILE_BYTES, FILES, PLAIN_CHARS, TEXT_CHARS, Messages
 
 if TYPE_CHECKING:
     from pathlib import Path

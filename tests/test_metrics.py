@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import tally
-from exporter.families import DURATION_BOUNDS_SECONDS, FAMILIES
+from exporter.http.routes import Request, Response
+from exporter.metrics import counting
+from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS, FAMILIES
+from exporter.metrics.scrape import IN_PROGRESS_SERIES_MAX, StoreCollector, describe_metrics, metrics_handler
 from exporter.records import Histogram
-from exporter.serve.metrics import IN_PROGRESS_SERIES_MAX, StoreCollector, describe_metrics, metrics_handler
-from exporter.serve.routes import Request, Response
 from exporter.store.reader import Reader, Snapshot
 from exporter.store.writer import Store, StoreError
 from tests.program import installed
@@ -190,7 +190,7 @@ def test_table_is_the_contract() -> None:
         assert doc.name.removesuffix("_total").endswith(doc.unit)
         assert all(len(known) == len(doc.labels) for known in doc.known)
 
-    assert tally.BUCKETS_SECONDS == DURATION_BOUNDS_SECONDS
+    assert counting.BUCKETS_SECONDS == DURATION_BOUNDS_SECONDS
 
 
 def test_history_is_withheld_until_ready(store: Store, reader: Reader) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.correlate.operations import SHAPES, TARGETS, Operations, Row
+from exporter.wok.operations import SHAPES, TARGETS, Operations, Row
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 TASK_ID = "69ae76e6-e6ec-11f1-a1fa-02fc00000001"

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from exporter.deliver import answers, otlp
-from exporter.deliver.answers import Answer
+from exporter.deliver import otlp
+from exporter.deliver import responses as answers
+from exporter.deliver.responses import Answer
 from tests.sink import Certificates, Reply, Sink, make_certificates
 
 if TYPE_CHECKING:
@@ -537,7 +538,7 @@ def test_grpc_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_http_does_without_grpc() -> None:
     """Importing costs nothing heavy, and an HTTP sender does not load grpcio."""
     script = (
-        "import sys, exporter.deliver.delivery, exporter.deliver.otlp as otlp\n"
+        "import sys, exporter.deliver.worker, exporter.deliver.otlp as otlp\n"
         "heavy = {'requests', 'grpc', 'opentelemetry'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "otlp.sender('logs', {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://localhost:4318'}).close()\n"

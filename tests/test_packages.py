@@ -138,7 +138,10 @@ def test_a_package_starts_its_modules_as_an_interpreter_does() -> None:
     version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False)
     # a second process whose parent has gone before it said anything
     ahead = subprocess.run(
-        [*program, "-P", "-m", "exporter.ahead"], input=b"", capture_output=True, check=False
+        [*program, "-P", "-m", "exporter.pipeline.reader_process"],
+        input=b"",
+        capture_output=True,
+        check=False,
     )
 
     assert version.stdout == f"wok-exporter {__version__}\n"

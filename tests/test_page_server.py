@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.serve.auth import BasicAuth, hash_password
-from exporter.serve.hosts import Hosts
-from exporter.serve.page import CONTENT_TYPES, page_routes
-from exporter.serve.routes import Request, Response, healthz_handler
+from exporter.http.auth import BasicAuth, hash_password
+from exporter.http.host_check import HostCheck
+from exporter.http.routes import Request, Response, healthz_handler
 from exporter.store.writer import Store
+from exporter.web.page import CONTENT_TYPES, page_routes
 from tests.served import Answer, ask, served
 
 PAGE = {
@@ -311,30 +311,30 @@ STRANGE = [
 @pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0", "::", "", "192.0.2.9", "kvm01.example"])
 def test_loopback_always_means_this_server(listen: str, host: str) -> None:
     """Wherever the server listens, localhost and the loopback addresses are names of it."""
-    assert Hosts(listen).allows(host)
+    assert HostCheck(listen).allows(host)
 
 
 @pytest.mark.parametrize("host", STRANGE)
 @pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0", "::", "", "192.0.2.9", "kvm01.example"])
 def test_other_names_are_refused(listen: str, host: str) -> None:
     """A name that nobody has said is this server's may be a rebound one; it is not answered to."""
-    assert not Hosts(listen, ["kvm01"]).allows(host)
+    assert not HostCheck(listen, ["kvm01"]).allows(host)
 
 
 def test_names_that_were_given() -> None:
     """The address of `listen` and the further names count, in any case and spelling, with any port."""
-    hosts = Hosts("2001:DB8::9", ["KVM01.example", "wok.example.", "192.0.2.1", "[2001:db8::7]"])
+    hosts = HostCheck("2001:DB8::9", ["KVM01.example", "wok.example.", "192.0.2.1", "[2001:db8::7]"])
     given = ["[2001:db8:0:0::9]:443", "kvm01.EXAMPLE:8001", "wok.example", "192.0.2.1:1", "[2001:db8::7]"]
 
     assert [host for host in given if not hosts.allows(host)] == []
-    assert Hosts("kvm01.example").allows("kvm01.example:9101")
+    assert HostCheck("kvm01.example").allows("kvm01.example:9101")
 
 
 def test_any_name_where_a_password_is_asked_for() -> None:
     """A server for the network answers to all its names, if it asks for a password; one that listens on one address does not."""
     for listen in ("0.0.0.0", "::", ""):
-        assert Hosts(listen, has_auth=True).allows("kvm01.example")
-    assert not Hosts("192.0.2.9", has_auth=True).allows("kvm01.example")
+        assert HostCheck(listen, has_auth=True).allows("kvm01.example")
+    assert not HostCheck("192.0.2.9", has_auth=True).allows("kvm01.example")
 
 
 def test_another_sites_name_is_told_what_to_do(url: str) -> None:

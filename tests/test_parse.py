@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.parse import parser as parse
+from exporter.parse.continuation import MAX_RECORDS
 from exporter.parse.dialects import MAX_SALVAGE_TRIES
 from exporter.parse.parser import Parser
-from exporter.parse.proof import MAX_RECORDS
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Continuation, Line, Parsed, Record, Rejected
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.advance import Rules
-from exporter.command.meaning import messages_of, rules_of, telemetry_of
-from exporter.compose import Composer
-from exporter.config import load
-from exporter.front import Here, OpenSource
-from exporter.pipeline import Pipeline
+from exporter.config.config import load
+from exporter.pipeline.batch_processor import ProcessingConfig
+from exporter.pipeline.commit_builder import CommitBuilder
+from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.pipeline import Pipeline
+from exporter.pipeline.reader import InProcessReader, OpenSource
 from exporter.records import NANOS, SIGNALS, Chunk, Line, Signal
 from exporter.simulate.busy import busy
 from exporter.simulate.story import story
@@ -31,15 +31,15 @@ BOTH: frozenset[Signal] = frozenset(("traces", "logs"))
 class Means(NamedTuple):
     """What decides what a log means, and what says it."""
 
-    rules: Rules
-    composer: Composer
+    rules: ProcessingConfig
+    composer: CommitBuilder
 
     def pipeline(self, store: Store, log: OpenSource, wall: Callable[[], int] | None = None) -> Pipeline:
         """A pipeline that reads `log` into `store`."""
         return Pipeline(
             store,
             self.composer,
-            lambda loaded: Here(self.rules, loaded, log=log, marks=None, wall=wall),
+            lambda loaded: InProcessReader(self.rules, loaded, log=log, marks=None, wall=wall),
             now=lambda: 0.0,
         )
 
@@ -49,7 +49,7 @@ def _means() -> Means:
     config = load({"timezone": "UTC", "instance": "test", "messages": "off"}, {}, "replay")
     messages = messages_of(config)
     return Means(
-        rules_of(config, messages), Composer(telemetry_of(config, messages, "wok-req.log"), signals=BOTH)
+        rules_of(config, messages), CommitBuilder(telemetry_of(config, messages, "wok-req.log"), signals=BOTH)
     )
 
 

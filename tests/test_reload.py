@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
-from exporter.command.asked import Asked
-from exporter.command.notify import Manager
-from exporter.command.service import Service
-from exporter.config import Config, load
-from exporter.serve.auth import hash_password
+from exporter.config.config import Config, load
+from exporter.daemon.service import Service
+from exporter.daemon.signals import SignalFlags
+from exporter.daemon.systemd import ServiceManager
+from exporter.http.auth import hash_password
 from tests import crash
 from tests.manager import ManagerEnd
 from tests.program import SAME, Running, command, environ, free_port, request_line, running, wait_until
@@ -360,7 +360,7 @@ def test_a_stop_in_the_middle_of_a_reload(tmp_path: Path) -> None:
     """A daemon that is asked to stop while it takes up a new configuration stops, and begins no other one."""
     flags = {"log": tmp_path / "log", "state": tmp_path / "state", "listen": "off", "instance": "x"}
     config = load({key: str(value) for key, value in flags.items()}, {}, "run", root=tmp_path)
-    asked = Asked()
+    asked = SignalFlags()
     begun: list[Config] = []
 
     def again() -> Config:
@@ -369,7 +369,7 @@ def test_a_stop_in_the_middle_of_a_reload(tmp_path: Path) -> None:
 
     asked.ask_reload()
     with ManagerEnd() as manager:
-        told = Manager.of(manager.environ())
+        told = ServiceManager.of(manager.environ())
         Service(config, {}, told, asked, again=again, in_force=begun.append).run()
         heard = manager.listen(0.1)
 

@@ -17,7 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter import cli
-from exporter.families import FAMILIES
+from exporter.metrics.definitions import FAMILIES
 from tests.program import installed
 
 ROOT = Path(__file__).parents[1]

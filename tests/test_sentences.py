@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from exporter.records import Record
-from exporter.telemetry.sentences import People, Privacy, Sentences, Texts
+from exporter.wok.sentences import People, Privacy, Sentences, Texts
 
 
 class Tables:

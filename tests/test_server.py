@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from exporter.serve import auth as auth_module
-from exporter.serve import server as server_module
-from exporter.serve.auth import BasicAuth, hash_password
-from exporter.serve.routes import Handler, Request, Response, healthz_handler, readyz_handler
-from exporter.serve.server import Server, ServerError, Tls
+from exporter.http import auth as auth_module
+from exporter.http import server as server_module
+from exporter.http.auth import BasicAuth, hash_password
+from exporter.http.routes import Handler, Request, Response, healthz_handler, readyz_handler
+from exporter.http.server import Server, ServerError, Tls
 
 HOST = "127.0.0.1"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.command.asked import Asked
-from exporter.command.notify import STATUS_CHARS_MAX, Manager
+from exporter.daemon.signals import SignalFlags
+from exporter.daemon.systemd import STATUS_CHARS_MAX, ServiceManager
 from tests.manager import ManagerEnd
 from tests.program import SAME, command, environ, free_port, request_line, running, wait_until
 from tests.sink import Sink
@@ -51,7 +51,7 @@ def arguments(log: Path, *more: object) -> list[object]:
 def test_what_is_said_arrives(tmp_path: Path, where: str) -> None:
     """At a path and at an abstract address: each news is one datagram of the protocol's assignments."""
     with ManagerEnd(tmp_path / "notify" if where == "a path" else None) as end:
-        manager = Manager.of(variables := end.environ(watchdog_seconds=30))
+        manager = ServiceManager.of(variables := end.environ(watchdog_seconds=30))
         before = time.monotonic_ns() // 1000
         said = [
             manager.ready("one"),
@@ -77,7 +77,7 @@ def test_what_is_said_arrives(tmp_path: Path, where: str) -> None:
 
 def test_a_status_is_one_line(manager: ManagerEnd) -> None:
     """A status with lines, control characters or without end arrives as one printable line of bounded length."""
-    told = Manager.of(manager.environ())
+    told = ServiceManager.of(manager.environ())
     told.say("a\nREADY=1\x1b[31m" + "x" * 10_000)
     (heard,) = manager.listen(0.2)
 
@@ -91,7 +91,7 @@ def test_a_status_is_one_line(manager: ManagerEnd) -> None:
 )
 def test_without_a_manager_nothing_is_said(variables: dict[str, str]) -> None:
     """Without an address, or with one of another kind, all is well and no watchdog is served."""
-    manager = Manager.of(variables)
+    manager = ServiceManager.of(variables)
 
     assert (manager.is_there, manager.ready("x"), manager.alive()) == (False, True, True)
     assert manager.pace_seconds == float("inf")
@@ -100,7 +100,7 @@ def test_without_a_manager_nothing_is_said(variables: dict[str, str]) -> None:
 def test_a_manager_that_has_gone_is_not_waited_for(tmp_path: Path) -> None:
     """News for a socket that nobody reads, or that is gone, is given up within a moment and reported as not heard."""
     with ManagerEnd(tmp_path / "notify") as end:
-        manager = Manager.of(end.environ(watchdog_seconds=0.001))
+        manager = ServiceManager.of(end.environ(watchdog_seconds=0.001))
         began = time.monotonic()
         while manager.say("x" * 300):
             assert time.monotonic() < began + 10, "the queue never fills"
@@ -114,7 +114,7 @@ def test_a_manager_that_has_gone_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("pid", "is_served"), [(str(os.getpid()), True), ("1", False), ("", True)])
 def test_whose_watchdog_it_is(manager: ManagerEnd, pid: str, is_served: bool) -> None:
     """A watchdog that is set for another process is not ours to feed."""
-    told = Manager.of(manager.environ({"WATCHDOG_PID": pid}, watchdog_seconds=2))
+    told = ServiceManager.of(manager.environ({"WATCHDOG_PID": pid}, watchdog_seconds=2))
 
     assert told.pace_seconds == (0.5 if is_served else float("inf"))
     assert told.alive()
@@ -123,7 +123,7 @@ def test_whose_watchdog_it_is(manager: ManagerEnd, pid: str, is_served: bool) ->
 
 def test_signs_of_life_are_not_more_than_due(manager: ManagerEnd) -> None:
     """However often a turn says that it is alive, the manager hears it four times within the watchdog's time."""
-    told = Manager.of(manager.environ(watchdog_seconds=0.8))
+    told = ServiceManager.of(manager.environ(watchdog_seconds=0.8))
     end = time.monotonic() + 0.75
     while time.monotonic() < end:
         told.alive()
@@ -134,7 +134,7 @@ def test_signs_of_life_are_not_more_than_due(manager: ManagerEnd) -> None:
 
 def test_a_signal_in_the_middle_of_a_wait() -> None:
     """A signal ends a wait at once, and one that came before it too; waits without one take their time."""
-    asked = Asked.by_signals(hangup_stops=False)
+    asked = SignalFlags.by_signals(hangup_stops=False)
     try:
         os.kill(os.getpid(), signal.SIGHUP)
         began = time.monotonic()
@@ -346,7 +346,7 @@ def limit_file_size(pid: int, size_bytes: int | None) -> None:
 
 def test_children_do_not_speak_for_it(manager: ManagerEnd, log: Path, tmp_path: Path) -> None:
     """The manager's variables are gone from the environment that a child of the daemon would get."""
-    seen = "import os, exporter.cli as c; c.os.environ; from exporter.command import service as s; "
+    seen = "import os, exporter.cli as c; c.os.environ; from exporter.daemon import service as s; "
     seen += "s.Service.run = lambda self: print(sorted(n for n in os.environ if n.startswith(('NOTIFY', 'WATCH'))));"
     seen += f"c.main({[str(one) for one in arguments(log)]!r})"
     done = subprocess.run(

@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.parse.parser import Parser
-from exporter.parse.restarts import marks
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Line, Record
 from exporter.simulate.busy import busy
 from exporter.simulate.records import ADA, FAILED, STARTED, Dialect, Failure, record, task_record
 from exporter.simulate.story import story
+from exporter.wok.restart_marks import marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.options import OPTIONS
+from exporter.config.options import OPTIONS
 from tests.program import environ, installed, run
 from tests.sink import make_certificates
 

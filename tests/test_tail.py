@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from exporter.source.lines import KEPT_BYTES
+from exporter.source.line_reader import KEPT_BYTES
 from exporter.source.rotation import generations
 from exporter.source.tail import Tail
 

@@ -24,19 +24,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.cli import main
-from exporter.command import view
-from exporter.command.progress import ProgressLine
 from exporter.command.tasks import Which, tasks, watch
-from exporter.command.view import Listed, as_object, duration, table
-from exporter.command.window import CLEAR_BELOW, CLEAR_LINE, ENTER, HOME, LEAVE, Window
-from exporter.config import Config, load
-from exporter.correlate.running import Open
+from exporter.config.config import Config, load
+from exporter.correlate.task_state import Open
 from exporter.records import NANOS, Grade, OpenTask
 from exporter.simulate.busy import busy
 from exporter.simulate.records import Dialect
 from exporter.simulate.story import story
+from exporter.store.task_view import TaskView
 from exporter.store.writer import Store, StoreError
-from exporter.view.tasks import TaskView
+from exporter.terminal import task_table as view
+from exporter.terminal.fullscreen import CLEAR_BELOW, CLEAR_LINE, ENTER, HOME, LEAVE, FullScreen
+from exporter.terminal.progress import ProgressLine
+from exporter.terminal.task_table import Listed, as_object, duration, table
 from tests.program import command, environ, run, wait_until
 from tests.store_made import commit, context, open_task, request_row, task_row
 
@@ -715,7 +715,7 @@ def test_programs_get_no_raw_text(tmp_path: Path) -> None:
 # Watched
 
 
-class Script(Window):
+class Script(FullScreen):
     """A window of a size, that keeps what is drawn, and whose keys and resizes come as told."""
 
     def __init__(self, *waits: Callable[[], str], columns: int = 100, rows: int = 30) -> None:
@@ -983,7 +983,7 @@ def test_a_real_resize(terminal: Pty) -> None:
 def test_a_resize_is_not_waited_for() -> None:
     """A change of size rings before the second is over; inside, a keyboard that is no terminal has no keys."""
     out = StringIO()
-    with Path(os.devnull).open(encoding="utf-8") as keyboard, Window(out, keyboard) as window:
+    with Path(os.devnull).open(encoding="utf-8") as keyboard, FullScreen(out, keyboard) as window:
         signal.raise_signal(signal.SIGWINCH)
         is_rung = select.select([window._bell], [], [], 0)[0] != []
 
@@ -996,7 +996,7 @@ def test_a_resize_is_not_waited_for() -> None:
 def test_a_keyboard_that_is_closed() -> None:
     """A program whose standard input is closed draws all the same."""
     out = StringIO()
-    with Window(out, None) as window:
+    with FullScreen(out, None) as window:
         window.draw(["a", "b"])
 
     assert out.getvalue() == f"{ENTER}{HOME}a{CLEAR_LINE}\r\nb{CLEAR_LINE}{CLEAR_BELOW}{LEAVE}"

@@ -12,7 +12,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
-from exporter.identity import event_uid, record_uid
+from exporter.ids import event_uid, record_uid
 from exporter.records import (
     NANOS,
     Event,
@@ -27,7 +27,7 @@ from exporter.records import (
     TaskStarted,
 )
 from exporter.telemetry.mapping import _CACHE_ENTRIES_MAX, SCHEMA_URL, SCOPE, Identity, Telemetry
-from exporter.telemetry.sentences import People, Privacy
+from exporter.wok.sentences import People, Privacy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.command.text import render, visible
+from exporter.command.text import render
 from exporter.records import NANOS, Record
+from exporter.terminal.text import visible
 
 BRT = timezone(timedelta(hours=-3), "BRT")
 NOON = int(datetime(2016, 8, 12, 11, 49, 55, tzinfo=BRT).timestamp()) * NANOS

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.command import view
 from exporter.command.trace import ASCII, UNICODE, Glyphs, Scale, Shown, context_of, drawn, trace
-from exporter.config import Config, load
+from exporter.config.config import Config, load
 from exporter.records import NANOS, TaskRow
 from exporter.simulate.story import story
+from exporter.store.task_view import of_ended
 from exporter.store.writer import Store
-from exporter.view.tasks import of_ended
+from exporter.terminal import task_table as view
 from tests.program import run
 from tests.store_made import commit, open_task, request_row, task_row
 

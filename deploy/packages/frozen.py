@@ -1,6 +1,6 @@
 """What the packaged program starts with: `wok-exporter`, or a module of it when it starts itself as an interpreter would.
 
-The exporter's second process is `sys.executable -P -m exporter.ahead`; in a package, the executable is this program.
+The exporter's second process is `sys.executable -P -m exporter.pipeline.reader_process`; in a package, the executable is this program.
 """
 
 import os

@@ -12,19 +12,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, TextIO
 
-from exporter.command.meaning import messages_of
-from exporter.command.progress import ProgressLine
-from exporter.command.survey import Survey, as_object, report
-from exporter.command.text import render, visible
-from exporter.config import Config
+from exporter.command.check_report import CheckReport, as_object, report
+from exporter.command.text import render
+from exporter.config.config import Config
 from exporter.correlate.correlator import Correlator
-from exporter.correlate.operations import Operations
-from exporter.parse import restarts
 from exporter.parse.parser import Parser
-from exporter.parse.zones import Zones, load_zone
+from exporter.parse.timezone import Zones, load_zone
+from exporter.pipeline.from_config import messages_of
 from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.archive import Archive
-from exporter.telemetry.sentences import People, Sentences
+from exporter.terminal.progress import ProgressLine
+from exporter.terminal.text import visible
+from exporter.wok import restart_marks as restarts
+from exporter.wok.operations import Operations
+from exporter.wok.sentences import People, Sentences
 
 READ_BYTES: Final = 512 * 1024
 TEXT_READ_BYTES: Final = 64 * 1024
@@ -91,12 +92,12 @@ def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO |
     return 1 if rejected or damages else 0
 
 
-def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> Survey:
+def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckReport:
     zones = Zones(config.timezone)
     parser = Parser(config.instance, zones)
     correlator = Correlator(Operations.load(), expiry=int(config.task_expiry.total_seconds() * NANOS))
     pending = _marks(config.wok_error_log, config, zones) if config.wok_error_log else []
-    survey = Survey(config)
+    survey = CheckReport(config)
     survey.files = len(files)
     numbers: dict[bytes, int] = {}
     with closing(Archive(files, line_bytes_max=config.line_bytes_max)) as archive:

@@ -33,16 +33,16 @@ from pathlib import Path
 from threading import Event
 from typing import TextIO
 
-from exporter.command.daemon import Daemon, Stopped
-from exporter.command.screen import Screen
-from exporter.config import Config
+from exporter.config.config import Config
+from exporter.daemon.daemon import Daemon, Stopped
 from exporter.deliver import otlp
+from exporter.http.server import ServerError
 from exporter.records import NANOS, RequestRow, TaskRow
-from exporter.serve.server import ServerError
 from exporter.simulate.records import SimulatedLine
 from exporter.simulate.story import story
 from exporter.store.reader import Reader
 from exporter.store.writer import StoreError
+from exporter.terminal.screen import Screen
 
 STORY_SECONDS = 40.0
 UPDATED_SECONDS = 28.0

@@ -15,19 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from exporter.ahead import Ahead
-from exporter.command.daemon import Deliveries, Stopped
-from exporter.command.meaning import messages_of, tables_of, telemetry_of
-from exporter.command.screen import StatusLine
-from exporter.command.view import duration
-from exporter.compose import Composer
-from exporter.config import Config
-from exporter.pipeline import Pipeline
+from exporter.config.config import Config
+from exporter.daemon.daemon import Deliveries, Stopped
+from exporter.pipeline.commit_builder import CommitBuilder
+from exporter.pipeline.from_config import messages_of, tables_of, telemetry_of
+from exporter.pipeline.pipeline import Pipeline
+from exporter.pipeline.reader_process import SubprocessReader
 from exporter.records import NANOS, Signal
-from exporter.serve.api import Problem
 from exporter.source.archive import Archive
 from exporter.source.rotation import own_name
 from exporter.store.writer import Loaded, Store, StoreError
+from exporter.terminal.screen import StatusLine
+from exporter.terminal.task_table import duration
+from exporter.web.api import Problem
 
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 """What may wait for the backend before reading waits: seconds of a fast reader, and no memory to speak of."""
@@ -88,7 +88,7 @@ class Replay:
                 )
             )
             self._deliveries = Deliveries(self.store, environ)
-            composer = Composer(
+            composer = CommitBuilder(
                 telemetry_of(config, messages_of(config), _base_name(files[0])),
                 signals=self._deliveries.signals,
                 # A state that is thrown away needs no history: a fifth of the work.
@@ -203,14 +203,14 @@ def _size_bytes(path: Path) -> int:
     return 0
 
 
-def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> Ahead:
+def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> SubprocessReader:
     try:
         Archive((), loaded.positions.get("log", ""))
     except ValueError as error:
         raise StoreError(
             f"{config.state} is the state of a daemon, not of a replay ({error}); name another directory"
         ) from error
-    return Ahead(
+    return SubprocessReader(
         loaded,
         files,
         wok_error_log=config.wok_error_log,

@@ -16,14 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, TextIO
 
-from exporter.command import view
-from exporter.command.known import Known, from_files, from_state
-from exporter.command.view import Listed
-from exporter.command.window import Window
-from exporter.config import Config
-from exporter.parse.zones import load_zone
+from exporter.command.query_source import QuerySource, from_files, from_state
+from exporter.config.config import Config
+from exporter.parse.timezone import load_zone
 from exporter.records import NANOS, Outcome, RequestRow, TaskRow
-from exporter.view.tasks import BAD, State, TaskView, of_ended, of_running
+from exporter.store.task_view import BAD, State, TaskView, of_ended, of_running
+from exporter.terminal import task_table as view
+from exporter.terminal.fullscreen import FullScreen
+from exporter.terminal.task_table import Listed
 
 Which = Literal["all", "running", "failed"]
 
@@ -98,7 +98,7 @@ def tasks(
 
 def watch(
     config: Config,
-    window: Window,
+    window: FullScreen,
     *,
     which: Which,
     limit: int,
@@ -136,7 +136,14 @@ def watch(
 
 
 def _picture(
-    config: Config, known: Known, which: Which, *, limit: int, columns: int, rows: int, is_coloured: bool
+    config: Config,
+    known: QuerySource,
+    which: Which,
+    *,
+    limit: int,
+    columns: int,
+    rows: int,
+    is_coloured: bool,
 ) -> list[str]:
     found, _ = _find(known, which, limit)
     bad = [task for task in found if task.state in ("failed", "lost")]
@@ -171,12 +178,12 @@ def _fitting(blocks: Sequence[list[str]], room: int) -> list[str]:
     return lines
 
 
-def _as_of(config: Config, known: Known) -> str:
+def _as_of(config: Config, known: QuerySource) -> str:
     zone = load_zone(config.timezone) if config.timezone else None
     return f"As of {view.local(known.now, zone):%Y-%m-%d %H:%M:%S} ({config.timezone or 'local time'})"
 
 
-def _find(known: Known, which: Which, limit: int) -> tuple[list[TaskView], bool]:
+def _find(known: QuerySource, which: Which, limit: int) -> tuple[list[TaskView], bool]:
     """Return the tasks in the order in which they are shown, and whether these are all."""
     ended: list[TaskRow] = []
     is_all = True
@@ -208,7 +215,7 @@ def _find(known: Known, which: Which, limit: int) -> tuple[list[TaskView], bool]
     return found + [of_ended(row) for row in [*bad, *rest]], is_all
 
 
-def _listed(known: Known, task: TaskView, limit: int) -> Listed:
+def _listed(known: QuerySource, task: TaskView, limit: int) -> Listed:
     """Return the task with its request and up to `limit` of the others, as far as the history still has them."""
     reader = known.reader
     others: list[RequestRow] = []
@@ -232,7 +239,7 @@ def _summary(states: Sequence[State], which: Which) -> str:
     return ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) + "."
 
 
-def _notes(known: Known, shown: Sequence[Listed], *, is_all: bool, is_finished: bool) -> Iterator[str]:
+def _notes(known: QuerySource, shown: Sequence[Listed], *, is_all: bool, is_finished: bool) -> Iterator[str]:
     """Yield what else one must know to read the table rightly, a sentence each."""
     snapshot = known.snapshot
     rejected = int(snapshot.counters.get(("wok_exporter_lines_total", "rejected"), 0))

@@ -16,32 +16,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from exporter.records import NANOS
+from exporter.terminal.text import visible
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
     from exporter.records import Record
 
-VISIBLE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-"""Characters that are common in honest texts, and what stands for them; all other unprintable ones are lost."""
-
 NO_STATUS = "   "
 """What fills the column of a status in records of Wok 2.1 and 2.2, which have none."""
-
-
-def visible(text: str) -> str:
-    r"""Return the text with nothing in it that a terminal obeys, or that nobody sees.
-
-    Newline, return and tab become `\n`, `\r` and `\t`; blanks of any other width a blank; every other
-    character that Unicode does not count as printable (controls, escapes, bidirectional overrides, zero-width
-    characters, line separators, lone surrogates, private use) becomes U+FFFD.
-    """
-    if text.isprintable():
-        return text
-
-    return "".join(
-        c if c.isprintable() else VISIBLE.get(c) or (" " if _is_blank(c) else "\ufffd") for c in text
-    )
 
 
 def render(record: Record, message: str, zone: tzinfo | None) -> str:
@@ -59,8 +42,3 @@ def render(record: Record, message: str, zone: tzinfo | None) -> str:
         f"[{stamp}] {visible(record.method):<6} {status} {visible(record.app):<11} "
         f"{visible(record.address):<15} {visible(record.user)}: {visible(message)}"
     )
-
-
-def _is_blank(c: str) -> bool:
-    # the line and paragraph separators count as space, too
-    return c.isspace() and c >= "\xa0" and c not in "\u2028\u2029"

@@ -22,14 +22,14 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from exporter.command import view
-from exporter.command.known import Known, from_files, from_state
-from exporter.command.text import visible
-from exporter.config import Config
-from exporter.parse.zones import load_zone
+from exporter.command.query_source import QuerySource, from_files, from_state
+from exporter.config.config import Config
+from exporter.parse.timezone import load_zone
 from exporter.records import Grade, RequestRow
 from exporter.store.search import Running, Trace
-from exporter.view.tasks import TaskView, of_ended, of_running
+from exporter.store.task_view import TaskView, of_ended, of_running
+from exporter.terminal import task_table as view
+from exporter.terminal.text import visible
 
 TRACES_SHOWN = 5
 TASKS_SHOWN = 20
@@ -297,7 +297,7 @@ def drawn(
         yield clipped(f"and {count - len(shown.meanwhile):,}{gone}", width)
 
 
-def _shown(known: Known, found: Trace, requests: int, meanwhile_max: int) -> Shown:
+def _shown(known: QuerySource, found: Trace, requests: int, meanwhile_max: int) -> Shown:
     tasks: list[tuple[TaskView, int]] = []
     for one in found.tasks:
         if isinstance(one, Running):

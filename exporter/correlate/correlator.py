@@ -59,18 +59,24 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from exporter.correlate.claims import Claims, grade_of
-from exporter.correlate.ends import Ends
+from exporter.correlate.candidates import Index
+from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.ended import TaskIds
 from exporter.correlate.evidence import general_forms, of_request, targets_of, values_of
-from exporter.correlate.index import Index
-from exporter.correlate.ledger import Ledger
-from exporter.correlate.meanwhile import Meanwhile
-from exporter.correlate.memory import TaskIds
-from exporter.correlate.operations import Operations
-from exporter.correlate.running import Final, Open, final_from_json, recent_from_json, record_from_json
-from exporter.correlate.settling import SETTLE_NANOS, Settling
-from exporter.identity import request_span_id, task_span_id
+from exporter.correlate.open_tasks import OpenTaskTable
+from exporter.correlate.settle_window import SETTLE_NANOS, SettleWindow
+from exporter.correlate.start_matcher import StartMatcher, grade_of
+from exporter.correlate.task_ends import TaskEnds
+from exporter.correlate.task_state import (
+    Open,
+    PendingEnd,
+    final_from_json,
+    recent_from_json,
+    record_from_json,
+)
+from exporter.ids import request_span_id, task_span_id
 from exporter.records import Event, OpenTask, Record, RequestSeen, TaskRow, TaskStarted
+from exporter.wok.operations import Operations
 
 
 class Changes(NamedTuple):
@@ -108,11 +114,11 @@ class Correlator:
         self._events: list[Event] = []
         self._task_ids = TaskIds({}, 0)
         self._index = Index()
-        self._ledger = Ledger(expiry)
-        self._claims = Claims(self._index, self._ledger, near_nanos=SETTLE_NANOS)
-        self._meanwhile = Meanwhile(self._ledger.touch)
-        self._settling = Settling(self._settle)
-        self._ends = Ends(
+        self._ledger = OpenTaskTable(expiry)
+        self._claims = StartMatcher(self._index, self._ledger, near_nanos=SETTLE_NANOS)
+        self._meanwhile = ConcurrentRequests(self._ledger.touch)
+        self._settling = SettleWindow(self._settle)
+        self._ends = TaskEnds(
             naming,
             self._index,
             self._ledger,
@@ -175,9 +181,9 @@ class Correlator:
         self._ends.lose(time)
         self._task_ids = TaskIds({}, 0)
 
-    def _settle(self, waiting: Open | Final) -> None:
+    def _settle(self, waiting: Open | PendingEnd) -> None:
         """Decide about what has waited long enough, and has not found its partner meanwhile."""
-        if isinstance(waiting, Final):
+        if isinstance(waiting, PendingEnd):
             task = waiting.task
             if task is not None and task.waiting:
                 self._settling.withdraw(task)

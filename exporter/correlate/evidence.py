@@ -24,12 +24,12 @@ import re
 from os.path import splitext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from exporter.correlate.operations import OTHER
+from exporter.wok.operations import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from exporter.correlate.operations import Operations
+    from exporter.wok.operations import Operations
 
 SEGMENTS_MAX = 24
 """Segments of a target_uri, and parameters of a request, that are looked at as general evidence."""

@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from exporter.deliver.answers import Answer, grpc_answer, http_answer, printable, response, shown, trouble
+from exporter.deliver.responses import Answer, grpc_answer, http_answer, printable, response, shown, trouble
 from exporter.records import SIGNALS, Signal
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def sender(signal: Signal, environ: Mapping[str, str]) -> Sender:
     its place for a moment. Raises OtlpConfigError for a missing endpoint, an unknown protocol or
     compression, unreadable certificates, malformed headers or timeouts, or a package that is not installed.
     """
-    protocol = prove(signal, environ)
+    protocol = validate(signal, environ)
     with _process_environment(_resolved(signal, protocol, environ)):
         try:
             if protocol == "grpc":
@@ -118,7 +118,7 @@ def sender(signal: Signal, environ: Mapping[str, str]) -> Sender:
             ) from error
 
 
-def prove(signal: Signal, environ: Mapping[str, str]) -> Protocols:
+def validate(signal: Signal, environ: Mapping[str, str]) -> Protocols:
     """Return the protocol that `sender` would speak, or raise what it would raise for variables and their files.
 
     It builds nothing and changes nothing, so that it may be called while senders are at work.

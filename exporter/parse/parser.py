@@ -23,10 +23,10 @@ import re
 from itertools import islice
 from typing import Any, NamedTuple
 
+from exporter.parse.continuation import Proof
 from exporter.parse.dialects import Part, Raw, holds_object, parts_of, read
-from exporter.parse.proof import Proof
 from exporter.parse.redact import may_hold_secret, redact_value, safe_excerpt
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected
 
 # Limits in characters: what is longer is nobody's name, and would only fill the backends.

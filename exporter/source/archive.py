@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from exporter.records import Chunk, Line, TailEvent
 from exporter.source.files import LogFile, open_log
-from exporter.source.lines import LINE_BYTES_MAX, ChangedError, Reader
-from exporter.source.marks import (
+from exporter.source.line_reader import LINE_BYTES_MAX, ChangedError, Reader
+from exporter.source.position import (
     HEAD_BYTES_MAX,
-    Mark,
+    FileMark,
     identity,
     mark_from_json,
     proved_mark,
@@ -142,7 +142,7 @@ class Archive:
             file.close()
             raise
 
-    def _is_beginning_of_another(self, end: Mark, member: _Member) -> bool:
+    def _is_beginning_of_another(self, end: FileMark, member: _Member) -> bool:
         """Return whether another file proves that all of this one was read: its first line alone does not."""
         for other in self._members:
             if other.identity != member.identity or other is member:
@@ -189,7 +189,7 @@ class Archive:
     def _behind(self) -> int:
         return max(0, self.total_bytes - self.done_bytes)
 
-    def _marks_with(self, mark: Mark | None) -> list[Mark]:
+    def _marks_with(self, mark: FileMark | None) -> list[FileMark]:
         if mark is None:
             return self._marks
         # Two files may have the same first line: a mark replaces only the unfinished one it has grown from.
@@ -221,7 +221,7 @@ def _explained(error: OSError, path: Path) -> ArchiveError:
     return ArchiveError(f"cannot read {path}: {error.strerror}; {remedy}")
 
 
-def _parsed(position: str) -> list[Mark]:
+def _parsed(position: str) -> list[FileMark]:
     if not position:
         return []
     match json.loads(position):

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Literal
 
 from exporter.records import Chunk, Line, TailEvent
 from exporter.source.files import LogFile, UnsupportedError, open_log, require_regular
-from exporter.source.lines import LINE_BYTES_MAX, ChangedError, Reader
-from exporter.source.marks import (
-    Mark,
+from exporter.source.line_reader import LINE_BYTES_MAX, ChangedError, Reader
+from exporter.source.position import (
+    FileMark,
     identity,
     last_line_end,
     mark_at,
@@ -100,7 +100,7 @@ class Tail:
         self._newer_bytes = 0
         self._bytes_behind = 0
         self._damage_reads = 0
-        self._written_marks: list[Mark] | None = None
+        self._written_marks: list[FileMark] | None = None
         self._written = ""
         self._skipped: set[tuple[int, int]] = set()
         self._events: list[TailEvent] = []
@@ -241,9 +241,9 @@ class Tail:
             self._events.append(TailEvent(became, f"now {one.path.name}"))
         return True
 
-    def _ends(self, listed: Sequence[Generation]) -> list[Mark]:
+    def _ends(self, listed: Sequence[Generation]) -> list[FileMark]:
         """Return the marks that say that all that is there was read."""
-        marks: list[Mark] = []
+        marks: list[FileMark] = []
         for one in listed[-MARKS_MAX:]:
             file = self._opened(one)
             if file is None:
@@ -256,7 +256,9 @@ class Tail:
                 file.close()
         return marks
 
-    def _located(self, listed: Sequence[Generation], marks: Sequence[Mark]) -> tuple[int, Mark] | None:
+    def _located(
+        self, listed: Sequence[Generation], marks: Sequence[FileMark]
+    ) -> tuple[int, FileMark] | None:
         """Return which file proves the last mark, or failing that an earlier one, and where to go on in it.
 
         The newest such file counts. A shorter copy of what was read is second best. Raises OSError when the
@@ -312,7 +314,7 @@ class Tail:
                 self._events.append(TailEvent("unreadable", str(error)))
             return None
 
-    def _begin(self, file: LogFile, mark: Mark | None, listed: Sequence[Generation], index: int) -> None:
+    def _begin(self, file: LogFile, mark: FileMark | None, listed: Sequence[Generation], index: int) -> None:
         """Read `file`, the one at `index`, from now on; it belongs to the tail from here."""
         try:
             reader = Reader(file, mark, self._line_bytes_max)
@@ -413,7 +415,7 @@ class Tail:
             self._events.append(TailEvent("gap", detail))
         self._forget(reader)
 
-    def _marks_with(self, mark: Mark | None) -> list[Mark]:
+    def _marks_with(self, mark: FileMark | None) -> list[FileMark]:
         if mark is None:
             return self._marks
         return [*(one for one in self._marks if one.file != mark.file), mark][-MARKS_MAX:]
@@ -453,7 +455,7 @@ def _rotated(listed: Sequence[Generation]) -> set[tuple[int, int]]:
     return {one.key for one in listed if not one.is_live}
 
 
-def _parsed(position: str) -> list[Mark]:
+def _parsed(position: str) -> list[FileMark]:
     if not position:
         return []
     match json.loads(position):

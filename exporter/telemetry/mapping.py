@@ -16,8 +16,8 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from exporter import encode
-from exporter.identity import event_uid, record_uid
+from exporter import otlp_encoding
+from exporter.ids import event_uid, record_uid
 from exporter.records import (
     Event,
     Record,
@@ -28,7 +28,7 @@ from exporter.records import (
     TaskRow,
     TaskStarted,
 )
-from exporter.telemetry.sentences import MessageTables, People, Privacy, Sentences
+from exporter.wok.sentences import MessageTables, People, Privacy, Sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SCOPE_NAME: Final = "wok-exporter"
 MAPPING_VERSION: Final = "1"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-SCOPE: Final = encode.scope(SCOPE_NAME, MAPPING_VERSION)
+SCOPE: Final = otlp_encoding.scope(SCOPE_NAME, MAPPING_VERSION)
 
 _ATTRIBUTE_BYTES_MAX: Final = 4096
 _ATTRIBUTE_CHARS_SURE: Final = _ATTRIBUTE_BYTES_MAX // 4  # as many characters always fit
@@ -53,16 +53,16 @@ _STATUS_COMPLETED: Final = 1001
 _STATUS_FAILED: Final = 1002
 
 # Keys of the attributes that differ from event to event.
-_RECORD_ID: Final = encode.key("wok.record.id")
-_OFFSET: Final = encode.key("wok.log.offset")
-_UID: Final = encode.key("log.record.uid")
-_TASK_ID: Final = encode.key("wok.task.id")
-_TARGET_URI: Final = encode.key("wok.task.target_uri")
-_CONCURRENT_REQUESTS: Final = encode.key("wok.task.concurrent_requests")
-_EXCEPTION_TYPE: Final = encode.key("exception.type")
-_EXCEPTION_MESSAGE: Final = encode.key("exception.message")
-_CONCURRENT: Final = encode.link_end([encode.attribute("wok.link", "concurrent")])
-_CANDIDATE: Final = encode.link_end([encode.attribute("wok.link", "candidate")])
+_RECORD_ID: Final = otlp_encoding.key("wok.record.id")
+_OFFSET: Final = otlp_encoding.key("wok.log.offset")
+_UID: Final = otlp_encoding.key("log.record.uid")
+_TASK_ID: Final = otlp_encoding.key("wok.task.id")
+_TARGET_URI: Final = otlp_encoding.key("wok.task.target_uri")
+_CONCURRENT_REQUESTS: Final = otlp_encoding.key("wok.task.concurrent_requests")
+_EXCEPTION_TYPE: Final = otlp_encoding.key("exception.type")
+_EXCEPTION_MESSAGE: Final = otlp_encoding.key("exception.message")
+_CONCURRENT: Final = otlp_encoding.link_end([otlp_encoding.attribute("wok.link", "concurrent")])
+_CANDIDATE: Final = otlp_encoding.link_end([otlp_encoding.attribute("wok.link", "candidate")])
 
 _NO_REASON: Final = "failed without a reason in the log"
 # Jaeger takes an end that is not after its start for a negative duration: it warns on the span and, because it changes it, no longer
@@ -74,9 +74,9 @@ _LOST: Final = "lost: wokd was restarted before the task ended"
 _EXPIRED: Final = "unknown: the log never told the end of the task"
 
 _SEVERITY_TEXTS: Final = {
-    encode.SEVERITY_INFO: "INFO",
-    encode.SEVERITY_WARN: "WARN",
-    encode.SEVERITY_ERROR: "ERROR",
+    otlp_encoding.SEVERITY_INFO: "INFO",
+    otlp_encoding.SEVERITY_WARN: "WARN",
+    otlp_encoding.SEVERITY_ERROR: "ERROR",
 }
 
 
@@ -112,7 +112,7 @@ class _Links(dict[bytes, bytes]):
     def __missing__(self, context: bytes) -> bytes:
         if len(self) >= _LINKS_MAX:
             self.clear()
-        link = self[context] = encode.link(context[:16], context[16:], self._end)
+        link = self[context] = otlp_encoding.link(context[:16], context[16:], self._end)
         return link
 
 
@@ -129,7 +129,7 @@ class Telemetry:
         self._identity = identity
         self._people = People(identity.instance, privacy)
         self._sentences = Sentences(messages, self._people)
-        self._log_file_name = _text(encode.key("log.file.name"), log_file_name)
+        self._log_file_name = _text(otlp_encoding.key("log.file.name"), log_file_name)
         self._resources: dict[str, bytes] = {}
         self._shared: dict[tuple[object, ...], _Shared] = {}
         self._concurrent = _Links(_CONCURRENT)
@@ -157,8 +157,8 @@ class Telemetry:
             attributes.update((key, value) for key, value in sorted(identity.attributes.items()) if value)
             if identity.service_name:
                 attributes["service.name"] = identity.service_name
-            found = encode.resource(
-                _text(encode.key(key), value) for key, value in attributes.items() if value
+            found = otlp_encoding.resource(
+                _text(otlp_encoding.key(key), value) for key, value in attributes.items() if value
             )
             _keep(self._resources, app, found)
         return found
@@ -185,7 +185,7 @@ class Telemetry:
         if record is None:
             assert isinstance(event, TaskEnded)
             event_name = "wok.task.lost" if event.outcome == "lost" else "wok.task.expired"
-            severity = encode.SEVERITY_WARN
+            severity = otlp_encoding.SEVERITY_WARN
             body = _unreported(event)
             own = [_text(_UID, event_uid(context, event_name))]
         else:
@@ -193,22 +193,22 @@ class Telemetry:
             body = self._sentences.of(record).message
             uid = record.record_id or record_uid(record.trace_id, record.file, record.offset)
             own = [_text(_UID, uid)]
-            if severity != encode.SEVERITY_INFO:
+            if severity != otlp_encoding.SEVERITY_INFO:
                 if record.error_code:
                     own.append(_text(_EXCEPTION_TYPE, record.error_code))
                 if error := self.error_text(record):
                     own.append(_text(_EXCEPTION_MESSAGE, error))
-        message = encode.log_record(
+        message = otlp_encoding.log_record(
             context[:16],
             context[16:],
             time,
             severity=severity,
             severity_text=_SEVERITY_TEXTS[severity],
-            body=encode.clip(body, _BODY_BYTES_MAX),
+            body=otlp_encoding.clip(body, _BODY_BYTES_MAX),
             event_name=event_name,
             attributes=(shared.of_log, *pieces, *own),
         )
-        return b"\x12" + encode.sized(message)
+        return b"\x12" + otlp_encoding.sized(message)
 
     def message(self, record: Record) -> str:
         """Return the English sentence of a record, and for a failure the reason too (see `sentences`)."""
@@ -262,18 +262,18 @@ class Telemetry:
         context = event.context
         shared, pieces = self._attributes(event)
         failed = record.status is not None and record.status // 100 == 5
-        message = encode.span(
+        message = otlp_encoding.span(
             context[:16],
             context[16:],
             b"",
             shared.name,
-            encode.KIND_SERVER,
+            otlp_encoding.KIND_SERVER,
             start=event.start,
             end=max(record.time, event.start + _REQUEST_NANOS_MIN),
             attributes=(shared.of_span, *pieces),
-            status=encode.STATUS_ERROR if failed else encode.STATUS_UNSET,
+            status=otlp_encoding.STATUS_ERROR if failed else otlp_encoding.STATUS_UNSET,
         )
-        return b"\x12" + encode.sized(message)
+        return b"\x12" + otlp_encoding.sized(message)
 
     def _task_span(self, event: TaskEnded) -> bytes:
         context = event.context
@@ -282,20 +282,20 @@ class Telemetry:
         if event.correlation == "ambiguous":
             links += map(self._candidates.__getitem__, event.candidates[:_CANDIDATE_LINKS_MAX])
         description = self._description(event)
-        message = encode.span(
+        message = otlp_encoding.span(
             context[:16],
             context[16:],
             event.parent[16:],
             shared.name,
-            encode.KIND_INTERNAL,
+            otlp_encoding.KIND_INTERNAL,
             start=event.start,
             end=max(event.end, event.start + _TASK_NANOS_MIN),
             attributes=(shared.of_span, *pieces),
             links=links,
-            status=encode.STATUS_ERROR if description else encode.STATUS_UNSET,
-            description=encode.clip(description, _DESCRIPTION_BYTES_MAX),
+            status=otlp_encoding.STATUS_ERROR if description else otlp_encoding.STATUS_UNSET,
+            description=otlp_encoding.clip(description, _DESCRIPTION_BYTES_MAX),
         )
-        return b"\x12" + encode.sized(message)
+        return b"\x12" + otlp_encoding.sized(message)
 
     def _description(self, event: TaskEnded) -> str:
         if event.outcome == "failure":
@@ -324,12 +324,12 @@ class Telemetry:
             if target_uri:
                 pieces.append(_text(_TARGET_URI, target_uri))
             if isinstance(event, TaskEnded):
-                pieces.append(encode.count_piece(_CONCURRENT_REQUESTS, event.concurrent))
+                pieces.append(otlp_encoding.count_piece(_CONCURRENT_REQUESTS, event.concurrent))
         record = event.record
         if record is not None:
             if record.record_id:
                 pieces.append(_text(_RECORD_ID, record.record_id))
-            pieces += (self._log_file_name, encode.count_piece(_OFFSET, record.offset))
+            pieces += (self._log_file_name, otlp_encoding.count_piece(_OFFSET, record.offset))
         self._latest = (event, shared, pieces)
         return shared, pieces
 
@@ -393,18 +393,20 @@ class Telemetry:
 
 def _text(encoded_key: bytes, text: str) -> bytes:
     if len(text) > _ATTRIBUTE_CHARS_SURE:
-        text = encode.clip(text, _ATTRIBUTE_BYTES_MAX)
-    return encode.text_piece(encoded_key, text)
+        text = otlp_encoding.clip(text, _ATTRIBUTE_BYTES_MAX)
+    return otlp_encoding.text_piece(encoded_key, text)
 
 
 def _shared(name: str, attributes: Mapping[str, str | int]) -> _Shared:
     # Never none at all: every event has a method, a status or an outcome.
     pieces = [
-        _text(encode.key(key), value) if isinstance(value, str) else encode.attribute(key, value)
+        _text(otlp_encoding.key(key), value)
+        if isinstance(value, str)
+        else otlp_encoding.attribute(key, value)
         for key, value in attributes.items()
         if value != ""
     ]
-    return _Shared(name, encode.SPAN_ATTRIBUTE.join(pieces), encode.LOG_ATTRIBUTE.join(pieces))
+    return _Shared(name, otlp_encoding.SPAN_ATTRIBUTE.join(pieces), otlp_encoding.LOG_ATTRIBUTE.join(pieces))
 
 
 def _keep(cache: dict[Any, Any], key: object, value: object) -> None:
@@ -423,11 +425,14 @@ def _event_name_and_severity(event: Event, record: Record) -> tuple[str, int]:
     if isinstance(event, RequestSeen):
         status = record.status or 0
         if 500 <= status <= 599:
-            return "wok.request", encode.SEVERITY_ERROR
-        return "wok.request", encode.SEVERITY_WARN if 400 <= status <= 499 else encode.SEVERITY_INFO
+            return "wok.request", otlp_encoding.SEVERITY_ERROR
+        return (
+            "wok.request",
+            otlp_encoding.SEVERITY_WARN if 400 <= status <= 499 else otlp_encoding.SEVERITY_INFO,
+        )
     if isinstance(event, TaskStarted):
-        return "wok.task.started", encode.SEVERITY_INFO
-    severity = encode.SEVERITY_ERROR if record.failed else encode.SEVERITY_INFO
+        return "wok.task.started", otlp_encoding.SEVERITY_INFO
+    severity = otlp_encoding.SEVERITY_ERROR if record.failed else otlp_encoding.SEVERITY_INFO
     if isinstance(event, TaskRepeated):
         return "wok.task.repeated", severity
     return "wok.task.failed" if record.failed else "wok.task.completed", severity

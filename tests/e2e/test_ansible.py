@@ -21,7 +21,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from exporter.serve.auth import hash_password
+from exporter.http.auth import hash_password
 from tests.e2e.host import Host
 from tests.e2e.packaged import Packages
 from tests.e2e.servers import until

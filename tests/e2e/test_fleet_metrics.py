@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from exporter.serve.auth import hash_password
+from exporter.http.auth import hash_password
 from tests.dashboards import rules, selectors
 from tests.e2e.gateways import gateway, measured, sampler
 from tests.e2e.servers import Server, prometheus, until

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from exporter.families import FAMILIES
+from exporter.metrics.definitions import FAMILIES
 from tests.e2e.servers import Jaeger, Server, fetch, jaeger, prometheus, until
 from tests.e2e.wok import Wok
 from tests.program import SAME, environ, running

@@ -52,7 +52,7 @@ scrape_configs:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SignalFlags:
     """A Prometheus that has seen it all, from when to when it has, and what the backend has taken."""
 
     server: Server
@@ -139,7 +139,7 @@ class Moody:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignalFlags]:
     folder = tmp_path_factory.mktemp("queries")
     log = folder / "wok-req.log"
     hurry(folder / "rules")
@@ -182,7 +182,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
         daemon.process.kill()
         daemon.process.wait()
         until(lambda: seen(server, 'ALERTS{alertname="WokExporterDown",alertstate="firing"}'), 30)
-        yield Asked(server, begin, end, frozenset(trace.hex() for trace, _ in traces.spans()))
+        yield SignalFlags(server, begin, end, frozenset(trace.hex() for trace, _ in traces.spans()))
 
 
 def grow(log: Path, lines: list[bytes], mood: Moody) -> None:
@@ -205,7 +205,7 @@ def is_read_to_the_end(daemon: Running) -> bool:
     return "wok_exporter_behind_bytes 0.0" in daemon.get("/metrics")[1]
 
 
-def test_every_query_of_every_panel_has_data(asked: Asked) -> None:
+def test_every_query_of_every_panel_has_data(asked: SignalFlags) -> None:
     """Each query of each panel and annotation, with its variables filled in as Grafana does, gets data back."""
     all_queries = [query for path in DASHBOARDS for query in queries(loaded(path)) + marks(loaded(path))]
 
@@ -215,7 +215,7 @@ def test_every_query_of_every_panel_has_data(asked: Asked) -> None:
     assert len(all_queries) > 80
 
 
-def test_every_variable_has_values(asked: Asked) -> None:
+def test_every_variable_has_values(asked: SignalFlags) -> None:
     """Each variable that asks Prometheus for its values finds some."""
     app, operation = asked.tasks()[0]
     empty = []
@@ -232,7 +232,7 @@ def test_every_variable_has_values(asked: Asked) -> None:
     assert empty == []
 
 
-def test_everything_a_rule_reads_is_there(asked: Asked) -> None:
+def test_everything_a_rule_reads_is_there(asked: SignalFlags) -> None:
     """Each selector of each rule names series that a real exporter has, or that another rule records."""
     empty = [
         f"{rule.name}: {selector.text}"
@@ -244,7 +244,7 @@ def test_everything_a_rule_reads_is_there(asked: Asked) -> None:
     assert not empty, "\n".join(empty)
 
 
-def test_every_rule_can_be_evaluated(asked: Asked) -> None:
+def test_every_rule_can_be_evaluated(asked: SignalFlags) -> None:
     """Prometheus evaluates each rule without an error, and each recording rule has recorded something."""
     groups = asked.server.get("/api/v1/rules")["data"]["groups"]
     ill = [
@@ -259,7 +259,7 @@ def test_every_rule_can_be_evaluated(asked: Asked) -> None:
     assert sum(len(group["rules"]) for group in groups) == len(rules())
 
 
-def test_what_was_provoked_has_fired(asked: Asked) -> None:
+def test_what_was_provoked_has_fired(asked: SignalFlags) -> None:
     """Each alert whose reason was brought about has fired, and what it tells could be told."""
     # a second more, for the steps are whole ones
     now = f"{time.time() + 1}"
@@ -277,7 +277,7 @@ def test_what_was_provoked_has_fired(asked: Asked) -> None:
     assert [text for text in told if "error expanding template" in text] == []
 
 
-def test_points_in_the_heatmaps_lead_to_traces(asked: Asked) -> None:
+def test_points_in_the_heatmaps_lead_to_traces(asked: SignalFlags) -> None:
     """The exemplars of each heatmap are there, and each names a trace that the backend has."""
     heatmaps = [query for path in DASHBOARDS for query in queries(loaded(path)) if query.is_heatmap]
     app, operation = asked.tasks()[0]

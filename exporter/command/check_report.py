@@ -1,0 +1,294 @@
+"""What was found in a log, as `check` tells it: records and events in, counts, JSON and lines for people out.
+
+Whatever could be endless in a hostile log (applications, operations, zones, lines that are no records) is counted
+apart up to a bound, so that memory stays small however long the log is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from exporter.config.config import Config
+from exporter.parse.timezone import Zones, load_zone
+from exporter.records import OUTCOMES, Event, Grade, Record, Rejected, RequestSeen, TaskEnded, TaskRepeated
+from exporter.terminal.task_table import iso, local
+from exporter.terminal.text import visible
+from exporter.wok.operations import OTHER
+
+LISTED_MAX: Final = 100
+"""Rejected lines that are listed: nobody reads more, and all are counted."""
+NAMES_MAX: Final = 1000
+"""Names of a kind that are counted apart; a host with every plug-in has about 100 operations."""
+ROWS_SHOWN: Final = 30
+"""Operations that a person is shown; JSON has all."""
+ZONES_MAX: Final = 100
+ZONE_BYTES_MAX: Final = 16
+"""What `zones` takes for an abbreviation."""
+NAME_CELLS: Final = 30
+NUMBER_CELLS: Final = 10
+"""Numbers stand one below the other over all blocks, and five of them fit into 80 columns."""
+
+GRADES: Final[tuple[Grade, ...]] = ("exact", "likely", "ambiguous", "none")
+
+_ZONE: Final = b'"zone": "'
+_NOON: Final = ("2016-08-12", "12:00:00")
+
+
+class Rejection(NamedTuple):
+    """A part of a line that is no record: `line` counts from 1, `offset` is in bytes, `excerpt` is redacted."""
+
+    file: str
+    line: int
+    offset: int
+    reason: str
+    excerpt: str
+
+
+class ZoneWords:
+    """The abbreviations in a log's records, and which of them say nothing about the time.
+
+    A word says something when it is a number, one with a single meaning, or what the configured zone calls itself
+    at that moment; any other is passed over, and the time is taken as the configured zone's.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.counts: Counter[str] = Counter()
+        self.meaningless: set[str] = set()
+        self._zone = load_zone(config.timezone) if config.timezone else None
+        # A word that says something says the same in a zone a day away.
+        self._east, self._west = Zones("<+11>-11"), Zones("<-11>11")
+
+    def record(self, record: Record, data: bytes) -> None:
+        """Take a record from this line."""
+        # INFO stands first in the dialects with `>>>`, and last in JSON; before it are other people's parameters.
+        at = data.rfind(_ZONE) if record.dialect == "json" else data.find(_ZONE)
+        start = at + len(_ZONE)
+        end = data.find(b'"', start, start + ZONE_BYTES_MAX + 1) if at >= 0 else -1
+        word = data[start:end].decode("ascii", "replace") if end >= 0 else ""
+        if word not in self.counts:
+            if len(self.counts) >= ZONES_MAX:
+                word = OTHER
+            elif word and self._is_meaningless(word, record.time):
+                self.meaningless.add(word)
+        self.counts[word] += 1
+
+    def _is_meaningless(self, word: str, time: int) -> bool:
+        if local(time, self._zone).tzname() == word:
+            return False
+        return self._east.nanos(*_NOON, word) != self._west.nanos(*_NOON, word)
+
+
+class CheckReport:
+    """What was found in a log: lines and events in, counts out."""
+
+    def __init__(self, config: Config) -> None:
+        self.zone = load_zone(config.timezone) if config.timezone else None
+        self.zone_name = config.timezone or "this host"
+        self.files = 0
+        self.lines = 0
+        self.lines_rejected = 0
+        self.parts: Counter[str] = Counter()
+        self.dialects: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.apps: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.tasks: Counter[tuple[str, str]] = Counter()
+        self.ends: Counter[tuple[str, str]] = Counter()
+        self.repeats = 0
+        self.running: set[bytes] = set()
+        self.first = self.last = 0
+        self.zones = ZoneWords(config)
+        self.rejections: list[Rejection] = []
+        self.damages: list[str] = []
+
+    def record(self, record: Record, data: bytes) -> None:
+        """Count a record, found in the line `data`."""
+        self.parts["record"] += 1
+        self.dialects[record.dialect] += 1
+        self.kinds[record.kind] += 1
+        _count(self.apps, record.app, OTHER)
+        time = record.time
+        self.first = min(self.first or time, time)
+        self.last = max(self.last, time)
+        self.zones.record(record, data)
+
+    def reject(self, rejected: Rejected, file: str, number: int) -> None:
+        """Count a part of line `number` that is no record."""
+        self.parts["rejected"] += 1
+        self.reasons[rejected.reason] += 1
+        if len(self.rejections) < LISTED_MAX:
+            self.rejections.append(
+                Rejection(file, number, rejected.offset, rejected.reason, visible(rejected.excerpt))
+            )
+
+    def meant(self, events: Iterable[Event]) -> None:
+        """Count what records meant."""
+        for event in events:
+            if isinstance(event, RequestSeen):
+                _count(self.requests, (event.record.app, event.operation), (OTHER, OTHER))
+            elif isinstance(event, TaskEnded):
+                _count(self.tasks, (event.app, event.operation), (OTHER, OTHER))
+                self.ends[event.outcome, event.correlation] += 1
+            elif isinstance(event, TaskRepeated):
+                self.repeats += 1
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether nothing was rejected and nothing could not be read."""
+        return not self.parts["rejected"] and not self.damages
+
+    def verdict(self) -> str:
+        """Return the one sentence that a person wants."""
+        damages = (
+            f" {_number(len(self.damages), 'file')} could not be read to the end." if self.damages else ""
+        )
+        if not self.lines:
+            return f"There is no line in {_number(self.files, 'file')}.{damages}"
+        lines = _number(self.lines, "line")
+        if not self.lines_rejected:
+            return f"Everything is understood: {lines} in {_number(self.files, 'file')}.{damages}"
+        return (
+            f"Not understood: {self.lines_rejected:,} of {lines} in {_number(self.files, 'file')}.{damages}"
+        )
+
+
+def as_object(survey: CheckReport) -> dict[str, Any]:
+    """Return everything for JSON; times in ISO 8601 with their offset, null without a record."""
+    operations = sorted(set(survey.requests) | set(survey.tasks))
+    return {
+        "is_understood": survey.is_understood,
+        "verdict": survey.verdict(),
+        "files": survey.files,
+        "lines": survey.lines,
+        "parts": {part: survey.parts[part] for part in ("record", "continuation", "forged", "rejected")},
+        "records": {
+            "dialect": dict(survey.dialects),
+            "kind": dict(survey.kinds),
+            "app": dict(survey.apps),
+        },
+        "operations": [
+            {
+                "app": app,
+                "operation": operation,
+                "requests": survey.requests[app, operation],
+                "tasks": survey.tasks[app, operation],
+            }
+            for app, operation in operations
+        ],
+        "tasks": {
+            "running": len(survey.running),
+            "ended": {
+                outcome: {grade: survey.ends[outcome, grade] for grade in GRADES} for outcome in OUTCOMES
+            },
+            "repeated_records": survey.repeats,
+        },
+        "first": iso(survey.first, survey.zone) if survey.last else None,
+        "last": iso(survey.last, survey.zone) if survey.last else None,
+        "zones": [
+            {"zone": word or None, "records": count, "is_understood": word not in survey.zones.meaningless}
+            for word, count in survey.zones.counts.items()
+        ],
+        "damages": survey.damages,
+        "rejected": {
+            "reasons": dict(survey.reasons),
+            "listed": [rejection._asdict() for rejection in survey.rejections],
+            "not_listed": survey.parts["rejected"] - len(survey.rejections),
+        },
+    }
+
+
+def report(survey: CheckReport) -> Iterator[str]:
+    """Yield everything for a person, the verdict first and what is wrong last, where it is seen."""
+    yield survey.verdict()
+    if survey.last:
+        first, last = (
+            f"{local(time, survey.zone):%Y-%m-%d %H:%M:%S %Z}" for time in (survey.first, survey.last)
+        )
+        yield f"From {first} to {last}."
+    parts = survey.parts
+    yield from _block(
+        "LINES",
+        {
+            "records": parts["record"],
+            "continuation lines": parts["continuation"],
+            "forged records": parts["forged"],
+            "rejected": parts["rejected"],
+        },
+    )
+    yield from _block("DIALECTS", survey.dialects)
+    yield from _block("KINDS", survey.kinds)
+    yield from _block("APPLICATIONS", survey.apps)
+    yield from _operations(survey)
+    yield from _tasks(survey)
+    words = {visible(word) or "(none)": count for word, count in survey.zones.counts.items()}
+    yield from _block("TIME ZONES", words)
+    for word in sorted(survey.zones.meaningless):
+        yield f"  {visible(word)} says nothing of the time there: it is taken as {survey.zone_name}'s (--timezone)"
+    if survey.damages:
+        yield from ("", "DAMAGED FILES", *(f"  {damage}" for damage in survey.damages))
+    if survey.rejections:
+        yield from ("", "REJECTED LINES")
+        for one in survey.rejections:
+            yield f"  {one.file}:{one.line} (byte {one.offset:,}) {one.reason}: {one.excerpt}"
+        if more := parts["rejected"] - len(survey.rejections):
+            yield f"  and {more:,} more"
+
+
+def _block(title: str, counts: Mapping[str, int]) -> Iterator[str]:
+    if counts:
+        yield from ("", title)
+        yield from _columns([(f"  {name}", f"{count:,}") for name, count in counts.items()])
+
+
+def _operations(survey: CheckReport) -> Iterator[str]:
+    requests, tasks = survey.requests, survey.tasks
+    names = sorted(set(requests) | set(tasks), key=lambda name: (-requests[name] - tasks[name], name))
+    if not names:
+        return
+    rows = [("OPERATIONS", "requests", "tasks")]
+    for name in names[:ROWS_SHOWN]:
+        app, operation = name
+        rows.append((f"  {app} {operation or '(no code)'}", f"{requests[name]:,}", f"{tasks[name]:,}"))
+    yield ""
+    yield from _columns(rows)
+    if len(names) > ROWS_SHOWN:
+        yield f"  and {len(names) - ROWS_SHOWN:,} more (--json has all)"
+
+
+def _tasks(survey: CheckReport) -> Iterator[str]:
+    if not survey.ends and not survey.running:
+        return
+    yield ""
+    if survey.ends:
+        rows = [("TASKS by outcome, correlation", *GRADES, "all")]
+        for outcome in OUTCOMES:
+            counts = [survey.ends[outcome, grade] for grade in GRADES]
+            if any(counts):
+                rows.append((f"  {outcome}", *(f"{count:,}" for count in (*counts, sum(counts)))))
+        yield from _columns(rows)
+    else:
+        yield "TASKS"
+    if survey.running:
+        yield f"  {_number(len(survey.running), 'task')} had not ended"
+    if survey.repeats:
+        yield f"  {_number(survey.repeats, 'further final record')} of tasks that had ended"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield rows with their first cells at the left and numbers at the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    widths = [max(NUMBER_CELLS, width + 1) for width in others]
+    for name, *numbers in rows:
+        cells = [number.rjust(width) for number, width in zip(numbers, widths, strict=True)]
+        yield name.ljust(max(NAME_CELLS, first)) + "".join(cells)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _count(counter: Counter[Any], name: Any, other: Any) -> None:
+    counter[name if name in counter or len(counter) < NAMES_MAX else other] += 1

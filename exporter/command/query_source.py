@@ -1,0 +1,95 @@
+"""Where a command that looks finds its answers: in the daemon's state, or in logs that no daemon has read.
+
+The state may be read while the daemon writes it. For log files the same pipeline reads them into a state of their
+own, which is thrown away: there is one way from a log to a task. A finished log has no "now": what still ran at its
+end has run until its last record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, TextIO
+
+from exporter.config.config import Config
+from exporter.pipeline.commit_builder import CommitBuilder
+from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.pipeline import Pipeline
+from exporter.pipeline.reader import InProcessReader
+from exporter.source.archive import Archive
+from exporter.store.reader import Reader, Snapshot
+from exporter.store.writer import Store
+from exporter.terminal.progress import ProgressLine
+
+
+class QuerySource(NamedTuple):
+    """Where the answers are: `snapshot` is of the moment at which the tasks that run are looked at, and
+    `requests` the number, and so the last ordinal, of all requests then. `now` is in nanoseconds.
+    """
+
+    reader: Reader
+    snapshot: Snapshot
+    requests: int
+    now: int
+
+
+def from_state(config: Config, resources: ExitStack, now: int) -> QuerySource:
+    """Return what the daemon's state holds now; `now` is the clock that what runs is measured by.
+
+    Raises StoreError where there is no state or it may not be read.
+    """
+    assert config.state is not None, "the configuration of this command has a state"
+    reader = resources.enter_context(closing(Reader(config.state)))
+    snapshot = reader.snapshot()
+    return QuerySource(reader, snapshot, _requests(snapshot), now)
+
+
+def from_files(config: Config, files: Sequence[Path], resources: ExitStack, screen: TextIO) -> QuerySource:
+    """Return what the files hold, read in full; progress goes to `screen`.
+
+    Raises ArchiveError for a file that cannot be read.
+    """
+    directory = Path(resources.enter_context(TemporaryDirectory(prefix="wok-exporter-")))
+    store = resources.enter_context(closing(Store(directory)))
+    log = Archive(files, line_bytes_max=config.line_bytes_max)
+    marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None
+    messages = messages_of(config)
+    composer = CommitBuilder(telemetry_of(config, messages, files[0].name), signals=frozenset())
+    pipeline = Pipeline(
+        store,
+        composer,
+        # a state that is new is read from its beginning, once
+        lambda loaded: InProcessReader(
+            rules_of(config, messages), loaded, log=lambda _: log, marks=marks, wall=None
+        ),
+        now=lambda: 0.0,
+    )
+    progress = ProgressLine(screen, log.total_bytes)
+    with closing(pipeline):
+        lines, is_read = 0, False
+        while not is_read:
+            step = pipeline.step()
+            lines, is_read = lines + step.lines, step.caught_up
+            progress.show(log.done_bytes, lines)
+    progress.clear()
+    reader = resources.enter_context(closing(store.reader()))
+    snapshot = reader.snapshot()
+    requests = _requests(snapshot)
+    return QuerySource(reader, snapshot, requests, _last_time(reader, snapshot, requests))
+
+
+def _requests(snapshot: Snapshot) -> int:
+    # Counted in the same transaction as the tasks that run; ordinals are given without gaps, from 1.
+    return int(sum(count for series, count in snapshot.counters.items() if series[0] == "wok_requests_total"))
+
+
+def _last_time(reader: Reader, snapshot: Snapshot, requests: int) -> int:
+    """Return the time of the last record of a log that has been read to its end, 0 for one without."""
+    request = reader.request(requests)
+    ended = reader.tasks(limit=1).tasks
+    times = [task.start for task in snapshot.open_tasks]
+    times += [task.end for task in ended]
+    return max([*times, request.time if request is not None else 0])

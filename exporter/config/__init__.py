@@ -1,0 +1,1 @@
+"""Every option, its values, and the configuration that a command runs with."""

@@ -1,0 +1,379 @@
+"""The one configuration: a TOML file, over it the environment, over that the flags of the command line.
+
+What can be set is in options.py; here the sources are laid over each other, the words that stand for something of
+this host (`auto`) are replaced by it, and what is right by itself but wrong together is found.
+
+A start is refused once, not once per mistake: every source is read to its end, also where a stronger one
+overrides it, and each mistake says where it stands, what is wrong, and what to write instead.
+
+What the OpenTelemetry specification gives names to is not repeated here: endpoints, headers, certificates and
+time-outs are read by the official exporters. Only the two variables that say who is observed,
+`OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, are read here, because they are part of what is sent.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import socket
+import tomllib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import unquote_to_bytes
+from uuid import UUID
+
+from exporter.config.options import CONFIG_FILE, OPTIONS, PREFIX, Address, StartAt, did_you_mean, shown
+from exporter.parse.timezone import load_zone
+from exporter.records import NANOS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+LOGS = ("var/lib/wok/user-requests.data", "var/log/wok/wok-req.log")
+"""Where an installed Wok writes its log: from 2.3.0 on, and before it."""
+WOK_ERROR_LOG = "var/log/wok/wok-error.log"
+MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
+APPLICATION_ID = UUID("46c01d7a-8901-42f0-bb3c-d4acaaee7611").bytes
+"""Makes the instance's UUID ours: `systemd-id128 machine-id --app-specific=` with this id prints the same."""
+
+UI_KEYS = ("trace_url", "hosts")
+"""What may be written as a key of the table `ui`."""
+
+KUBERNETES = re.compile(r"WOK_EXPORTER_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?)")
+"""What Kubernetes puts into every container beside a Service named wok-exporter: not meant for us."""
+
+
+class ConfigError(Exception):
+    """Every mistake in the configuration, each one line: where it stands, what is wrong, and the remedy."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration, proved; its fields are the keys of docs/configuration.md.
+
+    `state` is None for a temporary one (`replay` and `demo` without a state of their own), `listen` None for no
+    server, `wok_error_log` None for unread, `messages` None for those of the Wok that is installed. An aware
+    datetime, a span of time, or a word is in `start_at`. `origins` says of each key where its value came from;
+    `warnings` are sentences for the start.
+    """
+
+    log: Path
+    wok_error_log: Path | None
+    timezone: str
+    start_at: StartAt
+    messages: tuple[Path, ...] | None
+    apps: tuple[str, ...]
+    poll_interval: timedelta
+    task_expiry: timedelta
+    line_bytes_max: int
+    state: Path | None
+    on_broken_state: Literal["fail", "restart"]
+    journal_bytes_max: int
+    journal_rows_max: int
+    history_requests: int
+    history_tasks: int
+    instance: str
+    host_name: str
+    host_id: str
+    privacy: Literal["plain", "hash", "drop"]
+    give_up_after: timedelta
+    listen: Address | None
+    ui: bool
+    trace_url: str
+    hosts: tuple[str, ...]
+    tls_certificate: Path | None
+    tls_key: Path | None
+    auth_file: Path | None
+    open_metrics: bool
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["text", "json"]
+    resource_attributes: Mapping[str, str]
+    service_name: str
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    def first_time(self, now: int) -> int | None:
+        """Return the time of the oldest record that a first start sends.
+
+        Times are nanoseconds since the epoch; 0 is the beginning of the log, None its end. `now` matters only
+        to a `start_at` that is a duration.
+        """
+        if self.start_at == "end":
+            return None
+        if isinstance(self.start_at, timedelta):
+            return max(0, now - self.start_at // timedelta(microseconds=1) * 1_000)
+        if isinstance(self.start_at, datetime):
+            return max(0, int(self.start_at.timestamp()) * NANOS)
+        return 0
+
+
+# --- the sources, from the weakest to the strongest
+
+
+class _Given(NamedTuple):
+    """A value as it was given: `origin` is how a person finds it, `base` what a relative path is relative to."""
+
+    origin: str
+    key: str
+    value: object
+    base: Path
+
+
+def _from_file(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    command: str,
+    root: Path,
+    mistakes: list[str],
+    warnings: list[str],
+) -> Iterator[_Given]:
+    named = flags.get("config") or environ.get(f"{PREFIX}CONFIG")
+    path = Path(named) if named else root / CONFIG_FILE
+    try:
+        with path.open("rb") as stream:
+            table = tomllib.load(stream)
+    except FileNotFoundError:
+        if named:
+            mistakes.append(f"{path}: there is no such file: create it, or name another with --config")
+        return
+    except OSError as e:
+        # Another person than the daemon's user may well ask for `check` or `tasks`. The daemon itself must not go on
+        # without what the file says of passwords and privacy.
+        sentence = (
+            f"{path}: cannot be read ({e.strerror}): let this user read it, or name another with --config"
+        )
+        (mistakes if named or command == "run" else warnings).append(sentence)
+        return
+    except (ValueError, RecursionError) as e:  # the latter for lists a thousand deep
+        mistakes.append(f"{path}: is not TOML ({e}): see the example in docs/configuration.md")
+        return
+    # What belongs to the page may also stand in a table: `ui.trace_url`, `[ui]`.
+    page = table.pop("ui") if isinstance(table.get("ui"), dict) else {}
+    table |= {key if key in UI_KEYS else f"ui.{key}": value for key, value in page.items()}
+    for key, value in table.items():
+        if key in OPTIONS:
+            yield _Given(f"{path}: {key}", key, value, path.parent)
+        else:
+            what = (
+                "table: keys stand alone, without tables" if isinstance(value, dict) else "key: leave it out"
+            )
+            shown = key if key.isprintable() else ascii(key)
+            mistakes.append(f"{path}: {shown}: unknown {what}{did_you_mean(key, OPTIONS)}")
+
+
+def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> Iterator[_Given]:
+    variables = {option.variable: option.key for option in OPTIONS.values()}
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or not environ[variable]:
+            continue  # an empty variable is an unset one, as in OpenTelemetry's specification
+        if variable in variables:
+            yield _Given(variable, variables[variable], environ[variable], Path())
+        elif variable != f"{PREFIX}CONFIG" and not KUBERNETES.fullmatch(variable):
+            mistakes.append(f"{variable}: unknown variable: unset it{did_you_mean(variable, variables)}")
+
+
+def _from_flags(flags: Mapping[str, str | None]) -> Iterator[_Given]:
+    for option in OPTIONS.values():
+        value = flags.get(option.key)
+        if value is not None:
+            yield _Given(option.flag, option.key, value, Path())
+
+
+# --- everything together
+
+
+def load(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], command: str, *, root: Path = Path("/")
+) -> Config:
+    """Return the configuration of a command from its flags (by key), the environment and the TOML file.
+
+    `root` is where the host's own files are looked for: the default file, Wok's logs, the machine id. Raises
+    ConfigError with all mistakes.
+    """
+    mistakes: list[str] = []
+    warnings: list[str] = []
+    values: dict[str, Any] = {option.key: option.read(option.default) for option in OPTIONS.values()}
+    origins = dict.fromkeys(OPTIONS, "default")
+    for given in (
+        *_from_file(flags, environ, command, root, mistakes, warnings),
+        *_from_environment(environ, mistakes),
+        *_from_flags(flags),
+    ):
+        try:
+            value = OPTIONS[given.key].read(given.value)
+            values[given.key] = _located(value, given.base, environ)
+            origins[given.key] = given.origin
+        except (ValueError, RuntimeError) as e:
+            mistakes.append(f"{given.origin}: {e}")
+
+    attributes, service_name = _resource(environ, mistakes)
+    _resolve(values, origins, command, root, mistakes)
+    _cross_check(values, origins, command, mistakes, warnings)
+    if mistakes:
+        raise ConfigError(mistakes)
+
+    return Config(
+        **values,
+        resource_attributes=attributes,
+        service_name=service_name,
+        origins=origins,
+        warnings=tuple(warnings),
+    )
+
+
+def _located(value: Any, base: Path, environ: Mapping[str, str]) -> Any:
+    """Return the value with its paths, if it has any, without `~` and relative to `base`."""
+    if isinstance(value, tuple) and not isinstance(value, Address):
+        return tuple(_located(each, base, environ) for each in value)
+    if not isinstance(value, Path):
+        return value
+    if value.parts[:1] == ("~",) and "HOME" in environ:
+        value = Path(environ["HOME"], *value.parts[1:])
+    return base / value.expanduser()
+
+
+def _resolve(
+    values: dict[str, Any], origins: dict[str, str], command: str, root: Path, mistakes: list[str]
+) -> None:
+    """Replace the words that stand for something of this host, or of this command, by what they stand for."""
+    if values["log"] in {"auto", ""}:
+        found = [path for path in (root / log for log in LOGS) if path.exists()]
+        values["log"] = found[0] if found else root / LOGS[0]
+    if values["wok_error_log"] == "auto":
+        # for replay a log of this host would be a guess: the log may be another's
+        mine = root / WOK_ERROR_LOG
+        values["wok_error_log"] = mine if command == "run" and os.access(mine, os.R_OK) else None
+    for key in ("wok_error_log", "state", "tls_certificate", "tls_key", "auth_file"):
+        if not isinstance(values[key], Path):
+            values[key] = None
+    if command in {"replay", "demo"} and origins["state"] != OPTIONS["state"].flag:
+        # never the daemon's: its counters and positions are of its own log
+        values["state"] = None
+    elif command in {"run", "tasks"} and not values["state"]:
+        mistakes.append(f"{origins['state']}: is empty: name a directory")
+
+    machine = _machine_id(root)
+    if values["instance"] in {"auto", ""}:
+        if not machine and command in {"run", "replay"}:
+            mistakes.append(
+                f"instance: this host has no /{MACHINE_IDS[0]} to make one from: set it with --instance"
+            )
+        digest = hmac.digest(machine, APPLICATION_ID, "sha256")
+        values["instance"] = str(UUID(bytes=digest[:16], version=4)) if machine else "unknown"
+    if values["host_name"] in {"auto", ""}:
+        values["host_name"] = socket.gethostname()
+    if values["host_id"] in {"auto", ""}:
+        values["host_id"] = machine.hex() or values["instance"]
+
+    start = values["start_at"]
+    if isinstance(start, datetime) and start.tzinfo is None:
+        zone = load_zone(values["timezone"]) if values["timezone"] else None
+        values["start_at"] = start.replace(tzinfo=zone) if zone else start.astimezone()
+
+
+def _machine_id(root: Path) -> bytes:
+    for path in MACHINE_IDS:
+        try:
+            machine = bytes.fromhex((root / path).read_text("ascii").strip())
+        except (OSError, ValueError):
+            continue
+        if len(machine) == 16 and any(machine):
+            return machine
+    return b""
+
+
+def _cross_check(
+    values: dict[str, Any], origins: dict[str, str], command: str, mistakes: list[str], warnings: list[str]
+) -> None:
+    """Find what is right by itself and wrong together, and files that are not there."""
+    if command != "run":
+        return
+    if values["log"] == values["wok_error_log"]:
+        mistakes.append(f"{origins['wok_error_log']}: is the same file as log: name Wok's error log, or off")
+    if values["tls_key"] and not values["tls_certificate"]:
+        mistakes.append(f"{origins['tls_key']}: a key without its certificate: set tls_certificate, too")
+    for key in ("tls_certificate", "tls_key", "auth_file"):
+        if values[key]:
+            try:
+                values[key].open("rb").close()
+            except OSError as e:
+                mistakes.append(
+                    f"{origins[key]}: {values[key]} cannot be read ({e.strerror}): name a file that"
+                    " wok-exporter's user may read"
+                )
+    mistakes += [
+        f"{origins['messages']}: {path} does not exist: name an i18n.py, auto or off"
+        for path in values["messages"] or ()
+        if not path.exists()
+    ]
+
+    listen = values["listen"]
+    if listen and not listen.is_loopback and not values["auth_file"]:
+        warnings.append(
+            f"{origins['listen']}: everyone who can reach {listen} may read who did what: set auth_file, or"
+            f" listen on 127.0.0.1:{listen.port}"
+        )
+    elif listen and not listen.is_loopback and not values["tls_certificate"]:
+        warnings.append(
+            f"{origins['listen']}: passwords for {listen} cross the network in clear: set tls_certificate"
+        )
+
+
+def _resource(environ: Mapping[str, str], mistakes: list[str]) -> tuple[dict[str, str], str]:
+    """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the service name for everything, if there is one.
+
+    The form is `key=value,key=value`, with percent-encoding in both (OpenTelemetry specification, Resource SDK,
+    "Specifying resource information via an environment variable"). `OTEL_SERVICE_NAME` wins over `service.name`.
+    """
+    attributes: dict[str, str] = {}
+    for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        if not pair.strip():
+            continue
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key:
+            mistakes.append(
+                f"OTEL_RESOURCE_ATTRIBUTES: {shown(pair.strip())} is not key=value: write %3D for = and %2C for a"
+                " comma inside"
+            )
+            continue
+        try:
+            attributes[_decoded(key)] = _decoded(value)
+        except ValueError as e:
+            mistakes.append(f"OTEL_RESOURCE_ATTRIBUTES: {shown(pair.strip())} {e}")
+    named = attributes.pop("service.name", "")
+    return attributes, environ.get("OTEL_SERVICE_NAME", "").strip() or named
+
+
+def _decoded(text: str) -> str:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError("holds a % without two hexadecimal digits: write %25 for it")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeError:
+        raise ValueError("is not UTF-8 when decoded: percent-encode the bytes of its UTF-8 form") from None
+
+
+# --- what people read
+
+
+def effective(config: Config) -> str:
+    """Return the configuration as text, one `key = value  (origin)` a line, for `run --check-config`."""
+    rows = [(key, _said(getattr(config, key)), origin) for key, origin in config.origins.items()]
+    return "\n".join(f"{key:<17} = {value}  ({origin})" for key, value, origin in rows)
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple) and not isinstance(value, Address):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or "-"

@@ -1,0 +1,83 @@
+"""The book of open tasks: what is open, what of it the store has yet to learn, and who has been open for too long."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from exporter.correlate.task_state import Open
+from exporter.records import OpenTask
+
+EXPIRING_SLACK = 1024
+"""Ended tasks that may lie among those whose expiry is awaited, beside as many as run."""
+
+
+class OpenTaskTable:
+    """The open tasks, `tasks` by their keys; one is too old when it has been open for `expiry` nanoseconds."""
+
+    def __init__(self, expiry: int) -> None:
+        self._expiry = expiry
+        self.tasks: dict[bytes, Open] = {}
+        self._expiring: list[tuple[int, int, bytes]] = []
+        self._dirty: dict[bytes, Open] = {}
+        self._stored: set[bytes] = set()
+        self._closed: list[bytes] = []
+
+    def started_by(self, time: int) -> list[Open]:
+        """Return the open tasks that had started by then, in the order in which they opened."""
+        in_order = sorted(self.tasks.values(), key=lambda task: task.seq)
+        return [task for task in in_order if task.start <= time]
+
+    def open(self, task: Open) -> None:
+        """Enter a task."""
+        self.tasks[task.key] = task
+        self._dirty[task.key] = task
+        heapq.heappush(self._expiring, (task.start, task.seq, task.key))
+        if len(self._expiring) > 2 * len(self.tasks) + EXPIRING_SLACK:
+            # Most tasks end long before they expire: do not keep a day of them.
+            self._expiring = [(each.start, each.seq, each.key) for each in self.tasks.values()]
+            heapq.heapify(self._expiring)
+
+    def touch(self, task: Open) -> None:
+        """Note that a task has changed, if it is open: the store will keep it anew."""
+        if task.key in self.tasks:
+            self._dirty[task.key] = task
+
+    def close(self, task: Open) -> None:
+        """Strike out a task, if it is open."""
+        self.tasks.pop(task.key, None)
+        self._dirty.pop(task.key, None)
+        if task.key in self._stored:
+            self._stored.discard(task.key)
+            self._closed.append(task.key)
+
+    def expired(self, now: int) -> Open | None:
+        """Return the next task that is too old; close it before you ask again.
+
+        None also while the end of the next one is being decided: when that is certain, ask again.
+        """
+        expiring = self._expiring
+        while expiring and expiring[0][0] + self._expiry <= now:
+            _, seq, key = expiring[0]
+            task = self.tasks.get(key)
+            if task is not None and task.seq == seq:
+                return None if task.final is not None or task.waiting else task
+            heapq.heappop(expiring)
+        return None
+
+    @property
+    def due(self) -> int | None:
+        """When a task will next be too old, or the time of one that has ended meanwhile."""
+        return self._expiring[0][0] + self._expiry if self._expiring else None
+
+    def changes(self) -> tuple[Sequence[OpenTask], Sequence[bytes]]:
+        """Return the tasks that opened or changed since the last call, and the keys of those that closed."""
+        opened = [task.to_row() for task in self._dirty.values()]
+        self.mark_stored()
+        closed, self._closed = self._closed, []
+        return opened, closed
+
+    def mark_stored(self) -> None:
+        """Note that the store knows all that is open."""
+        self._stored.update(self._dirty)
+        self._dirty = {}

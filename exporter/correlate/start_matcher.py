@@ -1,0 +1,112 @@
+"""How a start record and a request find each other, while the window of either is open.
+
+A start *seeks* its request by the forms of its target_uri; a request that has just been read takes the oldest start
+that seeks it, a start that has just been read takes a request just before it. Nothing is decided for good here:
+what the grade will be depends on who else was near (`crowded`) and who else could have been meant (`contested`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter.correlate.candidates import Index, form_of
+from exporter.correlate.evidence import Form
+from exporter.correlate.open_tasks import OpenTaskTable
+from exporter.correlate.task_state import Open
+from exporter.records import Grade
+
+
+class StartMatcher:
+    """Joins starts and requests of `index`; `ledger` has the open tasks, and is told which have changed.
+
+    A request is near a start when their times differ by less than `near_nanos`.
+    """
+
+    def __init__(self, index: Index, ledger: OpenTaskTable, *, near_nanos: int) -> None:
+        self._index = index
+        self._ledger = ledger
+        self._near_nanos = near_nanos
+
+    def take_start(self, request: Open) -> Open | None:
+        """Let a request that has just been read take the start that seeks it: the oldest, by its best form."""
+        if request.request_id:
+            for start in self._index.starts(request.app, "=" + request.request_id):
+                if start.seeking:
+                    self._join(start, request, Form("", named=True))
+                    return start
+        for form in request.forms:
+            starts = self._index.starts(request.app, form.text)
+            seeking = [start for start in starts if start.seeking]
+            if len(starts) > 1 or not seeking:
+                self._crowd(starts)
+            if seeking:
+                if len(seeking) > 1:
+                    self._make_rivals(seeking)
+                self._join(seeking[0], request, form)
+                return seeking[0]
+        return None
+
+    def take_request(self, start: Open) -> Open | None:
+        """Let a start that has just been read take a request just before it; return the one that is taken."""
+        if start.request_id:
+            request = self._index.by_record(start.request_id)
+            if request is not None:
+                self._join(start, request, Form("", named=True))
+            return request
+        for text in start.texts:
+            others = self._index.starts(start.app, text)
+            if others:
+                self._crowd([*others, start])
+            requests = [
+                request
+                for request in self._index.requests(start.app, text)
+                if abs(request.request_time - start.start) < self._near_nanos
+            ]
+            if requests:
+                if len(requests) > 1:
+                    start.candidates = [request.parent for request in requests[1:]]
+                    self.contest([start, *requests])
+                self._join(start, requests[0], form_of(requests[0], text))
+                return requests[0]
+        return None
+
+    def contest(self, tasks: Sequence[Open]) -> None:
+        """Mark tasks that could as well have been each other's."""
+        for task in tasks:
+            task.contested = True
+            self._ledger.touch(task)
+
+    def _crowd(self, starts: Sequence[Open]) -> None:
+        for start in starts:
+            start.crowded = True
+            self._ledger.touch(start)
+
+    def _make_rivals(self, starts: Sequence[Open]) -> None:
+        self.contest(starts)
+        for start in starts:
+            start.rivals = [rival.key for rival in starts if rival is not start]
+
+    def _join(self, start: Open, request: Open, form: Form) -> None:
+        start.seeking = False
+        start.parent = request.parent
+        start.operation = request.operation
+        start.request = request.request
+        start.named = form.named
+        start.contested = start.contested or request.contested
+        # General evidence needs a name: that nothing like it is near says little.
+        start.crowded = start.crowded or form.text.startswith("~")
+        self._ledger.touch(start)
+        for key in start.rivals:
+            rival = self._ledger.tasks.get(key)
+            if rival is not None:
+                rival.candidates.append(start.parent)
+                if rival.parent:
+                    start.candidates.append(rival.parent)
+                self._ledger.touch(rival)
+
+
+def grade_of(*, contested: bool, exact: bool) -> Grade:
+    """Return how sure a match is that was made: what could as well have been another's is ambiguous."""
+    if contested:
+        return "ambiguous"
+    return "exact" if exact else "likely"

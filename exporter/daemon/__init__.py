@@ -1,0 +1,1 @@
+"""The long-running service: its threads, reload, systemd."""

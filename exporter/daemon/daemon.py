@@ -1,0 +1,370 @@
+"""The daemon: the threads that read, deliver and serve, from the first line to a stop.
+
+The main thread reads and commits. One thread a signal delivers. The HTTP server answers from a reader of its own.
+They share the store and two events, and nothing else: a backend that hangs, a scrape that is slow, a page that is
+large delay nothing but themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+from typing import Protocol
+
+from exporter import __version__
+from exporter.config.config import Config
+from exporter.config.options import Address
+from exporter.deliver import otlp
+from exporter.deliver.worker import Delivery
+from exporter.http.auth import AuthError, BasicAuth
+from exporter.http.host_check import HostCheck, for_hosts
+from exporter.http.routes import Handler, healthz_handler, readyz_handler
+from exporter.http.server import Server, ServerError, Tls
+from exporter.metrics.scrape import StoreCollector, metrics_handler
+from exporter.pipeline.commit_builder import CommitBuilder
+from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.pipeline import Pipeline, Progress
+from exporter.pipeline.reader import InProcessReader
+from exporter.records import NANOS, Signal
+from exporter.source.tail import Tail
+from exporter.store.writer import Loaded, Store, StoreError
+from exporter.telemetry import mapping as telemetry
+from exporter.web.api import About, Live, Problem, api_routes
+from exporter.web.api import Delivery as DeliveryView
+from exporter.web.page import page_routes
+from exporter.wok.operations import Operations
+
+STORE_WAIT_SECONDS_MAX = 30.0
+"""Between tries after the store has failed: a full disk is looked at again soon, but not hammered."""
+STOP_SECONDS = 5.0
+"""What a request on its way may still take when the daemon stops; what it carried is sent again after the next
+start."""
+ANSWER_SECONDS = 2.0
+"""What an answer on its way to a scrape or a browser may still take."""
+
+START_ERRORS = (StoreError, otlp.OtlpConfigError, ServerError, AuthError)
+"""What a start may be refused with: sentences for the administrator."""
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Protocol):
+    """What ends a daemon: an Event, or whatever else can be asked and waited for."""
+
+    def is_set(self) -> bool:
+        """Return whether to stop now."""
+
+    def wait(self, timeout: float, /) -> object:
+        """Return when it is set, or earlier; after `timeout` seconds at the latest."""
+
+
+class Deliveries:
+    """The threads that deliver, one a configured signal; `wake` them after a commit."""
+
+    def __init__(self, store: Store, environ: Mapping[str, str]) -> None:
+        self.endpoints = otlp.configured(environ)
+        self.by_signal: dict[Signal, Delivery] = {
+            signal: Delivery(
+                signal,
+                otlp.sender(signal, environ),
+                store,
+                scope=telemetry.SCOPE,
+                schema_url=telemetry.SCHEMA_URL,
+            )
+            for signal in self.endpoints
+        }
+        store.set_signals(self.signals)
+        self._stopped = Event()
+        self._work = {signal: Event() for signal in self.by_signal}
+        self._threads = [
+            Thread(
+                target=delivery.run,
+                args=(self._stopped, self._work[signal]),
+                name=f"deliver-{signal}",
+                daemon=True,
+            )
+            for signal, delivery in self.by_signal.items()
+        ]
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """The signals that have a destination."""
+        return frozenset(self.by_signal)
+
+    def start(self) -> None:
+        """Begin to deliver what the journal holds."""
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Tell the threads that there are new rows."""
+        for work in self._work.values():
+            work.set()
+
+    def stop(self) -> None:
+        """Stop, waiting a moment for requests that are on their way."""
+        self._stopped.set()
+        self.wake()
+        end = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def problems(self) -> list[Problem]:
+        """Say which backend does not take what it is sent, and what to do."""
+        return [
+            Problem(
+                f"{signal}: {status.endpoint} does not take what it is sent ({status.reason})", status.remedy
+            )
+            for signal, delivery in self.by_signal.items()
+            if (status := delivery.status).failing_since is not None
+        ]
+
+
+class Daemon:
+    """Everything that `wok-exporter run` runs, made and released in the right order.
+
+    `run` returns when `stopped` is set. Raises START_ERRORS where the start must fail; what fails later is told,
+    waited for and tried again.
+    """
+
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], *, wall: Callable[[], int] = time.time_ns
+    ) -> None:
+        assert config.state is not None, "a daemon has a state of its own"
+        self._config = config
+        self._wall = wall
+        self._resources = ExitStack()
+        self._trouble = ""
+        self._behind = 0
+        self._is_ready = False
+        self._tail: Tail | None = None
+        self._serving: Thread | None = None
+        with self._resources:
+            self.store = self._resources.enter_context(closing(_store(config, config.state)))
+            self._deliveries = Deliveries(self.store, environ)
+            self._pipeline = self._resources.enter_context(closing(self._make_pipeline()))
+            self.server = self._serve()
+            self._resources = self._resources.pop_all()
+
+    def _make_pipeline(self) -> Pipeline:
+        config = self._config
+        first = config.first_time(self._wall())
+        messages = messages_of(config)
+        rules = rules_of(config, messages, skip_until=first or 0)
+
+        def open_log(position: str) -> Tail:
+            try:
+                self._tail = Tail(
+                    config.log,
+                    position,
+                    line_bytes_max=config.line_bytes_max,
+                    from_end=first is None and not position,
+                )
+            except ValueError as error:
+                raise StoreError(
+                    f"{config.state} is the state of a replay, not of a daemon ({error}); name another directory"
+                ) from error
+            return self._tail
+
+        def open_front(loaded: Loaded) -> InProcessReader:
+            marks = partial(Tail, config.wok_error_log) if config.wok_error_log else None
+            return InProcessReader(rules, loaded, log=open_log, marks=marks, wall=self._wall)
+
+        composer = CommitBuilder(
+            telemetry_of(config, messages, config.log.name), signals=self._deliveries.signals
+        )
+        return Pipeline(self.store, composer, open_front, now=lambda: self._wall() / NANOS)
+
+    def _serve(self) -> Server | None:
+        config = self._config
+        if config.listen is None:
+            return None
+        # A reader serves one at a time: a slow page must not make a scrape wait.
+        reader, page_reader = (self._resources.enter_context(closing(self.store.reader())) for _ in range(2))
+        collector = StoreCollector(
+            reader.snapshot,
+            Operations.load(),
+            apps=config.apps,
+            behind_bytes=lambda: self._behind,
+            problems=self._reading_problems,
+            version=__version__,
+        )
+        routes: dict[str, Handler] = {
+            "/metrics": metrics_handler(collector),
+            "/healthz": healthz_handler(),
+            "/readyz": readyz_handler(lambda: [problem.sentence for problem in self.problems()]),
+        }
+        if config.ui:
+            about = About(
+                version=__version__,
+                host=config.host_name,
+                zone=config.timezone,
+                log_path=str(config.log),
+                trace_url=config.trace_url,
+            )
+            hosts = HostCheck(config.listen.host, config.hosts, has_auth=config.auth_file is not None)
+            routes |= for_hosts(page_routes() | api_routes(page_reader, about, self.live), hosts)
+        server = _server(config, config.listen, routes)
+        self._resources.callback(self._stop_serving, server)
+        return server
+
+    def _stop_serving(self, server: Server) -> None:
+        server.close()
+        if self._serving is not None:
+            # The next daemon may want the same port, and answers need their readers until they are given.
+            self._serving.join(STOP_SECONDS)
+            server.drain(ANSWER_SECONDS)
+
+    def run(self, stopped: Stopped) -> None:
+        """Read, deliver and serve until `stopped`; then release everything."""
+        with self.at_work():
+            self.read(stopped)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Deliver and serve inside, and release everything at the end."""
+        with self._resources:
+            self._is_ready = self.store.is_ready
+            if self.server is not None:
+                self._serving = Thread(target=self.server.serve, name="serve", daemon=True)
+                self._serving.start()
+            self._deliveries.start()
+            try:
+                yield
+            finally:
+                self._deliveries.stop()
+
+    def read(self, stopped: Stopped, turned: Callable[[bool], None] = lambda _: None) -> None:
+        """Read until `stopped`; `turned` is called after each turn, with False for one that the store has failed.
+
+        A turn reads what is there, which may be nothing, and commits it.
+        """
+        wait_seconds = 1.0
+        while not stopped.is_set():
+            try:
+                if self._trouble:
+                    self._pipeline.restart()
+                progress = self._step()
+            except StoreError as error:
+                if not self._trouble:
+                    log.error("%s; reading waits until the state can be written", error)  # noqa: TRY400 - weather
+                self._trouble = str(error)
+                turned(False)
+                stopped.wait(wait_seconds)
+                wait_seconds = min(wait_seconds * 2, STORE_WAIT_SECONDS_MAX)
+                continue
+            if self._trouble:
+                log.warning("the state can be written again: reading goes on")
+                self._trouble, wait_seconds = "", 1.0
+            turned(True)
+            if progress.caught_up or not progress.committed:
+                stopped.wait(self._config.poll_interval.total_seconds())
+
+    def _step(self) -> Progress:
+        progress = self._pipeline.step()
+        self._behind = progress.behind
+        if progress.committed:
+            self._deliveries.wake()
+        if progress.caught_up and not self._is_ready and not (self._tail and self._tail.problem):
+            self.store.mark_ready()
+            self._is_ready = True
+            log.info("the backlog is read: following %s", self._config.log)
+        return progress
+
+    def require_writable_state(self) -> None:
+        """Raise StoreError while the state cannot be written, and another daemon could not begin from it."""
+        if self._trouble:
+            raise StoreError(self._trouble)
+        self.store.count({})
+
+    def _reading_problems(self) -> dict[str, str]:
+        """Return what keeps lines from being read, by the kinds that `wok_exporter_reading_problem` has."""
+        known = {"log": self._tail.problem if self._tail else "", "state": self._trouble}
+        return {kind: said for kind, said in known.items() if said}
+
+    def problems(self) -> list[Problem]:
+        """Say what keeps the exporter from making progress, and what to do, the worst first."""
+        problems = [Problem(said, "") for said in self._reading_problems().values()]
+        if not self._is_ready:
+            problems.append(
+                Problem(
+                    f"the backlog is being read: {self._behind} bytes to go",
+                    "wait: the metrics of tasks are withheld until then",
+                )
+            )
+        return problems + self._deliveries.problems()
+
+    def live(self) -> Live:
+        """Return what this process knows beside its store, now."""
+        deliveries = {
+            signal: DeliveryView(**delivery.status._asdict())
+            for signal, delivery in self._deliveries.by_signal.items()
+        }
+        return Live(self._behind, deliveries, self.problems())
+
+    def announcement(self) -> list[str]:
+        """Say what is about to happen: what is read, where it goes, where to look."""
+        config = self._config
+        zone = f"the zone {config.timezone}" if config.timezone else "this host's zone"
+        lines = [f"reading {config.log}, in {zone}; state in {config.state}"]
+        if config.wok_error_log is not None:
+            lines.append(f"reading restarts of wokd from {config.wok_error_log}")
+        lines += [
+            f"sending {signal} to {endpoint}" for signal, endpoint in self._deliveries.endpoints.items()
+        ]
+        if not self._deliveries.endpoints:
+            lines.append(
+                "sending nothing: set OTEL_EXPORTER_OTLP_ENDPOINT to send traces and log records; metrics work all the same"
+            )
+        if self.server is not None and config.listen is not None:
+            scheme = "https" if config.tls_certificate else "http"
+            place = config.listen._replace(port=self.server.port)
+            lines.append(f"serving {scheme}://{place}/metrics, /healthz and /readyz")
+            if config.ui:
+                lines.append(f"the page: {scheme}://{place}/")
+        return lines
+
+
+def validate(config: Config, environ: Mapping[str, str], *, beside_a_daemon: bool = False) -> None:
+    """Raise what a start would raise, as far as that is known without one.
+
+    These are mistakes in OTEL_* variables (OtlpConfigError), in the certificate of the server (ServerError) and in the
+    file of its users (AuthError). Nothing is connected to, and nothing is kept. `beside_a_daemon` of this process,
+    whose variables were proved when it started, only the files that they name are looked at again.
+    """
+    for signal in otlp.configured(environ):
+        if beside_a_daemon:
+            otlp.validate(signal, environ)
+        else:
+            otlp.sender(signal, environ).close()
+    if config.listen is not None:
+        # At any free port of this host: the configured one is that of the daemon, which may be running.
+        _server(config, Address("127.0.0.1", 0), {}).close()
+
+
+def _server(config: Config, listen: Address, routes: Mapping[str, Handler]) -> Server:
+    certificate = config.tls_certificate
+    return Server(
+        listen.host,
+        listen.port,
+        routes,
+        tls=Tls(certificate, config.tls_key or certificate) if certificate else None,
+        auth=BasicAuth.load(config.auth_file) if config.auth_file else None,
+        public_paths=("/healthz", *(("/metrics", "/readyz") if config.open_metrics else ())),
+    )
+
+
+def _store(config: Config, directory: Path) -> Store:
+    return Store(
+        directory,
+        journal_rows_max=config.journal_rows_max,
+        journal_bytes_max=config.journal_bytes_max,
+        requests_kept=config.history_requests,
+        tasks_kept=config.history_tasks,
+        on_broken=config.on_broken_state,
+    )

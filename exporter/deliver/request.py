@@ -1,0 +1,117 @@
+"""Requests out of rows of the journal, without decoding a single item.
+
+A row's payload is what stands inside OTLP's ScopeSpans (or ScopeLogs) after the scope: items as fields of
+number 2, one after the other. A request is some consecutive items of some consecutive rows, put back between
+a scope and a resource: only lengths are read, so every item goes out with the bytes that were committed.
+
+Source: the protobuf encoding specification; opentelemetry-proto 1.x, where traces and logs have the same
+field numbers all the way down from the request.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
+
+from exporter.otlp_encoding import varint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from exporter.store.journal import JournalEntry
+
+
+class Request(NamedTuple):
+    """Some consecutive items of the journal: `parts` are (resource, items as they stand in the payload).
+
+    `row` and `item` are where the cursor stands when all of them are done.
+    """
+
+    parts: Sequence[tuple[bytes, bytes]]
+    items: int
+    row: int
+    item: int
+
+
+def cut(entries: Sequence[JournalEntry], passed: int, items_max: int, bytes_max: int) -> Request | None:
+    """Take the next items of a journal, after passing the first `passed`.
+
+    They stay within both limits, but are at least one. None if there are no more items than that. Raises
+    ValueError for a payload that is not what it should be.
+    """
+    parts: list[tuple[bytes, bytes]] = []
+    items = row = item = 0
+    for entry in entries:
+        first = entry.skip + passed
+        passed = max(0, first - entry.items)
+        if first >= entry.items:
+            continue
+        payload = entry.payload
+        if not first and entry.items <= items_max - items and len(payload) <= bytes_max:
+            taken, part = entry.items, payload
+        else:
+            start = _walk(payload, 0, first)
+            taken, end = _take(payload, start, min(items_max - items, entry.items - first), bytes_max)
+            if not taken and not parts:
+                taken, end = 1, _walk(payload, start, 1)
+            if not taken:
+                break
+            part = payload[start:end]
+        parts.append((entry.resource, part))
+        items, row, item = items + taken, entry.row, first + taken
+        bytes_max -= len(part)
+        if item < entry.items or items >= items_max:
+            break
+    return Request(parts, items, row, item) if parts else None
+
+
+def wrap(parts: Sequence[tuple[bytes, bytes]], scope: bytes, schema_url: bytes) -> bytes:
+    """Wrap items into an Export...ServiceRequest of either signal.
+
+    Neighbours of the same resource share a ResourceSpans. `schema_url` (left out if empty) is that of the
+    resources and of the scope.
+    """
+    head = _field(1, scope)
+    tail = _field(3, schema_url) if schema_url else b""
+    body = []
+    for resource, group in itertools.groupby(parts, key=lambda part: part[0]):
+        scope_items = b"".join((head, *(part for _, part in group), tail))
+        body.append(_field(1, b"".join((_field(1, resource), _field(2, scope_items), tail))))
+    return b"".join(body)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return b"".join((bytes((number << 3 | 2,)), varint(len(content)), content))
+
+
+_ITEM_TAG = 2 << 3 | 2
+
+
+def _walk(payload: bytes, at: int, items: int) -> int:
+    """The offset after `items` length-delimited fields of number 2, from offset `at` on."""
+    taken, end = _take(payload, at, items, len(payload))
+    if taken != items:
+        raise ValueError(f"a row of the journal ends after {taken} of {items} items")
+    return end
+
+
+def _take(payload: bytes, at: int, items_max: int, bytes_max: int) -> tuple[int, int]:
+    """How many fields, and up to which offset, fit into both limits from offset `at` on."""
+    limit = min(at + bytes_max, len(payload))
+    taken = 0
+    while taken < items_max and at < limit:
+        if payload[at] != _ITEM_TAG:
+            raise ValueError(f"no item of the journal begins at offset {at}")
+        length, shift, end = 0, 0, at + 1
+        while True:
+            byte = payload[end] if end < len(payload) else 0
+            end += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        end += length
+        if end > limit:
+            break
+        taken, at = taken + 1, end
+    return taken, at

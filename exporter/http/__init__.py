@@ -1,0 +1,1 @@
+"""The HTTP server: connections, TLS, authentication, limits. It knows nothing of Wok."""

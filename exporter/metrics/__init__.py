@@ -1,0 +1,1 @@
+"""Which metrics exist, how a batch changes them, and how a scrape answers."""

@@ -1,0 +1,231 @@
+"""The scrape: a read of the store, turned into Prometheus families; the only user of prometheus_client.
+
+Nothing is kept from one scrape to the next, except the last good snapshot: when the state cannot be read, a
+scrape shows that one and counts the error, for a failing scrape would hide every other number as well. What
+is not stored is derived here: tasks in progress from the open tasks, series at 0 from the table of operations.
+
+Until the first backlog has been read, the `wok_*` families are left out altogether: a Prometheus that saw the
+log's history as one step would alert on failures of last month.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    Exemplar,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, gzip_accepted
+
+from exporter.http.routes import Handler, Request, Response
+from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS, FAMILIES, MetricDefinition
+from exporter.records import NANOS, OUTCOMES, Histogram, OpenTask, Series
+from exporter.store.database import StoreError
+from exporter.store.reader import Snapshot
+
+IN_PROGRESS_SERIES_MAX = 2000
+"""As many as any stored family may have; the rest of a flood of open tasks is `other`."""
+
+GZIP_LEVEL = 1
+"""Half the size at a tenth of the time that higher levels take for little more."""
+
+_OTHER = ("other", "other")
+
+
+class Operations(Protocol):
+    """The table of operations, as far as a scrape needs it."""
+
+    def tasks(self, app: str) -> Sequence[str]:
+        """Return the operations of an application that start tasks; none for an unknown one."""
+
+
+class StoreCollector:
+    """Makes all families of the contract from one snapshot of the store.
+
+    `snapshot` reads the store and may raise StoreError. `apps` are the applications that are to have their
+    series at 0 before the log names them. `behind_bytes` tells what is still unread, None when that is not
+    known; `problems` of which kinds the problems are that keep it from being read now.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        operations: Operations,
+        *,
+        apps: Sequence[str],
+        behind_bytes: Callable[[], int | None],
+        problems: Callable[[], Iterable[str]],
+        version: str,
+    ) -> None:
+        self._snapshot = snapshot
+        self._operations = operations
+        self._apps = tuple(apps)
+        self._behind_bytes = behind_bytes
+        self._problems = problems
+        self._version = version
+        self._lock = threading.Lock()
+        self._last: Snapshot | None = None
+        self._errors = 0
+
+    def describe(self) -> Iterator[Metric]:
+        """Return the families without samples: what the registry needs, without a read of the store."""
+        return (_family(doc) for doc in FAMILIES)
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the families as of now."""
+        snapshot, errors = self._read()
+        is_ready = snapshot is not None and snapshot.is_ready
+        values: dict[str, dict[tuple[str, ...], float]] = {
+            doc.name: dict.fromkeys(doc.known, 0) for doc in FAMILIES
+        }
+        histograms: Mapping[Series, Histogram] = {}
+        if snapshot is not None:
+            histograms = snapshot.histograms
+            _add_stored(values, snapshot)
+            _add_derived(values, snapshot)
+            if is_ready:
+                self._add_zeros(values)
+        behind = self._behind_bytes()
+        if behind is not None:
+            values["wok_exporter_behind_bytes"][()] = behind
+        values["wok_exporter_reading_problem"].update(((kind,), 1) for kind in self._problems())
+        values["wok_exporter_collect_errors_total"][()] = errors
+        values["wok_exporter_build_info"][self._version,] = 1
+        for doc in FAMILIES:
+            if is_ready or doc.name.startswith("wok_exporter_"):
+                yield _filled(doc, values[doc.name], histograms)
+
+    def _read(self) -> tuple[Snapshot | None, int]:
+        try:
+            snapshot = self._snapshot()
+        except StoreError:
+            with self._lock:
+                self._errors += 1
+                return self._last, self._errors
+        with self._lock:
+            self._last = snapshot
+            return snapshot, self._errors
+
+    def _add_zeros(self, values: Mapping[str, dict[tuple[str, ...], float]]) -> None:
+        started, finished = values["wok_tasks_started_total"], values["wok_tasks_finished_total"]
+        apps = {labels[0] for doc in FAMILIES if "app" in doc.labels for labels in values[doc.name]}
+        tasks = {
+            (app, operation) for app in apps.union(self._apps) for operation in self._operations.tasks(app)
+        }
+        for task in sorted(tasks.union(started)):
+            started.setdefault(task, 0)
+            values["wok_tasks_in_progress"].setdefault(task, 0)
+            for outcome in OUTCOMES:
+                finished.setdefault((*task, outcome), 0)
+
+
+def describe_metrics() -> list[MetricDefinition]:
+    """Return the table of all families, from which the reference is written."""
+    return list(FAMILIES)
+
+
+def _add_stored(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: Snapshot) -> None:
+    # A family of another release that was once tried out on this state is not shown.
+    arity = {doc.name: len(doc.labels) for doc in FAMILIES}
+    for stored in (snapshot.counters, snapshot.gauges):
+        for (name, *labels), value in stored.items():
+            if arity.get(name) == len(labels):
+                values[name][tuple(labels)] = value
+
+
+def _add_derived(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: Snapshot) -> None:
+    in_progress = values["wok_tasks_in_progress"]
+    oldest = values["wok_task_oldest_start_timestamp_seconds"]
+    for task, starts in _by_operation(snapshot.open_tasks).items():
+        in_progress[task] = len(starts)
+        oldest[task] = min(starts) / NANOS
+    for signal, status in snapshot.journal.items():
+        values["wok_exporter_journal_records"][signal,] = status.records
+        values["wok_exporter_journal_bytes"][signal,] = status.bytes
+        if status.oldest_ns is not None:
+            values["wok_exporter_journal_oldest_timestamp_seconds"][signal,] = status.oldest_ns / NANOS
+
+
+def _by_operation(tasks: Iterable[OpenTask]) -> dict[tuple[str, str], list[int]]:
+    starts: dict[tuple[str, str], list[int]] = {}
+    for task in tasks:
+        key = (task.app, task.operation)
+        if key not in starts and len(starts) >= IN_PROGRESS_SERIES_MAX:
+            key = _OTHER
+        starts.setdefault(key, []).append(task.start)
+    return starts
+
+
+_Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+
+def _family(doc: MetricDefinition) -> _Family:
+    make: type[_Family] = {
+        "counter": CounterMetricFamily,
+        "gauge": GaugeMetricFamily,
+        "histogram": HistogramMetricFamily,
+    }[doc.type]
+    return make(doc.name, doc.help, labels=doc.labels, unit=doc.unit)
+
+
+def _filled(
+    doc: MetricDefinition, values: Mapping[tuple[str, ...], float], histograms: Mapping[Series, Histogram]
+) -> Metric:
+    family = _family(doc)
+    if isinstance(family, HistogramMetricFamily):
+        for (name, *labels), histogram in sorted(histograms.items()):
+            if name == doc.name and len(labels) == len(doc.labels):
+                family.add_metric(labels, _buckets(histogram), histogram.sum)
+    else:
+        for label_values, value in sorted(values.items()):
+            family.add_metric(label_values, value)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    exemplars = {
+        index: Exemplar({"trace_id": trace_id}, seconds, at)
+        for index, seconds, trace_id, at in histogram.exemplars
+    }
+    bounds = [*(str(float(bound)) for bound in DURATION_BOUNDS_SECONDS), "+Inf"]
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    cumulative = 0
+    for index, (bound, count) in enumerate(zip(bounds, histogram.buckets, strict=True)):
+        cumulative += count
+        exemplar = exemplars.get(index)
+        buckets.append((bound, cumulative, exemplar) if exemplar else (bound, cumulative))
+    return buckets
+
+
+def metrics_handler(collector: StoreCollector) -> Handler:
+    """Return the handler of `/metrics`.
+
+    OpenMetrics or the text format by the Accept header, gzip by Accept-Encoding, `?name[]=` restricts to the
+    samples named.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+
+    def handle(request: Request) -> Response:
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except (TypeError, ValueError):
+            # A version that is no number: the oldest format is always understood.
+            encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+        names = request.query.get("name[]")
+        body = encode(registry.restricted_registry(names) if names else registry)
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        if gzip_accepted(request.headers.get("Accept-Encoding", "")):
+            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return Response(200, content_type, body, headers)
+
+    return handle

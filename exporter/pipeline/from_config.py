@@ -1,0 +1,52 @@
+"""What decides what a log means, and what says it, as a configuration has them: the same for every command."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from exporter.config.config import Config
+from exporter.parse.timezone import Zones
+from exporter.pipeline.batch_processor import ProcessingConfig
+from exporter.records import NANOS
+from exporter.telemetry.mapping import Identity, Telemetry
+from exporter.wok.messages import Messages
+from exporter.wok.operations import Operations
+
+log = logging.getLogger(__name__)
+
+
+def tables_of(config: Config) -> Sequence[Path]:
+    """Return where Wok's message tables are: as configured, else those of the Wok that is installed."""
+    return Messages.default_paths() if config.messages is None else config.messages
+
+
+def messages_of(config: Config) -> Messages:
+    """Return the message tables, read once for all that need them; what could not be read is in `problems`."""
+    return Messages.load(tables_of(config))
+
+
+def rules_of(config: Config, messages: Messages, *, skip_until: int = 0) -> ProcessingConfig:
+    """Return what decides what the configured host's log means; `skip_until` is in nanoseconds."""
+    return ProcessingConfig(
+        instance=config.instance,
+        zones=Zones(config.timezone),
+        naming=Operations.load(),
+        expiry=int(config.task_expiry.total_seconds() * NANOS),
+        skip_until=skip_until,
+        code_of=messages.code_of,
+    )
+
+
+def telemetry_of(config: Config, messages: Messages, log_name: str) -> Telemetry:
+    """Return what says it to backends, and warn of tables that could not be read.
+
+    `log_name` is the log's base name as spans carry it.
+    """
+    for problem in messages.problems:
+        log.warning("%s", problem)
+    identity = Identity(
+        config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
+    )
+    return Telemetry(identity, log_file_name=log_name, privacy=config.privacy, messages=messages)

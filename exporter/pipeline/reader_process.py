@@ -1,0 +1,216 @@
+"""Reads and understands a history one chunk ahead, in a process of its own, so that two processors are of use.
+
+What crosses the pipes is plain tuples in Python's `marshal` format: both ends are the same program, the format is
+never stored, and nothing is faster. The child only reads files; it ends when its pipe does.
+"""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from exporter.parse.timezone import Zones
+from exporter.pipeline.batch_processor import BatchResult, ProcessingConfig
+from exporter.pipeline.reader import InProcessReader
+from exporter.records import (
+    Event,
+    Histogram,
+    OpenTask,
+    Record,
+    RequestSeen,
+    TailEvent,
+    TaskEnded,
+    TaskRepeated,
+    TaskRow,
+    TaskStarted,
+)
+from exporter.source.archive import Archive, ArchiveError
+from exporter.store.writer import Loaded
+from exporter.wok.messages import Messages
+from exporter.wok.operations import Operations
+
+_LENGTH = struct.Struct("<Q")
+_EVENTS: tuple[type[Any], ...] = (RequestSeen, TaskStarted, TaskEnded, TaskRepeated)
+_NUMBERS = {kind: number for number, kind in enumerate(_EVENTS)}
+_RECORDS = tuple(kind._fields.index("record") for kind in _EVENTS)
+
+
+class SubprocessReader:
+    """The reading half of a pipeline over `files` (and Wok's error log), in a child that is one chunk ahead.
+
+    `zone` is the name that `Zones` takes. Raises ArchiveError for what the child could not read.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        files: Sequence[Path],
+        *,
+        wok_error_log: Path | None,
+        instance: str,
+        zone: str,
+        expiry: int,
+        line_bytes_max: int,
+        is_kept: bool,
+        messages: Sequence[Path],
+    ) -> None:
+        task = {
+            "files": [str(path) for path in files],
+            "wok_error_log": str(wok_error_log) if wok_error_log else "",
+            "instance": instance,
+            "zone": zone,
+            "expiry": expiry,
+            "line_bytes_max": line_bytes_max,
+            "is_kept": is_kept,
+            "messages": [str(path) for path in messages],
+            "positions": loaded.positions,
+            "state": loaded.state,
+            "open_tasks": [tuple(row) for row in loaded.open_tasks],
+            "ended": [tuple(row) for row in loaded.ended],
+            "series": list(loaded.series),
+        }
+        self._child = subprocess.Popen(  # noqa: S603 - this very program
+            # -P: as for `wok-exporter` itself, no module is taken from the directory in which somebody stands.
+            [sys.executable, "-P", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            start_new_session=True,  # Ctrl-C is for the parent, which then closes the pipes
+        )
+        try:
+            _send(_opened(self._child.stdin), task)
+        except BrokenPipeError:
+            self.close()
+            raise self._ended() from None
+
+    def step(self) -> BatchResult:
+        """Return what the next lines mean; waits for the child."""
+        try:
+            fields = _receive(_opened(self._child.stdout))
+        except EOFError:
+            raise self._ended() from None
+        if isinstance(fields, str):
+            raise ArchiveError(fields)
+        plain: dict[str, Any] = dict(zip(BatchResult._fields, fields, strict=True))
+        plain["events"] = [_event(number, event) for number, event in plain["events"]]
+        plain["opened"] = [OpenTask._make(row) for row in plain["opened"]]
+        plain["histograms"] = {series: Histogram._make(a) for series, a in plain["histograms"].items()}
+        plain["noticed"] = [TailEvent._make(event) for event in plain["noticed"]]
+        return BatchResult(**plain)
+
+    def _ended(self) -> ArchiveError:
+        code = self._child.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"has ended with {code}"
+        return ArchiveError(
+            f"the process that reads the log {how}: look for its reason above and in the kernel's log"
+        )
+
+    def close(self) -> None:
+        """End the child."""
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # it may have ended before it has read all
+                    pipe.close()
+        self._child.terminate()
+        self._child.wait()
+
+
+def _opened(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None, "opened as a pipe"
+    return pipe
+
+
+def _send(pipe: IO[bytes], value: Any) -> None:
+    data = marshal.dumps(value)
+    pipe.write(_LENGTH.pack(len(data)))
+    pipe.write(data)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> Any:
+    """Return what the other end has sent; raises EOFError when it has ended, if need be in the middle of it."""
+    header = pipe.read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        raise EOFError
+    (size,) = _LENGTH.unpack(header)
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return marshal.loads(data)  # noqa: S302 - from the other half of this program
+
+
+def _plain(event: Event) -> tuple[int, tuple[Any, ...]]:
+    number = _NUMBERS[type(event)]
+    record = event.record
+    if record is None:
+        return number, tuple(event)
+    fields: list[Any] = list(event)
+    fields[_RECORDS[number]] = tuple(record)
+    return number, tuple(fields)
+
+
+def _event(number: int, fields: tuple[Any, ...]) -> Any:
+    at = _RECORDS[number]
+    made = list(fields)
+    if made[at] is not None:
+        made[at] = Record._make(made[at])
+    return _EVENTS[number]._make(made)
+
+
+def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
+    rules = ProcessingConfig(
+        task["instance"],
+        Zones(task["zone"]),
+        Operations.load(),
+        task["expiry"],
+        is_kept=task["is_kept"],
+        code_of=Messages.load([Path(path) for path in task["messages"]]).code_of,
+    )
+    loaded = Loaded(
+        positions=task["positions"],
+        state=task["state"],
+        open_tasks=[OpenTask._make(row) for row in task["open_tasks"]],
+        ended=[TaskRow._make(row) for row in task["ended"]],
+        series=set(task["series"]),
+    )
+    # What a chunk makes is freed by reference counts; looking for rings among it would take a fifth of the time.
+    gc.freeze()
+    gc.set_threshold(1_000_000)
+    files = [Path(path) for path in task["files"]]
+    marks = partial(Archive, [Path(task["wok_error_log"])]) if task["wok_error_log"] else None
+    try:
+        log = partial(Archive, files, line_bytes_max=task["line_bytes_max"])
+        here = InProcessReader(rules, loaded, log=log, marks=marks, wall=None)
+        caught_up = False
+        while not caught_up:
+            meant = here.step()
+            assert meant is not None, "a finished log is never idle"
+            caught_up = meant.caught_up
+            plain: dict[str, Any] = {
+                **meant._asdict(),
+                "events": [_plain(event) for event in meant.events],
+                "opened": [tuple(row) for row in meant.opened],
+                "histograms": {series: tuple(added) for series, added in meant.histograms.items()},
+                "noticed": [tuple(event) for event in meant.noticed],
+            }
+            _send(pipe, tuple(plain.values()))
+        here.close()
+    except ArchiveError as error:
+        _send(pipe, str(error))
+
+
+if __name__ == "__main__":
+    try:
+        _run(_receive(sys.stdin.buffer), sys.stdout.buffer)
+    except BrokenPipeError:
+        # The parent has gone, or wants no more; nothing is left to be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,1 +1,0 @@
-"""What Prometheus and probes ask for, over HTTP."""

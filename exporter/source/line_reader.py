@@ -1,0 +1,140 @@
+"""The lines of one open log file, from its beginning or from a mark, whole and each once.
+
+Lines end with the byte 0x0A only: logs before Wok 2.3 hold raw U+2028, U+0085 and carriage returns.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import accumulate, repeat
+from typing import TYPE_CHECKING
+
+from exporter.records import Line
+from exporter.source.position import HEAD_BYTES_MAX, PROOF_BYTES, FileMark, bytes_before, digest
+
+if TYPE_CHECKING:
+    from exporter.source.files import LogFile
+
+LINE_BYTES_MAX = 16 * 1024 * 1024
+"""Longest line that is kept whole; Wok logs whole request bodies, so its lines have no bound of their own."""
+
+KEPT_BYTES = 4096
+"""What is kept of a longer line: enough to show what it was."""
+
+
+class ChangedError(Exception):
+    """Raised when the bytes before an offset are no longer those that were read: the file was cut."""
+
+
+class Reader:
+    """Reads the lines of one open file, from its beginning or from a mark that is proved in it.
+
+    `identity` is empty until the first line is complete, and until then there are no lines. `offset` is
+    behind all that was handed on. Every method raises OSError as the file does. Raises ChangedError for a
+    mark that does not hold.
+    """
+
+    def __init__(self, file: LogFile, mark: FileMark | None, line_bytes_max: int) -> None:
+        self.file = file
+        self.identity = mark.file if mark else b""
+        self.offset = mark.offset if mark else 0
+        self._start = mark.start if mark else 0
+        self._before = bytes_before(file, self.offset)
+        if mark and digest(self._before) != mark.proof:
+            raise ChangedError
+        self._line_bytes_max = line_bytes_max
+        self._kept_bytes = min(KEPT_BYTES, line_bytes_max)
+        # A line is skipped piecemeal only when it has an identity to be skipped under.
+        self._window_bytes_max = max(line_bytes_max, HEAD_BYTES_MAX) + 1
+
+    def mark(self, *, done: bool = False) -> FileMark | None:
+        """Return the place reached, or None while the file has no identity."""
+        if not self.identity:
+            return None
+        return FileMark(self.identity, self.offset, self._start, digest(self._before), done)
+
+    def is_proved(self) -> bool:
+        """Return whether the bytes before the offset still are those that were read."""
+        return self._before == bytes_before(self.file, self.offset)
+
+    def take(self, limit: int) -> list[Line]:
+        """Return complete lines of about `limit` bytes, at least one if there is one.
+
+        Of a line that is longer than the bound only the beginning is kept; while it is passed, no line is
+        returned but the offset moves. Raises ChangedError when the file was cut before the offset.
+        """
+        is_inside = self._start < self.offset
+        window = max(limit, 1)
+        while True:
+            data = self.file.read_at(self.offset, window)
+            parts = data.split(b"\n")
+            rest = parts.pop()
+            if parts or is_inside or len(rest) < window or window >= self._window_bytes_max:
+                break
+            window = min(2 * window, self._window_bytes_max)
+        # Proved after reading: a cut before the read shows now, a cut after it does not matter to the data.
+        if not self.file.is_packed and not self.is_proved():
+            raise ChangedError
+        if not parts and not is_inside and len(rest) < self._window_bytes_max:
+            return []
+        if not self.identity:
+            self.identity = digest((parts[0] if parts else rest)[:HEAD_BYTES_MAX])
+        if not parts:
+            self._move(len(data), data[-PROOF_BYTES:], self._start)
+            return []
+        lines: list[Line] = []
+        offset = self.offset
+        if is_inside:
+            offset += len(parts[0]) + 1
+            lines.append(self._cut_line(offset - 1 - self._start))
+            del parts[0]
+        lines += self._lines(offset, parts)
+        taken = len(data) - len(rest)
+        self._move(taken, data[max(0, taken - PROOF_BYTES) : taken], self.offset + taken)
+        return lines
+
+    def unfinished(self) -> bytes:
+        """Return what stands behind the last newline, as far as it is not passed already."""
+        return self.file.read_at(self.offset, self._window_bytes_max)
+
+    def take_unfinished(self) -> list[Line]:
+        """Return the last line of a file that nobody will write to any more, if it has no newline."""
+        rest = self.unfinished()
+        length = self.offset - self._start + len(rest)
+        if not length:
+            return []
+        if not self.identity:
+            self.identity = digest(rest[:HEAD_BYTES_MAX])
+        data = rest if length <= self._line_bytes_max else self._cut_line(length).data
+        line = Line(self.identity, self._start, data, length, ended=False)
+        self._move(len(rest), rest[-PROOF_BYTES:], self.offset + len(rest))
+        return [line]
+
+    def is_held_by(self, other: LogFile) -> bool:
+        """Return whether `other` has the same bytes around the offset: it is a copy, or this file is."""
+        here = self._before + self.unfinished()[:KEPT_BYTES]
+        return other.read_at(self.offset - len(self._before), len(here)) == here
+
+    def _lines(self, offset: int, parts: list[bytes]) -> list[Line]:
+        """Return the lines, whose newlines are gone, from `offset` on; built in C, a third of the time."""
+        lengths = [len(part) for part in parts]
+        offsets = accumulate([length + 1 for length in lengths], initial=offset)
+        fields = zip(repeat(self.identity), offsets, parts, lengths, repeat(True))
+        lines: list[Line] = list(map(partial(tuple.__new__, Line), fields))
+        if lengths and max(lengths) > self._line_bytes_max:
+            return [self._cut(line) for line in lines]
+        return lines
+
+    def _cut(self, line: Line) -> Line:
+        return (
+            line._replace(data=line.data[: self._kept_bytes]) if line.length > self._line_bytes_max else line
+        )
+
+    def _cut_line(self, length: int) -> Line:
+        return Line(self.identity, self._start, self.file.read_at(self._start, self._kept_bytes), length)
+
+    def _move(self, size: int, tail: bytes, start: int) -> None:
+        """Pass `size` bytes, of which `tail` is the end."""
+        self.offset += size
+        self._before = (self._before + tail)[-PROOF_BYTES:]
+        self._start = start

@@ -1,0 +1,87 @@
+"""What people see while something happens: lines that stay, and a last one that changes.
+
+There is a terminal or there is none. On a terminal lines are folded at words and may be in colour; anywhere else they
+are whole and plain, so that what is written to a file or a pipe can be searched and compared.
+"""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping
+from typing import TextIO
+
+from exporter.terminal.task_table import clipped, may_be_coloured, width_of
+from exporter.terminal.text import visible
+
+COLOURS = {"green": "32", "red": "31", "magenta": "35", "yellow": "33", "bold": "1"}
+"""Select Graphic Rendition (ECMA-48), in the sixteen colours that people have tuned for their eyes."""
+TEXT_COLUMNS_MIN = 20
+"""A terminal narrower than this folds by itself."""
+
+
+class StatusLine:
+    """A line on `out` that the next one replaces, no wider than the terminal; where there is none, nothing."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._is_terminal = out.isatty()
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Draw the text over the one before; an empty one leaves the cursor at the left of an empty line."""
+        if not self._is_terminal:
+            return
+        text = clipped(visible(text), shutil.get_terminal_size().columns - 1)
+        if text != self._shown:
+            rest = " " * (width_of(self._shown) - width_of(text))
+            _put(self._out, f"\r{text}{rest}" if text else f"\r{rest}\r")
+            self._shown = text
+
+
+class Screen:
+    """Prints for people: folded and in colour on a terminal, whole lines without any escapes elsewhere.
+
+    Colour obeys `NO_COLOR` and `TERM=dumb`.
+    """
+
+    def __init__(self, out: TextIO, environ: Mapping[str, str]) -> None:
+        self._out = out
+        self._is_terminal = out.isatty()
+        self._is_coloured = self._is_terminal and may_be_coloured(environ)
+        self._line = StatusLine(out)
+
+    def say(self, text: str, *, first: str = "", indent: int = 0, colour: str = "") -> None:
+        """Print a line: `first` in front, in its colour, and the text behind it, from column `indent` on."""
+        self.status("")
+        head = visible(first)
+        whole = visible(text)
+        columns = max(TEXT_COLUMNS_MIN, shutil.get_terminal_size().columns - indent)
+        parts = textwrap.wrap(whole, columns, break_on_hyphens=False) if self._is_terminal else [whole]
+        for part in parts or [""]:
+            gap = " " * (indent - len(head)) if part else ""
+            _put(self._out, f"{self._painted(head, colour)}{gap}{part}\n")
+            head = ""
+
+    def title(self, text: str) -> None:
+        """Print a heading."""
+        self.say("")
+        self.say("", first=text, colour="bold")
+
+    def raw(self, text: str) -> None:
+        """Print a line that is to be copied, and so is not folded."""
+        self.status("")
+        _put(self._out, visible(text) + "\n")
+
+    def status(self, text: str) -> None:
+        """Show a line that the next one replaces; on a terminal alone."""
+        self._line.show(text)
+
+    def _painted(self, text: str, colour: str) -> str:
+        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self._is_coloured and colour and text else text
+
+
+def _put(out: TextIO, text: str) -> None:
+    encoding = out.encoding or "utf-8"
+    out.write(text.encode(encoding, "replace").decode(encoding))
+    out.flush()

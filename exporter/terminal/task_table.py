@@ -1,0 +1,345 @@
+"""Tasks as people and programs see them: values in, lines out.
+
+A table has as many columns as the terminal has room for: those that can be guessed from others, or are said again
+below the row, leave first, and what a task works on is shortened where it says least, at its beginning. Where
+nobody's terminal sets a width (a pipe, a file) nothing is shortened, left out or wrapped, and the columns still
+stand one below the other; programs have JSON.
+
+What is shown has been typed by anybody who can reach Wok. `text.visible` takes from every field what a terminal
+would obey, before anything is measured, cut or coloured.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, NamedTuple
+
+from exporter.records import NANOS, Grade, RequestRow
+from exporter.store.task_view import State, TaskView
+from exporter.terminal.text import visible
+
+COLOURS: dict[State, str] = {"running": "36", "failed": "31", "lost": "35", "unknown": "33", "done": "32"}
+"""Numbers of ECMA-48's SGR: cyan, red, magenta, yellow, green, as the terminal's own theme shows them."""
+
+DOUBTS: dict[Grade, str] = {"exact": "", "likely": " ?", "ambiguous": " ??", "none": ""}
+"""What stands behind a request that may not be the task's."""
+
+NOTHING = "-"
+GAP = "  "
+INDENT = "    "
+FLOOR_CELLS = 8
+"""What is narrower says nothing."""
+SENTENCE_CELLS_MAX = 100
+"""Of a sentence that stands in for a resource: in a pipe, too, a column is no place for a paragraph."""
+DETAIL_LINES_MAX = 4
+"""Of a reason that is as long as the output of a package manager, the beginning."""
+
+
+class Listed(NamedTuple):
+    """A task with its request, and `meanwhile` the first of the others made between its start and its end."""
+
+    task: TaskView
+    request: RequestRow | None = None
+    meanwhile: Sequence[RequestRow] = ()
+
+
+class _Column(NamedTuple):
+    """`least` is how narrow it becomes before others leave (0: it never shrinks), `leaves` when it leaves itself
+    (0: never).
+    """
+
+    title: str
+    least: int = 0
+    leaves: int = 0
+
+
+_COLUMNS = (
+    _Column("STATE"),
+    _Column("STARTED", leaves=4),
+    _Column("DURATION"),
+    _Column("APP", leaves=3),
+    _Column("OPERATION", least=9),
+    _Column("RESOURCE", least=20),
+    _Column("USER", least=8, leaves=5),
+    _Column("REQUEST", leaves=2),
+    _Column("MEANWHILE", leaves=1),
+)
+_SHRINK_FIRST = ("RESOURCE", "OPERATION", "USER")
+
+
+def table(
+    tasks: Sequence[Listed], *, zone: tzinfo | None, width: int | None, is_coloured: bool
+) -> Iterator[str]:
+    """Yield the table's lines, in the given order, below a line of titles.
+
+    Times are shown in `zone` (None: the host's). `width` is that of the terminal in cells, None for no limit.
+    A failed or lost task has a second line that says why, and it and a running one a line with the first of the
+    other requests made meanwhile.
+    """
+    titles, rows = blocks(tasks, zone=zone, width=width, is_coloured=is_coloured)
+    yield titles
+    for block in rows:
+        yield from block
+
+
+def blocks(
+    tasks: Sequence[Listed], *, zone: tzinfo | None, width: int | None, is_coloured: bool
+) -> tuple[str, list[list[str]]]:
+    """Return the line of titles, and for each task its lines, as in `table`."""
+    rows = [_cells(task, zone) for task in tasks]
+    columns, widths = _fitted(rows, width)
+    titles = _line([column.title for column in columns], widths, width)
+    found = []
+    for listed, row in zip(tasks, rows, strict=True):
+        task = listed.task
+        line = _line([row[column.title] for column in columns], widths, width)
+        # the state is the first word of the line, whatever was cut behind it
+        block = [painted(task.state, task.state) + line[len(task.state) :] if is_coloured else line]
+        if task.state in ("failed", "lost"):
+            block += detail(f"why: {why(task)}", width)
+        if task.concurrent and task.state in ("failed", "lost", "running"):
+            block += detail(_meanwhile(listed, zone), width)
+        found.append(block)
+    return titles, found
+
+
+def may_be_coloured(environ: Mapping[str, str]) -> bool:
+    """Return whether a terminal may be coloured: NO_COLOR and a dumb TERM forbid it (no-color.org)."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def painted(text: str, state: State) -> str:
+    """Return the text in the colour of a state."""
+    return f"\x1b[{COLOURS[state]}m{text}\x1b[0m"
+
+
+def as_object(listed: Listed, zone: tzinfo | None) -> dict[str, Any]:
+    """Return the task for JSON, as `task_object` does, with the requests; those in `meanwhile.requests` may be
+    fewer than `meanwhile.count`.
+    """
+    return {
+        **task_object(listed.task, zone),
+        "request": request_object(listed.request, zone) if listed.request else None,
+        "meanwhile": {
+            "count": listed.task.concurrent,
+            "requests": [request_object(request, zone) for request in listed.meanwhile],
+        },
+    }
+
+
+def task_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
+    """Return the task alone for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null for what is
+    not known.
+    """
+    return {
+        "state": task.state,
+        "app": task.app,
+        "operation": task.operation,
+        "target_uri": task.target_uri,
+        "task_id": task.task_id,
+        "started": iso(task.start, zone),
+        "ended": None if task.end is None else iso(task.end, zone),
+        "duration_seconds": None if task.duration is None else task.duration / NANOS,
+        "trace_id": task.context[:16].hex() or None,
+        "span_id": task.context[16:].hex() or None,
+        "error_code": task.error_code or None,
+        "why": task.why or None,
+        "correlation": task.correlation,
+    }
+
+
+def duration(nanos: int) -> str:
+    """Return a span of time in at most two units: `12s`, `4m 07s`, `1h 02m`, `3d 04h`.
+
+    The log has whole seconds; what took less than one is `<1s`.
+    """
+    seconds = nanos // NANOS
+    if seconds < 1:
+        return "<1s"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}h"
+    if hours:
+        return f"{hours}h {minutes:02}m"
+    return f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
+
+
+def local(nanos: int, zone: tzinfo | None) -> datetime:
+    """Return a time of the log in `zone`, or in the host's."""
+    return datetime.fromtimestamp(nanos // NANOS, UTC).astimezone(zone)
+
+
+def iso(nanos: int, zone: tzinfo | None) -> str:
+    """Return a time of the log in ISO 8601, with its offset."""
+    return local(nanos, zone).isoformat()
+
+
+def _cells(listed: Listed, zone: tzinfo | None) -> dict[str, str]:
+    task, request = listed.task, listed.request
+    user = asked = ""
+    if request is not None:
+        user = request.user
+        asked = asked_of(request)
+        asked += DOUBTS[task.correlation]
+    resource = task.target_uri
+    if not resource and request is not None:
+        # While a task runs that wrote no start record, only its request's sentence tells what it works on.
+        resource = clipped(visible(request.message), SENTENCE_CELLS_MAX)
+    cells = {
+        "STATE": task.state,
+        "STARTED": f"{local(task.start, zone):%Y-%m-%d %H:%M:%S}",
+        "DURATION": NOTHING if task.duration is None else duration(task.duration),
+        "APP": task.app,
+        "OPERATION": task.operation,
+        "RESOURCE": resource,
+        "USER": user,
+        "REQUEST": asked,
+        "MEANWHILE": f"{task.concurrent:,}",
+    }
+    return {title: visible(cell) or NOTHING for title, cell in cells.items()}
+
+
+def asked_of(request: RequestRow) -> str:
+    """Return a request in a few words: method, operation and, where the log has it, status."""
+    status = "" if request.status is None else str(request.status)
+    return " ".join(filter(None, (request.method, request.operation, status)))
+
+
+def why(task: TaskView) -> str:
+    """Return why a task failed or was lost, with its error's code in front."""
+    if not task.error_code or task.why.startswith(task.error_code):
+        return task.why.removeprefix(f"{task.state}: ")
+    return f"{task.error_code}: {task.why}"
+
+
+def _meanwhile(listed: Listed, zone: tzinfo | None) -> str:
+    count = listed.task.concurrent
+    day = local(listed.task.start, zone).date()
+    named = []
+    for request in listed.meanwhile:
+        what = " ".join(filter(None, (request.method, request.app, request.operation)))
+        by = f" by {request.user}" if request.user else ""
+        when = local(request.time, zone)
+        at = f"{when:%H:%M:%S}" if when.date() == day else f"{when:%Y-%m-%d %H:%M:%S}"
+        named.append(f"{what}{by} at {at}")
+    others = "1 other" if count == 1 else f"{count:,} others"
+    if not named:
+        return f"meanwhile: {others}"  # the history has forgotten them
+    more = ", ..." if len(named) < count else ""
+    return f"meanwhile: {others}: {', '.join(named)}{more}"
+
+
+def request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
+    """Return the request for JSON, in the forms of `task_object`."""
+    return {
+        "time": iso(request.time, zone),
+        "app": request.app,
+        "method": request.method,
+        "operation": request.operation,
+        "status": request.status,
+        "user": request.user or None,
+        "address": request.address or None,
+        "message": request.message,
+        "record_id": request.record_id or None,
+        "trace_id": request.context[:16].hex(),
+        "span_id": request.context[16:].hex(),
+    }
+
+
+# Widths, in cells of a terminal
+
+
+def _fitted(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[_Column], list[int]]:
+    """Return the columns that there is room for, and how wide each is."""
+    natural = {
+        column.title: max(map(width_of, [column.title, *(row[column.title] for row in rows)]))
+        for column in _COLUMNS
+    }
+    columns = list(_COLUMNS)
+    if width is None:
+        return columns, [natural[column.title] for column in columns]
+    least = {
+        column.title: min(natural[column.title], column.least or natural[column.title]) for column in columns
+    }
+    for leaving in sorted((column for column in columns if column.leaves), key=lambda column: column.leaves):
+        if sum(least[column.title] for column in columns) + len(GAP) * (len(columns) - 1) <= width:
+            break
+        columns.remove(leaving)
+    excess = sum(natural[column.title] for column in columns) + len(GAP) * (len(columns) - 1) - width
+    present = [title for title in _SHRINK_FIRST if any(column.title == title for column in columns)]
+    for floor in (least, dict.fromkeys(_SHRINK_FIRST, FLOOR_CELLS)):
+        for title in present:
+            given = max(0, min(excess, natural[title] - floor[title]))
+            natural[title] -= given
+            excess -= given
+    return columns, [natural[column.title] for column in columns]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], width: int | None) -> str:
+    padded = []
+    for cell, room in zip(cells, widths, strict=True):
+        shown = _clipped_left(cell, room) if cell.startswith("/") else clipped(cell, room)
+        padded.append(shown + " " * (room - width_of(shown)))
+    line = GAP.join(padded).rstrip()
+    return line if width is None else clipped(line, width)
+
+
+def detail(text: str, width: int | None) -> Iterator[str]:
+    """Yield a line below a row, wrapped at its blanks."""
+    words = visible(text).split(" ")
+    if width is None:
+        yield INDENT + " ".join(words)
+        return
+    room = max(1, width - len(INDENT))
+    lines: list[str] = [""]
+    for word in words:
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if not lines[-1] or width_of(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > DETAIL_LINES_MAX:
+        lines[DETAIL_LINES_MAX - 1 :] = [f"{lines[DETAIL_LINES_MAX - 1]} …"]
+    for line in lines:
+        yield clipped(INDENT + clipped(line, room), width)
+
+
+def clipped(text: str, room: int) -> str:
+    """Return the text, or as much of its beginning as there is room for."""
+    if width_of(text) <= room:
+        return text
+    kept, used = [], 1
+    for c in text:
+        used += width_of(c)
+        if used > room:
+            break
+        kept.append(c)
+    return "".join(kept) + "…"
+
+
+def _clipped_left(text: str, room: int) -> str:
+    """Return the text, or as much of its end as there is room for."""
+    if width_of(text) <= room:
+        return text
+    kept, used = [], 1
+    for c in reversed(text):
+        used += width_of(c)
+        if used > room:
+            break
+        kept.append(c)
+    return "…" + "".join(reversed(kept))
+
+
+def width_of(text: str) -> int:
+    """Return how many cells of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    # Marks stand on the letter before them; wide and full-width characters take two cells (UAX #11).
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

@@ -1,0 +1,323 @@
+"""The JSON API: the history and the state of the exporter, for the page and for programs. docs/api.md describes it.
+
+Everything is a read of the store, bounded in what it looks at and in what it answers. What is not in the store
+(how far the log has been read, how the deliveries stand) the daemon tells, through `Live`. Every text comes from
+a log that anybody may write into and is passed on as it is; JSON in ASCII keeps it a text.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from exporter.http.routes import Handler, Request, Response, as_json
+from exporter.records import NANOS, OUTCOMES, RequestRow, Signal
+from exporter.store.database import StoreError
+from exporter.store.reader import Overview, Reader
+from exporter.store.search import Ended, Running
+from exporter.store.task_view import TaskView, of_ended, of_running, usual
+from exporter.web.parameters import (
+    NANOS_A_MILLISECOND,
+    REQUEST_PARAMETERS,
+    TASK_PARAMETERS,
+    ParameterError,
+    before_of,
+    no_query,
+    request_query,
+    task_query,
+)
+
+MEANWHILE_MAX = 200
+USUAL_OF_TASKS = 1000
+"""The newest successful ones: what is usual changes with the disks."""
+
+CONTEXT_BYTES = 24
+TRACE_ID_BYTES = 16
+
+_ID = re.compile(rf"[0-9a-f]{{{2 * CONTEXT_BYTES}}}", re.ASCII)
+
+
+class About(NamedTuple):
+    """What does not change while the daemon runs: `zone` is an IANA name, or empty for the browser's;
+    `trace_url` has `{trace_id}` in it, or is empty.
+    """
+
+    version: str
+    host: str
+    zone: str
+    log_path: str
+    trace_url: str
+
+
+class Problem(NamedTuple):
+    """What is wrong, and what to do about it (empty where the first says it): a sentence each."""
+
+    what: str
+    remedy: str
+
+    @property
+    def sentence(self) -> str:
+        """Both as one."""
+        return f"{self.what}: {self.remedy}" if self.remedy else self.what
+
+
+class Delivery(NamedTuple):
+    """How the delivery of a signal stands; times are in seconds since the epoch, `message` and `rejection` a
+    backend's own words. The fields are those of the delivery's own status.
+    """
+
+    endpoint: str
+    last_success: float | None
+    failing_since: float | None
+    reason: str
+    message: str
+    held: bool
+    remedy: str
+    rejection: str
+
+
+class Live(NamedTuple):
+    """What the daemon knows beside its store, now: `deliveries` by signal, `problems` worst first."""
+
+    behind_bytes: int
+    deliveries: Mapping[Signal, Delivery]
+    problems: Sequence[Problem]
+
+
+def api_routes(
+    reader: Reader, about: About, live: Callable[[], Live], *, now: Callable[[], int] = time.time_ns
+) -> dict[str, Handler]:
+    """Return the one route of the API, `/api/*`.
+
+    `now` is the clock that running tasks are measured by, in nanoseconds. A state that cannot be read now is
+    answered with 503, a wrong parameter with 400, another path with 404, each with `error` in words.
+    """
+    return {"/api/*": _Api(reader, about, live, now).answer}
+
+
+class _Api:
+    def __init__(
+        self, reader: Reader, about: About, live: Callable[[], Live], now: Callable[[], int]
+    ) -> None:
+        self._reader = reader
+        self._about = about
+        self._live = live
+        self._now = now
+        self._answers: Mapping[str, Callable[[Request], dict[str, Any]]] = {
+            "/api/": self._index,
+            "/api/status": self._status,
+            "/api/tasks": self._tasks,
+            "/api/requests": self._requests,
+        }
+
+    def answer(self, request: Request) -> Response:
+        """Answer a request of a path under `/api/`."""
+        try:
+            answer = self._answers.get(request.path)
+            found = answer(request) if answer else self._task(request)
+        except ParameterError as error:
+            return as_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+        except StoreError as error:
+            return as_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+        if found is None:
+            return as_json(HTTPStatus.NOT_FOUND, {"error": _missing(request.path)})
+        return as_json(HTTPStatus.OK, found)
+
+    def _index(self, request: Request) -> dict[str, Any]:
+        no_query(request.query, request.path)
+        return {
+            "version": self._about.version,
+            "paths": {
+                "/api/status": {
+                    "what": "how the exporter is, and what there is to ask for",
+                    "parameters": [],
+                },
+                "/api/tasks": {
+                    "what": "tasks that run and that have ended",
+                    "parameters": list(TASK_PARAMETERS),
+                },
+                "/api/tasks/ID": {
+                    "what": "one task, its request, what is usual, what else was requested meanwhile",
+                    "parameters": [],
+                },
+                "/api/requests": {
+                    "what": "requests, the newest first",
+                    "parameters": list(REQUEST_PARAMETERS),
+                },
+            },
+        }
+
+    def _status(self, request: Request) -> dict[str, Any]:
+        no_query(request.query, request.path)
+        overview, live, about = self._reader.overview(), self._live(), self._about
+        return {
+            "revision": overview.revision,
+            "now": _milliseconds(self._now()),
+            "version": about.version,
+            "host": about.host,
+            "zone": about.zone,
+            "ready": overview.is_ready,
+            "log": {
+                "path": about.log_path,
+                "behind_bytes": live.behind_bytes,
+                "last_record": _of_seconds(overview.last_record_seconds),
+            },
+            "delivery": [
+                _delivery(signal, status, overview) for signal, status in sorted(live.deliveries.items())
+            ],
+            "counts": _counts(overview),
+            "problems": [problem._asdict() for problem in live.problems],
+            "apps": overview.apps,
+            "operations": sorted({operation for _, operation in overview.operations}),
+            "trace_url": about.trace_url,
+        }
+
+    def _tasks(self, request: Request) -> dict[str, Any]:
+        asked, now = task_query(request.query), self._now()
+        found = self._reader.find_tasks(
+            asked.sought, running=asked.running, ended=asked.ended, place=asked.place, limit=asked.limit
+        )
+        return {
+            "tasks": [_task_object(_view(one, now, found.requests)) for one in found.tasks],
+            "before": before_of(found.next),
+            "truncated": found.is_truncated,
+            "now": _milliseconds(now),
+        }
+
+    def _task(self, request: Request) -> dict[str, Any] | None:
+        text = request.path.removeprefix("/api/tasks/")
+        if not _ID.fullmatch(text):
+            return None
+        no_query(request.query, "/api/tasks/ID")
+        story = self._reader.story(
+            bytes.fromhex(text), meanwhile_max=MEANWHILE_MAX, durations_max=USUAL_OF_TASKS
+        )
+        if story is None:
+            return None
+        often = usual(story.durations)
+        now = self._now()
+        return {
+            **_task_object(_view(story.task, now, story.requests)),
+            "request": _request_object(story.request) if story.request else None,
+            "usual": often
+            and {
+                "count": often.tasks,
+                "median": _milliseconds(often.median),
+                "p90": _milliseconds(often.p90),
+            },
+            "meanwhile": [_request_object(row) for row in story.meanwhile],
+            "now": _milliseconds(now),
+        }
+
+    def _requests(self, request: Request) -> dict[str, Any]:
+        asked = request_query(request.query)
+        found = self._reader.find_requests(asked.sought, before=asked.before, limit=asked.limit)
+        return {
+            "requests": [_request_object(row) for row in found.requests],
+            "before": None if found.before is None else str(found.before),
+            "truncated": found.is_truncated,
+            "now": _milliseconds(self._now()),
+        }
+
+
+def _missing(path: str) -> str:
+    name = path.removeprefix("/api/tasks/")
+    if name != path and _ID.fullmatch(name):
+        return "the history has no task with this id: it may have been too old to be kept"
+    return "there is nothing here: /api/ lists what there is"
+
+
+def _view(task: Running | Ended, now: int, requests: int) -> TaskView:
+    if isinstance(task, Running):
+        return of_running(task.row, now=now, requests=requests, user=task.user, address=task.address)
+    return of_ended(task.row, user=task.user, address=task.address)
+
+
+def _task_object(task: TaskView) -> dict[str, Any]:
+    return {
+        "id": task.context.hex(),
+        **_ids(task.context),
+        "state": task.state,
+        "app": task.app,
+        "operation": task.operation,
+        "target_uri": task.target_uri,
+        "task_id": task.task_id,
+        "start": _milliseconds(task.start),
+        "end": None if task.end is None else _milliseconds(task.end),
+        "duration": None if task.duration is None else _milliseconds(task.duration),
+        "correlation": task.correlation,
+        "user": task.user,
+        "address": task.address,
+        "error_code": task.error_code,
+        "why": task.why,
+        "concurrent": task.concurrent,
+        "request": task.request,
+    }
+
+
+def _request_object(row: RequestRow) -> dict[str, Any]:
+    return {
+        "ordinal": row.ordinal,
+        "time": _milliseconds(row.time),
+        **_ids(row.context),
+        "app": row.app,
+        "method": row.method,
+        "operation": row.operation,
+        "status": row.status,
+        "user": row.user,
+        "address": row.address,
+        "record_id": row.record_id,
+        "message": row.message,
+    }
+
+
+def _ids(context: bytes) -> dict[str, str]:
+    return {"trace_id": context[:TRACE_ID_BYTES].hex(), "span_id": context[TRACE_ID_BYTES:].hex()}
+
+
+def _delivery(signal: Signal, status: Delivery, overview: Overview) -> dict[str, Any]:
+    waiting = overview.journal.get(signal)
+    oldest = waiting.oldest_ns if waiting else None
+    return {
+        "signal": signal,
+        "endpoint": status.endpoint,
+        "waiting": waiting.records if waiting else 0,
+        "oldest": None if oldest is None else _milliseconds(oldest),
+        "last_success": _of_seconds(status.last_success),
+        "failing_since": _of_seconds(status.failing_since),
+        "reason": status.reason,
+        "message": status.message,
+        "held": status.held,
+        "rejection": status.rejection,
+        "remedy": status.remedy,
+    }
+
+
+def _counts(overview: Overview) -> dict[str, int]:
+    counts = dict.fromkeys(("running", *OUTCOMES, *_COUNTED.values()), 0)
+    counts["running"] = overview.running
+    for series, value in overview.counters.items():
+        name = series[-1] if series[0] == "wok_tasks_finished_total" else _COUNTED.get(series[:2], "")
+        name = name or _COUNTED.get(series[:1], "")
+        if name in counts:
+            counts[name] += int(value)
+    return counts
+
+
+_COUNTED: Mapping[tuple[str, ...], str] = {
+    ("wok_exporter_lines_total", "rejected"): "rejected_lines",
+    ("wok_exporter_lines_total", "forged"): "forged_lines",
+    ("wok_exporter_lost_records_total",): "lost_records",
+    ("wok_exporter_rejected_by_backend_total",): "refused_items",
+}
+
+
+def _milliseconds(nanos: int) -> int:
+    return nanos // NANOS_A_MILLISECOND
+
+
+def _of_seconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * NANOS) // NANOS_A_MILLISECOND

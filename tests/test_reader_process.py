@@ -1,0 +1,92 @@
+"""The reading half in a process of its own gives what it gives here, and ends with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from exporter.parse.timezone import Zones
+from exporter.pipeline.batch_processor import BatchResult, ProcessingConfig
+from exporter.pipeline.reader import BatchReader, InProcessReader
+from exporter.pipeline.reader_process import SubprocessReader
+from exporter.records import NANOS
+from exporter.simulate.story import story
+from exporter.source.archive import Archive, ArchiveError
+from exporter.store.writer import Loaded
+from exporter.wok.operations import Operations
+
+EMPTY = Loaded({}, "", [], [], set())
+EXPIRY = 24 * 3600 * NANOS
+
+
+@pytest.fixture(name="logs")
+def _logs(tmp_path: Path) -> tuple[Path, Path]:
+    """The demo's story as a request log and an error log."""
+    requests, errors = tmp_path / "wok-req.log", tmp_path / "wok-error.log"
+    start = datetime(2026, 8, 12, 9, tzinfo=UTC)
+    lines = list(story("rfc", start=start))
+    requests.write_bytes(b"".join(line.data + b"\n" for line in lines if line.log == "requests"))
+    errors.write_bytes(b"".join(line.data + b"\n" for line in lines if line.log == "errors"))
+    return requests, errors
+
+
+def ahead(files: list[Path], errors: Path | None = None, *, is_kept: bool = True) -> SubprocessReader:
+    return SubprocessReader(
+        EMPTY,
+        files,
+        wok_error_log=errors,
+        instance="test",
+        zone="UTC",
+        expiry=EXPIRY,
+        line_bytes_max=1 << 20,
+        is_kept=is_kept,
+        messages=[],
+    )
+
+
+def everything(front: BatchReader) -> list[BatchResult]:
+    found: list[BatchResult] = []
+    while not found or not found[-1].caught_up:
+        meant = front.step()
+        assert meant is not None
+        found.append(meant)
+    front.close()
+    return found
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_crosses_the_pipe_is_equal(logs: tuple[Path, Path], is_kept: bool) -> None:
+    """Events, changes, counters and histograms arrive as the very values they were."""
+    requests, errors = logs
+    rules = ProcessingConfig("test", Zones("UTC"), Operations.load(), EXPIRY, is_kept=is_kept)
+    here = InProcessReader(
+        rules, EMPTY, log=partial(Archive, [requests]), marks=partial(Archive, [errors]), wall=None
+    )
+
+    assert everything(ahead([requests], errors, is_kept=is_kept)) == everything(here)
+
+
+def test_a_file_that_is_missing_is_an_error_of_the_archive(tmp_path: Path) -> None:
+    """What the child cannot read is told as the parent would tell it: with the file's name."""
+    front = ahead([tmp_path / "nothing.log"])
+    with pytest.raises(ArchiveError, match=r"nothing\.log"):
+        front.step()
+    front.close()
+
+
+def test_a_child_that_is_killed_is_an_error(logs: tuple[Path, Path]) -> None:
+    """A reading process that has gone is told in a sentence, and waited for."""
+    front = ahead([logs[0]])
+    os.kill(front._child.pid, signal.SIGKILL)
+    front._child.wait()
+    # What it had written before may still be in the pipe.
+    with pytest.raises(ArchiveError, match="was killed by signal 9"):
+        everything(front)
+    front.close()
+
+    assert front._child.returncode is not None
