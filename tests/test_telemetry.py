@@ -26,7 +26,9 @@ from exporter.records import (
     TaskRow,
     TaskStarted,
 )
-from exporter.telemetry.mapping import _CACHE_ENTRIES_MAX, SCHEMA_URL, SCOPE, Identity, Telemetry
+from exporter.telemetry.attributes import _SHARED_MAX, RequestFacts, TaskFacts
+from exporter.telemetry.mapping import SCHEMA_URL, SCOPE, Telemetry
+from exporter.telemetry.resource import _RESOURCES_MAX, Identity
 from exporter.wok.sentences import People, Privacy
 
 if TYPE_CHECKING:
@@ -755,13 +757,58 @@ def test_nothing_in_a_log_breaks_an_item(events: list[Event], privacy: Privacy) 
             assert new.span(event) == sender.span(event)
 
 
-def test_tables_stay_bounded() -> None:
+def test_caches_stay_bounded() -> None:
     """A log that names another user on every line does not grow the memory without end, nor change a span."""
     sender = telemetry()
-    for number in range(_CACHE_ENTRIES_MAX + 100):
+    for number in range(_SHARED_MAX + 100):
         sender.span(a_request(user=f"user{number}"))
         sender.resource(f"app{number}")
 
-    assert len(sender._shared) <= _CACHE_ENTRIES_MAX
-    assert len(sender._resources) <= _CACHE_ENTRIES_MAX
+    assert len(sender._attributes._shared) <= _SHARED_MAX
+    assert len(sender._resources._encoded) <= _RESOURCES_MAX
     assert telemetry().span(a_request()) == sender.span(a_request())
+
+
+REQUEST_CHANGES: dict[str, Any] = {
+    "app": "ginger",
+    "method": "PUT",
+    "status": 500,
+    "user": "bob",
+    "address": "192.0.2.99",
+    "code": "KCHVM0002L",
+    "error_code": "KCHVM0021E",
+    "operation": "vms.delete",
+}
+TASK_CHANGES: dict[str, Any] = {
+    "app": "ginger",
+    "operation": "vms.delete",
+    "outcome": "lost",
+    "correlation": "likely",
+    "status": a_task_record(failed=True, status=1002),
+    "code": a_task_record(code="WOKASYNC0009L"),
+    "error_code": a_task_record(error_code="KCHVM0021E"),
+}
+
+
+def test_every_shared_fact_is_tried_by_the_next_test() -> None:
+    """A fact that is added to the shared attributes has a change here that shows when two events mix."""
+    assert set(REQUEST_CHANGES) == set(RequestFacts._fields)
+    assert set(TASK_CHANGES) == set(TaskFacts._fields)
+
+
+def test_no_event_gets_the_attributes_of_another() -> None:
+    """Events that differ in one shared fact only are written as by a sender that has seen no other event."""
+    plain, task = a_request(), a_task()
+    events: list[RequestSeen | TaskEnded] = [plain, task]
+    for name, value in REQUEST_CHANGES.items():
+        record = plain.record._replace(**{name: value}) if name != "operation" else plain.record
+        operation = value if name == "operation" else plain.operation
+        events.append(plain._replace(record=record, operation=operation))
+    for name, value in TASK_CHANGES.items():
+        events.append(task._replace(**{"record" if isinstance(value, Record) else name: value}))
+    sender = telemetry()
+
+    for event in (*events, *events):
+        assert sender.span(event) == telemetry().span(event)
+        assert sender.log(event) == telemetry().log(event)
+    assert len({sender.span(event) for event in events}) == len(events)

@@ -10,7 +10,8 @@ from exporter.config.config import Config
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.records import NANOS
-from exporter.telemetry.mapping import Identity, Telemetry
+from exporter.telemetry.mapping import Telemetry
+from exporter.telemetry.resource import Identity
 from exporter.wok.messages import Messages
 from exporter.wok.operations import Operations
 

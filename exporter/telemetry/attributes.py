@@ -1,0 +1,229 @@
+"""The attributes of spans and log records: which an event has, and how they are encoded.
+
+A span and its log record have the same attributes in the same order. Attributes are of two kinds.
+
+*Shared* attributes repeat from event to event (method, user, operation, outcome, ...). They are
+encoded once and kept in a bounded cache. The cache key is the value that the attributes are made
+from (`RequestFacts`, `TaskFacts`) and nothing else: an attribute that is not in the key cannot be
+written, so an event never gets the attributes of another one.
+
+*Own* attributes (ids, offsets, names of resources) differ from event to event and are encoded each
+time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from exporter import otlp_encoding
+from exporter.records import Event, Record, RequestSeen, TaskEnded, TaskRepeated, TaskStarted
+from exporter.wok.sentences import People
+
+_ATTRIBUTE_BYTES_MAX: Final = 4096
+_ATTRIBUTE_CHARS_SURE: Final = _ATTRIBUTE_BYTES_MAX // 4  # this many characters always fit
+_SHARED_MAX: Final = 2048  # users times operations of a busy host; some megabytes at most
+
+_METHODS: Final = frozenset({"POST", "PUT", "DELETE"})  # all that Wok logs; TASK is no request
+_STATUS_STARTED: Final = 1000
+_STATUS_COMPLETED: Final = 1001
+_STATUS_FAILED: Final = 1002
+
+_RECORD_ID: Final = otlp_encoding.key("wok.record.id")
+_OFFSET: Final = otlp_encoding.key("wok.log.offset")
+_FILE_NAME: Final = otlp_encoding.key("log.file.name")
+_TASK_ID: Final = otlp_encoding.key("wok.task.id")
+_TARGET_URI: Final = otlp_encoding.key("wok.task.target_uri")
+_CONCURRENT_REQUESTS: Final = otlp_encoding.key("wok.task.concurrent_requests")
+
+
+class RequestFacts(NamedTuple):
+    """All that the shared attributes of a request are made from."""
+
+    app: str
+    method: str
+    status: int | None
+    user: str
+    address: str
+    code: str
+    error_code: str
+    operation: str
+
+
+class TaskFacts(NamedTuple):
+    """All that the shared attributes of a task's start, end or repeat are made from.
+
+    `status` is 1000, 1001 or 1002, or 0 where no record reports the event.
+    """
+
+    app: str
+    operation: str
+    outcome: str
+    correlation: str
+    status: int
+    code: str
+    error_code: str
+
+
+class Shared(NamedTuple):
+    """The span's name, and the shared attributes encoded for a span and for a log record."""
+
+    name: str
+    of_span: bytes
+    of_log: bytes
+
+
+class EventAttributes(NamedTuple):
+    """The attributes of one event: `own` are pieces (see `otlp_encoding`)."""
+
+    shared: Shared
+    own: list[bytes]
+
+
+_facts_of_record = attrgetter("app", "method", "status", "user", "address", "code", "error_code")
+
+
+class Attributes:
+    """Makes the attributes of events. `log_file_name` is the base name of the log."""
+
+    def __init__(self, people: People, log_file_name: str) -> None:
+        self._people = people
+        self._log_file_name = text_piece(_FILE_NAME, log_file_name)
+        self._shared: dict[tuple[object, ...], Shared] = {}
+        # The span, the log record and the history row of an event are made one after the other.
+        self._latest: tuple[Event, EventAttributes] | None = None
+
+    def of(self, event: Event) -> EventAttributes:
+        """Return the attributes of an event."""
+        latest = self._latest
+        if latest is not None and latest[0] is event:
+            return latest[1]
+        if isinstance(event, RequestSeen):
+            shared = self._of_request((*_facts_of_record(event.record), event.operation))
+            own: list[bytes] = []
+        else:
+            shared = self._of_task(_task_facts(event))
+            own = _own_of_task(event)
+        record = event.record
+        if record is not None:
+            if record.record_id:
+                own.append(text_piece(_RECORD_ID, record.record_id))
+            own += (self._log_file_name, otlp_encoding.count_piece(_OFFSET, record.offset))
+        found = EventAttributes(shared, own)
+        self._latest = (event, found)
+        return found
+
+    def _of_request(self, facts: tuple[object, ...]) -> Shared:
+        return self._shared.get(facts) or self._keep(
+            facts, lambda: _request_attributes(RequestFacts._make(facts), self._people)
+        )
+
+    def _of_task(self, facts: TaskFacts) -> Shared:
+        return self._shared.get(facts) or self._keep(facts, lambda: _task_attributes(facts))
+
+    def _keep(self, facts: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
+        # Emptying a full cache is cheap and bounds what a hostile log can make us hold.
+        if len(self._shared) >= _SHARED_MAX:
+            self._shared.clear()
+        shared = self._shared[facts] = make()
+        return shared
+
+
+def app_of(event: Event) -> str:
+    """Return the application whose resource the event belongs to."""
+    return event.app if isinstance(event, TaskEnded) else event.record.app
+
+
+def text_piece(encoded_key: bytes, text: str) -> bytes:
+    """Return a text attribute as a piece, cut to 4,096 bytes."""
+    if len(text) > _ATTRIBUTE_CHARS_SURE:
+        text = otlp_encoding.clip(text, _ATTRIBUTE_BYTES_MAX)
+    return otlp_encoding.text_piece(encoded_key, text)
+
+
+def _request_attributes(facts: RequestFacts, people: People) -> Shared:
+    status = facts.status or 0
+    # `HTTP` and `_OTHER` are the semantic conventions' words for an unknown method.
+    known = facts.method in _METHODS
+    name = f"{facts.method if known else 'HTTP'} {facts.app} {facts.operation}".rstrip()
+    return _encoded(
+        name,
+        {
+            "http.request.method": facts.method if known else "_OTHER",
+            "http.response.status_code": status if 100 <= status <= 599 else "",
+            "client.address": people.address(facts.address),
+            people.user_key: people.user(facts.user),
+            "error.type": (facts.error_code or str(status)) if 400 <= status <= 599 else "",
+            "wok.app": facts.app,
+            "wok.operation": facts.operation,
+            "wok.message.code": facts.code,
+            "wok.error.code": facts.error_code,
+        },
+    )
+
+
+def _task_facts(event: TaskStarted | TaskEnded | TaskRepeated) -> TaskFacts:
+    record = event.record
+    status, code, error_code = 0, "", ""
+    if record is not None:
+        code, error_code = record.code, record.error_code
+        status = _task_status(record)
+    return TaskFacts(
+        app_of(event),
+        event.operation,
+        event.outcome if isinstance(event, TaskEnded) else "",
+        "" if isinstance(event, TaskRepeated) else event.correlation,
+        status,
+        code,
+        error_code,
+    )
+
+
+def _task_status(record: Record) -> int:
+    if record.kind == "started":
+        return _STATUS_STARTED
+    return _STATUS_FAILED if record.failed else _STATUS_COMPLETED
+
+
+def _task_attributes(facts: TaskFacts) -> Shared:
+    error_type = "lost" if facts.outcome == "lost" else ""
+    if facts.status == _STATUS_FAILED:
+        error_type = facts.error_code or str(facts.status)
+    return _encoded(
+        f"task {facts.operation}".rstrip(),
+        {
+            "wok.app": facts.app,
+            "wok.operation": facts.operation,
+            "wok.task.status_code": facts.status or "",
+            "wok.task.outcome": facts.outcome,
+            "wok.task.correlation": facts.correlation,
+            "error.type": error_type,
+            "wok.error.code": facts.error_code,
+            "wok.message.code": facts.code,
+        },
+    )
+
+
+def _own_of_task(event: TaskStarted | TaskEnded | TaskRepeated) -> list[bytes]:
+    task = event if isinstance(event, TaskEnded) else event.record
+    own = []
+    if task.task_id:
+        own.append(text_piece(_TASK_ID, task.task_id))
+    if task.target_uri:
+        own.append(text_piece(_TARGET_URI, task.target_uri))
+    if isinstance(event, TaskEnded):
+        own.append(otlp_encoding.count_piece(_CONCURRENT_REQUESTS, event.concurrent))
+    return own
+
+
+def _encoded(name: str, attributes: Mapping[str, str | int]) -> Shared:
+    # Every event has a method, a status or an outcome, so there is always at least one piece.
+    pieces = [
+        text_piece(otlp_encoding.key(key), value)
+        if isinstance(value, str)
+        else otlp_encoding.attribute(key, value)
+        for key, value in attributes.items()
+        if value != ""
+    ]
+    return Shared(name, otlp_encoding.SPAN_ATTRIBUTE.join(pieces), otlp_encoding.LOG_ATTRIBUTE.join(pieces))

@@ -1,0 +1,49 @@
+"""Requests and ended tasks as rows of the history, for `tasks`, `trace`, the page and the API."""
+
+from __future__ import annotations
+
+from exporter.records import RequestRow, RequestSeen, TaskEnded, TaskRow
+from exporter.telemetry.reasons import EXPIRED, failure_of
+from exporter.wok.sentences import People, Sentences
+
+
+def of_request(event: RequestSeen, people: People, sentences: Sentences) -> RequestRow:
+    """Return the request as the history keeps it; the privacy setting applies here too."""
+    record = event.record
+    return RequestRow(
+        event.ordinal,
+        record.time,
+        event.context,
+        record.app,
+        record.method,
+        event.operation,
+        record.status,
+        people.user(record.user),
+        people.address(record.address),
+        record.record_id,
+        sentences.of(record).message,
+    )
+
+
+def of_task(event: TaskEnded, sentences: Sentences) -> TaskRow:
+    """Return the task as the history keeps it; `message` is the error, or the outcome in words."""
+    record = event.record
+    failure = failure_of(event, sentences)
+    return TaskRow(
+        event.context,
+        event.parent,
+        event.app,
+        event.operation,
+        event.target_uri,
+        event.task_id,
+        event.start,
+        event.end,
+        event.outcome,
+        event.correlation,
+        event.request,
+        event.concurrent,
+        record.error_code if record else "",
+        failure or ("succeeded" if event.outcome == "success" else EXPIRED),
+        event.since,
+        event.until,
+    )
