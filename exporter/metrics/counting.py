@@ -1,18 +1,15 @@
 """What is counted: from parsed lines and events to increments of the contract's counters and histograms.
 
-Every line is counted exactly once because the increments are committed with the read position; here they are
-only added up. Labels are from finite sets: what a hostile log could make endless (applications, operations,
-error codes) is bounded a family, and the rest is `other`. The bound holds over restarts because the series
-that the store already has are known from the start.
+Every line is counted exactly once because the increments are committed with the read position.
+Here they are only added up. `series.py` says under which series something is counted.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
-from collections.abc import Iterable
 
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS
+from exporter.metrics.series import SeriesLimits
 from exporter.records import (
     NANOS,
     OUTCOMES,
@@ -30,21 +27,13 @@ from exporter.records import (
 )
 
 BUCKETS_SECONDS = DURATION_BOUNDS_SECONDS
-SERIES_MAX = 1000
-"""Series of one family. A host with every plug-in has about 100 operations; the rest of a flood is `other`."""
-METHODS = frozenset({"POST", "PUT", "DELETE"})
-OTHER = "other"
-
-_ERROR_CODE = re.compile(r"[A-Z][A-Z0-9]{1,40}")
 
 
 class Tally:
-    """Increments of one batch, by series, and the names of all series there are."""
+    """Increments of one batch, by series."""
 
-    def __init__(self, series: Iterable[Series] = ()) -> None:
-        self._families: dict[str, set[Series]] = {}
-        for known in series:
-            self._families.setdefault(known[0], set()).add(known)
+    def __init__(self, limits: SeriesLimits) -> None:
+        self._limits = limits
         self._begin()
 
     def _begin(self) -> None:
@@ -99,23 +88,14 @@ class Tally:
         """Count what a record meant."""
         if isinstance(event, RequestSeen):
             record = event.record
-            method = record.method if record.method in METHODS else OTHER
-            status = record.status
-            code = (
-                str(status)
-                if status is not None and 100 <= status <= 599
-                else "unknown"
-                if status is None
-                else OTHER
-            )
-            self._count(("wok_requests_total", record.app, method, code))
+            self._add(self._limits.request(record.app, record.method, record.status))
             if event.opens_task:
                 self._started(record.app, event.operation)
         elif isinstance(event, TaskStarted):
             if event.counts:
                 self._started(event.record.app, event.operation)
         elif isinstance(event, TaskRepeated):
-            self._count(("wok_task_repeats_total", event.record.app, event.operation))
+            self._add(("wok_task_repeats_total", *self._limits.task(event.record.app, event.operation)))
         else:
             self._ended(event)
 
@@ -124,33 +104,28 @@ class Tally:
         if series is not None:
             self.counters[series] += 1
             return
-        series = self._started_series[app, operation] = self._bounded(
-            ("wok_tasks_started_total", app, operation)
-        )
+        task = self._limits.task(app, operation)
+        series = self._started_series[app, operation] = ("wok_tasks_started_total", *task)
         self._add(series)
-        # The first failure must be visible to increase(): its series is there, at 0, before it.
+        # The first failure must be visible to increase(): its series exists, at 0, before it.
         for outcome in OUTCOMES:
-            self._add(self._bounded(("wok_tasks_finished_total", app, operation, outcome)), 0)
+            self._add(("wok_tasks_finished_total", *task, outcome), 0)
 
     def _ended(self, event: TaskEnded) -> None:
-        app, operation, outcome = event.app, event.operation, event.outcome
+        outcome = event.outcome
+        task = self._limits.task(event.app, event.operation)
         if event.counts_start:
-            self._started(app, operation)
-        self._count(("wok_tasks_finished_total", app, operation, outcome))
+            self._started(event.app, event.operation)
+        self._add(("wok_tasks_finished_total", *task, outcome))
         self._add(("wok_exporter_correlations_total", event.correlation))
         if outcome == "failure":
-            code = event.record.error_code if event.record is not None else ""
-            if not _ERROR_CODE.fullmatch(code):
-                code = OTHER if code else "none"
-            self._count(("wok_task_failures_total", app, operation, code))
+            self._add(self._limits.failure(*task, event.record.error_code if event.record else ""))
         if outcome in ("success", "failure"):
-            series = (f"wok_task_last_{outcome}_timestamp_seconds", app, operation)
-            self._rise(self._bounded(series), event.end)
+            self._rise((f"wok_task_last_{outcome}_timestamp_seconds", *task), event.end)
         if outcome != "unknown" and not event.counts_start:
-            self._observe(event)
+            self._observe(event, ("wok_task_duration_seconds", *task, outcome))
 
-    def _observe(self, event: TaskEnded) -> None:
-        series = self._bounded(("wok_task_duration_seconds", event.app, event.operation, event.outcome))
+    def _observe(self, event: TaskEnded, series: Series) -> None:
         found = self._histograms.get(series)
         if found is None:
             found = self._histograms[series] = ([0] * (len(BUCKETS_SECONDS) + 1), [0.0], {})
@@ -161,14 +136,6 @@ class Tally:
         total[0] += seconds
         exemplars[at] = (seconds, event.context[:16].hex(), event.end / NANOS)
 
-    def _count(self, series: Series) -> None:
-        """Add 1 to the series, or to the one that stands for it where its family is full."""
-        try:
-            # One that is there has been through `_bounded` in this batch.
-            self.counters[series] += 1
-        except KeyError:
-            self._add(self._bounded(series))
-
     def _add(self, series: Series, increment: float = 1) -> None:
         self.counters[series] = self.counters.get(series, 0) + increment
 
@@ -176,20 +143,3 @@ class Tally:
         seconds = nanos / NANOS
         if seconds > self.gauges.get(series, 0):
             self.gauges[series] = seconds
-
-    def _bounded(self, series: Series) -> Series:
-        """Return the series, or where its family is full the one in which all labels but finite ones are
-        `other`.
-        """
-        family = self._families.get(series[0])
-        if family is None:
-            family = self._families[series[0]] = set()
-        if series in family:
-            return series
-        if len(family) >= SERIES_MAX:
-            return (series[0], OTHER, *(label if label in _FINITE else OTHER for label in series[2:]))
-        family.add(series)
-        return series
-
-
-_FINITE = METHODS | frozenset(OUTCOMES)

@@ -1,8 +1,9 @@
-"""The metrics of the contract, as a table: what each family is called, counts, and is labelled with.
+"""All metrics as a table: name, type, labels and help text of each family.
 
-From this table the scrape is made (`metrics.py`) and the reference is written (`docs/metrics.md`). The stored
-series of a family are its name followed by the label values in the order given here. `known` are series that
-exist at 0 from the start, because `increase()` cannot see a counter's first step when the series is born with it.
+The scrape (`scrape.py`) and the reference (`docs/metrics.md`) are made from it. A stored series is
+the family's name followed by the label values in the order given here. `known` are series that
+exist at 0 from the start, because `increase()` does not see the first step of a counter that
+appears with it.
 """
 
 from __future__ import annotations
@@ -38,36 +39,36 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "wok_tasks_started_total",
         "counter",
         _TASK,
-        "Tasks that have started, by a start record or a request answered 202.",
+        "Tasks started: by a start record, or by a request that was answered with 202.",
     ),
     MetricDefinition(
         "wok_tasks_finished_total",
         "counter",
         (*_TASK, "outcome"),
-        "Tasks that have ended, by how they ended.",
+        "Tasks ended, by outcome.",
     ),
     MetricDefinition(
         "wok_task_failures_total",
         "counter",
         (*_TASK, "error_code"),
-        "Failed tasks by Wok's error code; for breakdown, not for alerts: a series begins with its first failure.",
+        "Failed tasks by Wok's error code. For breakdowns, not for alerts: a series appears with its first failure.",
     ),
     MetricDefinition(
-        "wok_task_repeats_total", "counter", _TASK, "Further final records of tasks that had already ended."
+        "wok_task_repeats_total", "counter", _TASK, "Final records of tasks that had already ended."
     ),
     MetricDefinition(
         "wok_task_duration_seconds",
         "histogram",
         (*_TASK, "outcome"),
-        "Time from a task's start to its end; the log has whole seconds.",
+        "Time from the start of a task to its end. The log has whole seconds.",
         unit="seconds",
     ),
-    MetricDefinition("wok_tasks_in_progress", "gauge", _TASK, "Tasks that have started and not yet ended."),
+    MetricDefinition("wok_tasks_in_progress", "gauge", _TASK, "Tasks that have started and not ended."),
     MetricDefinition(
         "wok_task_oldest_start_timestamp_seconds",
         "gauge",
         _TASK,
-        "Start of the oldest task in progress, in seconds since the epoch; absent without one.",
+        "Start of the oldest task in progress, in seconds since the epoch. Absent without one.",
         unit="seconds",
     ),
     MetricDefinition(
@@ -88,35 +89,35 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "wok_exporter_records_total",
         "counter",
         ("kind", "dialect"),
-        "Records read, by what they record and the form of their line.",
+        "Records read, by kind and by the format of the line.",
         known=tuple(product(("request", "task_started", "task_finished"), ("text", "coded", "rfc", "json"))),
     ),
     MetricDefinition(
         "wok_exporter_lines_total",
         "counter",
         ("result",),
-        "Lines read, by what they turned out to be.",
+        "Log lines read, by result.",
         known=(("record",), ("continuation",), ("forged",), ("rejected",)),
     ),
     MetricDefinition(
         "wok_exporter_rejected_lines_total",
         "counter",
         ("reason",),
-        "Lines, or parts of lines, that are no record.",
+        "Lines, or parts of lines, that could not be parsed as a record, by reason.",
         known=(("json",), ("shape",), ("time",), ("too_long",), ("encoding",), ("nul",), ("torn",)),
     ),
     MetricDefinition(
         "wok_exporter_correlations_total",
         "counter",
         ("result",),
-        "Ended tasks by how surely their request is known.",
+        "Tasks ended, by how sure the match with their request is.",
         known=(("exact",), ("likely",), ("ambiguous",), ("none",)),
     ),
     MetricDefinition(
         "wok_exporter_read_bytes_total",
         "counter",
         (),
-        "Bytes of the log that have been read, decompressed.",
+        "Bytes of the log read, after decompression.",
         unit="bytes",
         known=((),),
     ),
@@ -124,14 +125,14 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "wok_exporter_behind_bytes",
         "gauge",
         (),
-        "Bytes of the log that are known to be still unread.",
+        "Bytes of the log known to be unread.",
         unit="bytes",
     ),
     MetricDefinition(
         "wok_exporter_reading_problem",
         "gauge",
         ("kind",),
-        "1 while lines are not read, and why: the log cannot be read, or the state cannot be written; else 0.",
+        "1 while the log cannot be read (log) or the state cannot be written (state), otherwise 0.",
         known=(("log",), ("state",)),
     ),
     MetricDefinition(
@@ -145,61 +146,61 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "wok_exporter_rotations_total",
         "counter",
         ("kind",),
-        "Times the log was rotated, truncated or replaced, by how.",
+        "Rotations, truncations and replacements of the log, by kind.",
         known=(("rename",), ("compressed",), ("copytruncate",), ("replaced",)),
     ),
     MetricDefinition(
         "wok_exporter_journal_records",
         "gauge",
         ("signal",),
-        "Spans or log records still to be sent; absent for a signal that is off.",
+        "Spans or log records queued for the backend. Absent for a signal that is off.",
     ),
     MetricDefinition(
         "wok_exporter_journal_bytes",
         "gauge",
         ("signal",),
-        "Encoded bytes of what is still to be sent.",
+        "Encoded bytes queued for the backend.",
         unit="bytes",
     ),
     MetricDefinition(
         "wok_exporter_journal_oldest_timestamp_seconds",
         "gauge",
         ("signal",),
-        "Time of the oldest record still to be sent, in seconds since the epoch; absent without one.",
+        "Time of the oldest queued record, in seconds since the epoch. Absent while the queue is empty.",
         unit="seconds",
     ),
     MetricDefinition(
         "wok_exporter_delivered_total",
         "counter",
         ("signal",),
-        "Spans or log records that the backend has taken.",
+        "Spans or log records that the backend accepted.",
         known=_EACH_SIGNAL,
     ),
     MetricDefinition(
         "wok_exporter_rejected_by_backend_total",
         "counter",
         ("signal", "reason"),
-        "Spans or log records that the backend has refused for good.",
+        "Spans or log records that the backend rejected for good, by reason.",
         known=tuple((signal, "partial") for signal in SIGNALS),
     ),
     MetricDefinition(
         "wok_exporter_delivery_failures_total",
         "counter",
         ("signal", "reason"),
-        "Requests to the backend that have failed and are tried again.",
+        "Requests to the backend that failed and are retried, by reason.",
     ),
     MetricDefinition(
         "wok_exporter_lost_records_total",
         "counter",
         ("reason",),
-        "Spans and log records given up unsent, and gaps in the log (reason gap, one each).",
+        "Spans and log records dropped before they were sent, and gaps in the log (reason gap, 1 for each gap).",
         known=(("journal_full",), ("switched_off",), ("gap",)),
     ),
     MetricDefinition(
         "wok_exporter_collect_errors_total",
         "counter",
         (),
-        "Scrapes that could not read the state and showed the values of the one before; since the start.",
+        "Scrapes that could not read the state and returned the previous values, since the exporter started.",
     ),
     MetricDefinition(
         "wok_exporter_build_info", "gauge", ("version",), "Always 1; the version of wok-exporter."

@@ -27,12 +27,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 
 from exporter.http.routes import Handler, Request, Response
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS, FAMILIES, MetricDefinition
+from exporter.metrics.series import TASKS_MAX
 from exporter.records import NANOS, OUTCOMES, Histogram, OpenTask, Series
 from exporter.store.database import StoreError
 from exporter.store.reader import Snapshot
-
-IN_PROGRESS_SERIES_MAX = 2000
-"""As many as any stored family may have; the rest of a flood of open tasks is `other`."""
 
 GZIP_LEVEL = 1
 """Half the size at a tenth of the time that higher levels take for little more."""
@@ -127,11 +125,6 @@ class StoreCollector:
                 finished.setdefault((*task, outcome), 0)
 
 
-def describe_metrics() -> list[MetricDefinition]:
-    """Return the table of all families, from which the reference is written."""
-    return list(FAMILIES)
-
-
 def _add_stored(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: Snapshot) -> None:
     # A family of another release that was once tried out on this state is not shown.
     arity = {doc.name: len(doc.labels) for doc in FAMILIES}
@@ -144,7 +137,8 @@ def _add_stored(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: Sn
 def _add_derived(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: Snapshot) -> None:
     in_progress = values["wok_tasks_in_progress"]
     oldest = values["wok_task_oldest_start_timestamp_seconds"]
-    for task, starts in _by_operation(snapshot.open_tasks).items():
+    counted = values["wok_tasks_started_total"]
+    for task, starts in _by_operation(snapshot.open_tasks, counted).items():
         in_progress[task] = len(starts)
         oldest[task] = min(starts) / NANOS
     for signal, status in snapshot.journal.items():
@@ -154,13 +148,16 @@ def _add_derived(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: S
             values["wok_exporter_journal_oldest_timestamp_seconds"][signal,] = status.oldest_ns / NANOS
 
 
-def _by_operation(tasks: Iterable[OpenTask]) -> dict[tuple[str, str], list[int]]:
+def _by_operation(
+    tasks: Iterable[OpenTask], counted: Mapping[tuple[str, ...], float]
+) -> dict[tuple[str, str], list[int]]:
+    """Return the starts of open tasks by the series under which the tasks were counted as started."""
     starts: dict[tuple[str, str], list[int]] = {}
     for task in tasks:
-        key = (task.app, task.operation)
-        if key not in starts and len(starts) >= IN_PROGRESS_SERIES_MAX:
-            key = _OTHER
-        starts.setdefault(key, []).append(task.start)
+        starts.setdefault((task.app, task.operation), []).append(task.start)
+    if len(starts) > TASKS_MAX:
+        for key in starts.keys() - counted.keys() - {_OTHER}:
+            starts.setdefault(_OTHER, []).extend(starts.pop(key))
     return starts
 
 

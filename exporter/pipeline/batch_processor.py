@@ -14,6 +14,7 @@ from typing import NamedTuple
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.settle_window import SETTLE_QUIET_NANOS
 from exporter.metrics.counting import Tally
+from exporter.metrics.series import SeriesLimits
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
 from exporter.records import Chunk, Event, Histogram, OpenTask, Parsed, Record, Series, TailEvent
@@ -78,7 +79,7 @@ class BatchProcessor:
             open_tasks=loaded.open_tasks,
             ended=loaded.ended,
         )
-        self._tally = Tally(loaded.series)
+        self._tally = Tally(SeriesLimits(loaded.series, rules.naming.tasks))
         self._is_kept = rules.is_kept
         self._marks: list[int] = kept.get("marks", [])
         self._skip_until: int = kept.get("skip_until", rules.skip_until)
