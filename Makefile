@@ -69,7 +69,7 @@ rotate: .venv/development ## let logrotate rotate under load and recount (some m
 	$(BIN)/python -m tests.rotate
 
 docs: .venv/development ## write the generated pages of docs/ anew
-	$(BIN)/python -m tests.pages
+	$(BIN)/python -m docs.pages
 
 dashboards: .venv/development ## write the dashboards of deploy/grafana anew
 	$(BIN)/python -m deploy.grafana

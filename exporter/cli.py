@@ -1,7 +1,7 @@
-"""The command line: the only part of the program that prints for people and that exits.
+"""The command line: what each command does with its arguments, and the exit code.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but something is wrong with what was
-looked at or sent; 2 the command, the configuration or the state does not allow it; 130 interrupted.
+Data goes to stdout, everything else to stderr. Exit codes: 0 success; 1 finished, but with problems in
+the data or in delivery; 2 the command line, the configuration or the state is wrong; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter import __version__
-from exporter.config.config import Config, ConfigError, effective, load
-from exporter.config.options import add_flags
+from exporter.command.parser import Command, parse
+from exporter.config.config import ConfigError, effective, load
+from exporter.config.options import Config
 from exporter.daemon.signals import SignalFlags
 
 log = logging.getLogger(__name__)
@@ -27,169 +27,40 @@ WRONG = 1
 REFUSED = 2
 INTERRUPTED = 130
 
-DESCRIPTION = """\
-Wok's user request log as OpenTelemetry traces, log records and Prometheus metrics: how long did a task take or is
-it taking, what else was requested meanwhile, and why did it fail."""
-
-EPILOG = """\
-examples:
-  wok-exporter demo                                watch it work, on a simulated Wok
-  wok-exporter check /var/lib/wok/user-requests.data
-                                                   what would be understood; sends nothing
-  wok-exporter tasks --failed                      what failed, and why
-  wok-exporter trace /plugins/kimchi/vms/web01/clone
-                                                   one request, its task, and what was asked meanwhile
-  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 wok-exporter run
-                                                   the daemon, sending to a collector on this host
-
-Where traces and log records go is set by the OTEL_EXPORTER_OTLP_* variables of the OpenTelemetry specification;
-everything else by /etc/wok-exporter.toml, WOK_EXPORTER_* variables and flags (docs/configuration.md)."""
-
-
-class _Command:
-    """A subcommand: its name, its one sentence, and the function that does it."""
-
-    def __init__(self, name: str, sentence: str, do: Callable[[Config, argparse.Namespace], int]) -> None:
-        self.name = name
-        self.sentence = sentence
-        self.do = do
-
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command and return its exit code."""
     environ = os.environ if environ is None else environ
-    parser, commands = _parser()
-    args = parser.parse_args(argv)
-    # Names in the log are of any alphabet; the terminal may know only one.
+    args = parse(COMMANDS, sys.argv[1:] if argv is None else argv)
+    command = COMMANDS[args.command]
+    # The log may contain any alphabet; the terminal may support only one.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if args.command == "hash-password":
-        return _hash_password()
     try:
-        config = load(vars(args), environ, _SETTINGS.get(args.command, args.command))
+        flags, variables = (
+            (vars(args), environ) if command.is_configured else ({}, {"WOK_EXPORTER_CONFIG": os.devnull})
+        )
+        config = load(flags, variables, command.settings_of or args.command)
     except ConfigError as error:
         for mistake in error.mistakes:
             print(f"error: {mistake}", file=sys.stderr)
         return REFUSED
     _log_to_stderr(config)
     try:
-        code = commands[args.command].do(config, args)
-        # Here rather than at exit, where a reader that has gone is an error.
+        code = command.do(config, args)
+        # Here rather than at exit, where a closed pipe would print an error.
         print(end="", flush=True)
-        return code  # noqa: TRY300 - the flush belongs to what may fail
+        return code  # noqa: TRY300 - the flush may fail, too
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough.
+        # The reader of our output (head, less) has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except _expected_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
-
-
-def _parser() -> tuple[argparse.ArgumentParser, dict[str, _Command]]:
-    parser = argparse.ArgumentParser(
-        prog="wok-exporter",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"wok-exporter {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands = {command.name: command for command in _COMMANDS}
-    for command in _COMMANDS:
-        sub = subparsers.add_parser(
-            command.name,
-            help=command.sentence,
-            description=command.sentence[0].upper() + command.sentence[1:] + ".",
-            usage=f"wok-exporter {command.name} [option ...]{_ARGUMENTS.get(command.name, '')}",
-            epilog=_NOTES.get(command.name),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        if command.name in _FILES_HELP:
-            nargs = "*" if command.name == "tasks" else "+"
-            sub.add_argument("files", nargs=nargs, metavar="FILE", type=Path, help=_FILES_HELP[command.name])
-        _add_own_flags(sub, command.name)
-        add_flags(sub, _SETTINGS.get(command.name, command.name))
-    subparsers.add_parser(
-        "hash-password",
-        help="make the hash of a password for auth_file",
-        description="Asks for a password, or reads it from standard input, and prints its hash: a line of auth_file"
-        " is USER:HASH.",
-        usage="wok-exporter hash-password",
-    )
-    return parser, commands
-
-
-def _hash_password() -> int:
-    from exporter.http.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
-
-    password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    if not password:
-        print("error: there is no password: type one, or pass it on standard input", file=sys.stderr)
-        return REFUSED
-    print(hash_password(password))
-    return 0
-
-
-_ARGUMENTS = {
-    "replay": " FILE ...",
-    "check": " FILE ...",
-    "tasks": " [FILE ...]",
-    "trace": " ID | RECORD_ID | TARGET_URI [--file FILE ...]",
-    "text": " FILE ...",
-}
-_FILES_HELP = {
-    "replay": "logs: plain, .gz or .zst, rotated sets in any order",
-    "check": "logs: plain, .gz or .zst",
-    "tasks": "logs to look at, instead of the daemon's state",
-    "text": "logs: plain, .gz or .zst",
-}
-
-
-_NOTES = {
-    "run": """\
-SIGTERM and SIGINT end it. SIGHUP makes it read the configuration again and go on with it, or with the one of before
-where the new one has a mistake; at a terminal SIGHUP ends it. Under systemd it tells when it is ready, how it stands,
-and, for the watchdog, that its pipeline moves."""
-}
-_SETTINGS = {"trace": "tasks"}
-"""A command that looks at the same as another has the same settings."""
-
-
-def _add_own_flags(sub: argparse.ArgumentParser, command: str) -> None:
-    if command == "run":
-        sub.add_argument(
-            "--check-config", action="store_true", help="prove the configuration, print it, and exit"
-        )
-    if command in ("check", "tasks", "trace"):
-        sub.add_argument("--json", action="store_true", help="print JSON, for programs")
-    if command == "trace":
-        sub.add_argument(
-            "sought",
-            metavar="ID",
-            help="a trace id (a uuid will do) or span context, the record id of a request, or the TARGET_URI of tasks",
-        )
-        sub.add_argument(
-            "--file",
-            nargs="+",
-            action="extend",
-            type=Path,
-            metavar="FILE",
-            help="logs to look at, instead of the daemon's state",
-        )
-    if command == "tasks":
-        sub.add_argument(
-            "--watch", action="store_true", help="the daemon's tasks, drawn anew every second until q"
-        )
-        which = sub.add_mutually_exclusive_group()
-        which.add_argument("--running", action="store_true", help="only what runs")
-        which.add_argument("--failed", action="store_true", help="only what failed or was lost")
-        sub.add_argument(
-            "--limit", type=int, default=50, metavar="COUNT", help="ended tasks shown (default: 50)"
-        )
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
@@ -309,17 +180,125 @@ def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - ev
     return demo(config, os.environ, out=sys.stdout, stopped=SignalFlags.by_signals(hangup_stops=True))
 
 
-_COMMANDS = (
-    _Command("run", "the daemon: follow the log, deliver, serve metrics", _run),
-    _Command("replay", "read finished logs, deliver all of it, end when it is acknowledged", _replay),
-    _Command("check", "tell what would be understood of a log; send nothing", _check),
-    _Command("tasks", "what runs, what failed and why, and what else was requested meanwhile", _tasks),
-    _Command(
-        "trace", "one request with its tasks, on a scale of time with what was requested meanwhile", _trace
+def _hash_password(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
+    from exporter.http.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
+
+    password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    if not password:
+        print("error: the password is empty: type one, or pass it on standard input", file=sys.stderr)
+        return REFUSED
+    print(hash_password(password))
+    return 0
+
+
+# --- the arguments that a command has besides its options
+
+
+def _files(nargs: str, text: str) -> Callable[[argparse.ArgumentParser], None]:
+    def add(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("files", nargs=nargs, metavar="FILE", type=Path, help=text)
+
+    return add
+
+
+def _json(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _run_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--check-config", action="store_true", help="validate the configuration, print it, and exit"
+    )
+
+
+def _check_arguments(sub: argparse.ArgumentParser) -> None:
+    _files("+", "log files: plain, .gz or .zst")(sub)
+    _json(sub)
+
+
+def _tasks_arguments(sub: argparse.ArgumentParser) -> None:
+    _files("*", "log files to read instead of the daemon's state")(sub)
+    _json(sub)
+    sub.add_argument(
+        "--watch",
+        action="store_true",
+        help="show the daemon's tasks, updated every second, until q is pressed",
+    )
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--running", action="store_true", help="only running tasks")
+    which.add_argument("--failed", action="store_true", help="only failed and lost tasks")
+    sub.add_argument(
+        "--limit", type=int, default=50, metavar="COUNT", help="how many finished tasks to show (default: 50)"
+    )
+
+
+def _trace_arguments(sub: argparse.ArgumentParser) -> None:
+    _json(sub)
+    sub.add_argument(
+        "sought",
+        metavar="ID",
+        help="a trace id (also as a UUID) or span context, the record id of a request, or the TARGET_URI of tasks",
+    )
+    sub.add_argument(
+        "--file",
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="FILE",
+        help="log files to read instead of the daemon's state",
+    )
+
+
+RUN_NOTE = """\
+SIGTERM and SIGINT stop the daemon. SIGHUP makes it read the configuration again and continue with it,
+or with the previous one if the new one has an error. In a terminal, SIGHUP stops the daemon. Under
+systemd, it reports readiness and status, and feeds the watchdog while its pipeline makes progress."""
+
+COMMANDS: Mapping[str, Command] = {
+    "run": Command(
+        _run,
+        "run the daemon: follow the log, send traces and log records, serve metrics",
+        arguments=_run_arguments,
+        note=RUN_NOTE,
     ),
-    _Command("text", "print a log as the text lines of Wok's download", _text),
-    _Command("demo", "watch it all work, on a simulated Wok, with no backend needed", _demo),
-)
+    "replay": Command(
+        _replay,
+        "read finished logs, send everything, and exit when it is acknowledged",
+        usage=" FILE ...",
+        arguments=_files("+", "log files: plain, .gz or .zst, rotated sets in any order"),
+    ),
+    "check": Command(
+        _check,
+        "report how much of a log can be parsed; sends nothing",
+        usage=" FILE ...",
+        arguments=_check_arguments,
+    ),
+    "tasks": Command(
+        _tasks,
+        "list running and failed tasks, who started each, and concurrent requests",
+        usage=" [FILE ...]",
+        arguments=_tasks_arguments,
+    ),
+    "trace": Command(
+        _trace,
+        "show a request with its tasks and concurrent requests on one time scale",
+        usage=" ID | RECORD_ID | TARGET_URI [--file FILE ...]",
+        settings_of="tasks",
+        arguments=_trace_arguments,
+    ),
+    "text": Command(
+        _text,
+        "print a log as the text lines of Wok's download",
+        usage=" FILE ...",
+        arguments=_files("+", "log files: plain, .gz or .zst"),
+    ),
+    "demo": Command(_demo, "watch the exporter work on a simulated Wok; needs no backend"),
+    "hash-password": Command(
+        _hash_password,
+        "read a password and print its hash, for a line USER:HASH of auth_file",
+        is_configured=False,
+    ),
+}
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:

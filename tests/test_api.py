@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from docs.pages import DOCS
 from exporter.deliver.worker import DeliveryStatus
 from exporter.http.routes import JSON, Request, Response
 from exporter.records import NANOS, OpenTask, RequestRow, TaskRow
@@ -21,7 +22,6 @@ from exporter.store.reader import Reader
 from exporter.store.task_view import Usual, of_ended, of_running, usual
 from exporter.store.writer import Store
 from exporter.web.api import About, Delivery, Live, Problem, api_routes
-from tests.pages import DOCS
 from tests.store_made import commit, context, journal_row, open_task, request_row, task_row
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"

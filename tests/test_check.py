@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from exporter.command import check_report
 from exporter.command.check import check, text
-from exporter.config.config import Config, load
+from exporter.config.config import load
+from exporter.config.options import Config
 from exporter.simulate.records import ADA, FAILED, FINISHED, STARTED, Failure, record, task_record
 from exporter.simulate.story import story
 from exporter.source.archive import ArchiveError

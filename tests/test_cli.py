@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 
 from exporter import __version__
+from exporter.cli import COMMANDS
 from exporter.config.options import OPTIONS
 from exporter.simulate.busy import busy
 from tests.program import command, environ, request_line, run, running
 
-COMMANDS = ("run", "replay", "check", "tasks", "trace", "text", "demo")
-SETTINGS_OF = {"trace": "tasks"}
 OWN_FLAGS = {
     "run": {"--check-config"},
     "check": {"--json"},
@@ -49,14 +48,17 @@ def _log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_option(name: str) -> None:
     """--help of a command exits with 0 and has its flags, all of them, and no other command's."""
     done = run(name, "--help")
-    mine = {option.flag for option in OPTIONS.values() if SETTINGS_OF.get(name, name) in option.commands}
+    mine = {
+        option.flag for option in OPTIONS.values() if (COMMANDS[name].settings_of or name) in option.commands
+    }
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"usage: wok-exporter {name} [option ...]")
+    options = " [option ...]" if COMMANDS[name].is_configured else ""
+    assert done.stdout.startswith(f"usage: wok-exporter {name}{options}")
     assert set(re.findall(r"^ +(--[a-z-]+)", done.stdout, re.MULTILINE)) == {
         *mine,
         *OWN_FLAGS.get(name, ()),
-        "--config",
+        *(("--config",) if COMMANDS[name].is_configured else ()),
     }
 
 
@@ -65,7 +67,19 @@ def test_help_names_every_command() -> None:
     done = run("--help")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.findall(r"^    ([a-z-]+)", done.stdout, re.MULTILINE) == [*COMMANDS, "hash-password"]
+    assert re.findall(r"^    ([a-z-]+)", done.stdout, re.MULTILINE) == [*COMMANDS]
+
+
+def test_a_hash_needs_no_configuration() -> None:
+    """hash-password works on a machine whose configuration has an error."""
+    done = run("hash-password", stdin=f"{SECRET}\n", env=environ(WOK_EXPORTER_LISTEN="nowhere"))
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_a_command() -> None:
+    """`wok-exporter` alone prints the same help as --help."""
+    assert (run().returncode, run().stdout, run().stderr) == (0, run("--help").stdout, "")
 
 
 def test_the_version() -> None:
@@ -78,8 +92,13 @@ def test_the_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        ([], "COMMAND"),
-        (["observe"], "observe"),
+        (["observe"], "unknown command 'observe'"),
+        (["chek", "log"], "unknown command 'chek' (did you mean check?)"),
+        (["check", "log", "--jsn"], "unknown option --jsn (did you mean --json?)"),
+        (["run", "--log-fromat=json"], "unknown option --log-fromat (did you mean --log-format?)"),
+        (["check", "log", "--privacy", "hash"], "wok-exporter check does not use this setting"),
+        (["--log", "x", "run"], "wok-exporter run --log ..."),
+        (["--verison"], "(did you mean --version?)"),
         (["run", "--colour", "red"], "--colour"),
         (["check"], "FILE"),
         (["tasks", "--running", "--failed"], "not allowed with"),
@@ -349,7 +368,7 @@ def test_no_password() -> None:
     done = run("hash-password", stdin="")
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: there is no password")
+    assert done.stderr.startswith("error: the password is empty")
 
 
 @pytest.mark.parametrize("checks", [True, False])

@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config.config import Config, ConfigError, effective, load
-from exporter.config.options import OPTIONS, Address, add_flags, reference
+from exporter.config.config import ConfigError, effective, load
+from exporter.config.options import OPTIONS, Config, add_flags
+from exporter.config.reference import configuration_page
+from exporter.config.values import Address
 from exporter.records import NANOS
 
 if TYPE_CHECKING:
@@ -190,8 +192,8 @@ def test_values(host: Path, key: str, text: str, expected: object) -> None:
 @pytest.mark.parametrize(
     ("key", "text", "fault"),
     [
-        ("start_at", "begining", "is not a start"),
-        ("start_at", "24", "is not a start"),
+        ("start_at", "begining", "is not a start position"),
+        ("start_at", "24", "is not a start position"),
         ("start_at", "12x", "is not a duration"),
         ("start_at", "99999999w", "is out of range"),
         ("start_at", "0001-01-01", "is out of range"),
@@ -205,14 +207,14 @@ def test_values(host: Path, key: str, text: str, expected: object) -> None:
         ("listen", "::1:80", "is not an address and a port"),
         ("listen", "[zz]:80", "is not an IP address"),
         ("listen", "1.2.3:80", "is not an IP address"),
-        ("listen", "a b:80", "is not a host's name"),
+        ("listen", "a b:80", "is not a host name"),
         ("listen", "localhost:99999", "is not an address and a port"),
         ("timezone", "america/sao_paolo", "did you mean America/Sao_Paulo?"),
         ("timezone", "../../etc/passwd", "is not a time zone"),
         ("timezone", "America", "is not a time zone"),
         ("apps", "kimchi,Ginger!", "is not an application"),
         ("host_name", "x" * 256, "is too long"),
-        ("log", "/a\x1b[2Jb", "holds characters that nobody can see"),
+        ("log", "/a\x1b[2Jb", "contains unprintable characters"),
         ("state", " ", "is empty: name a directory"),
     ],
 )
@@ -462,13 +464,13 @@ def test_what_is_in_force(host: Path) -> None:
 
 
 def test_the_page_is_current() -> None:
-    """docs/configuration.md is what `reference` says; write it again after changing an option."""
-    assert reference() == PAGE.read_text()
+    """docs/configuration.md is what `configuration_page` returns; write it again after changing an option."""
+    assert configuration_page() == PAGE.read_text()
 
 
 def test_the_example_says_the_defaults(host: Path) -> None:
     """The file that the page shows can be used as it is, and changes nothing."""
-    example = reference().partition("```toml\n")[2].partition("```")[0]
+    example = configuration_page().partition("```toml\n")[2].partition("```")[0]
     (host / "a.toml").write_text(example)
     config = load({"config": str(host / "a.toml")}, {}, "run", root=host)
 
@@ -483,7 +485,7 @@ def test_the_example_says_the_defaults(host: Path) -> None:
 )
 def test_a_trace_url_leads_to_a_trace(url: str) -> None:
     """The page's links go to http or https, and to the trace that was asked for."""
-    with pytest.raises(ConfigError, match="leads to no trace"):
+    with pytest.raises(ConfigError, match="is not a link to a trace"):
         load({"trace_url": url, "instance": "x"}, {}, "run")
 
     assert (

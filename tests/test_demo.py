@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from exporter.command.demo import WORDS, demo
-from exporter.config.config import Config, load
+from exporter.config.config import load
+from exporter.config.options import Config
 from exporter.records import NANOS
 from exporter.store.reader import Reader
 from exporter.store.writer import StoreError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from docs.pages import DOCS, PAGES
 from exporter.telemetry.mapping import SCOPE_NAME
-from tests.pages import DOCS, PAGES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "exporter"

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from exporter.config.config import Config, load
+from exporter.config.config import load
+from exporter.config.options import Config
 from exporter.daemon.service import Service
 from exporter.daemon.signals import SignalFlags
 from exporter.daemon.systemd import ServiceManager

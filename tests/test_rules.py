@@ -16,7 +16,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import cli
+from exporter.cli import COMMANDS
+from exporter.command.parser import parse
 from exporter.metrics.definitions import FAMILIES
 from tests.program import installed
 
@@ -239,13 +240,12 @@ def test_queries_of_the_runbooks_are_valid(tmp_path: Path) -> None:
 
 def test_commands_of_the_runbooks_are_accepted() -> None:
     """Our own commands on a page parse, pages that are fetched are served, and services are those that there are."""
-    parser, _ = cli._parser()
     seen = set()
     for words in commands(*RUNBOOKS.glob("*.md")):
         seen.add(words[0])
         match words:
             case ["wok-exporter", *arguments]:
-                parser.parse_args(arguments)
+                parse(COMMANDS, arguments)
             case ["curl", "-sS", url]:
                 # the exporter's; the health of a gateway and of a sampler
                 pages = ("10965/readyz", "10965/healthz", "13133/", "13134/")

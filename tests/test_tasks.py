@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 
 from exporter.cli import main
 from exporter.command.tasks import Which, tasks, watch
-from exporter.config.config import Config, load
+from exporter.config.config import load
+from exporter.config.options import Config
 from exporter.correlate.task_state import Open
 from exporter.records import NANOS, Grade, OpenTask
 from exporter.simulate.busy import busy

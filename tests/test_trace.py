@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.command.trace import ASCII, UNICODE, Glyphs, Scale, Shown, context_of, drawn, trace
-from exporter.config.config import Config, load
+from exporter.config.config import load
+from exporter.config.options import Config
 from exporter.records import NANOS, TaskRow
 from exporter.simulate.story import story
 from exporter.store.task_view import of_ended

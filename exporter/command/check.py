@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from exporter.command.check_report import CheckReport, as_object, report
 from exporter.command.text import render
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.correlate.correlator import Correlator
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones, load_zone

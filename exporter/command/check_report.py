@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.parse.timezone import Zones, load_zone
 from exporter.records import OUTCOMES, Event, Grade, Record, Rejected, RequestSeen, TaskEnded, TaskRepeated
 from exporter.terminal.task_table import iso, local

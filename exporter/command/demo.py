@@ -33,7 +33,7 @@ from pathlib import Path
 from threading import Event
 from typing import TextIO
 
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.daemon.daemon import Daemon, Stopped
 from exporter.deliver import otlp
 from exporter.http.server import ServerError

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TextIO
 
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.daemon.daemon import Deliveries, Stopped
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, tables_of, telemetry_of

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from exporter.command.query_source import QuerySource, from_files, from_state
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
 from exporter.records import NANOS, Outcome, RequestRow, TaskRow
 from exporter.store.task_view import BAD, State, TaskView, of_ended, of_running

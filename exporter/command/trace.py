@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from exporter.command.query_source import QuerySource, from_files, from_state
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
 from exporter.records import Grade, RequestRow
 from exporter.store.search import Running, Trace

@@ -18,16 +18,15 @@ import os
 import re
 import socket
 import tomllib
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
-from exporter.config.options import CONFIG_FILE, OPTIONS, PREFIX, Address, StartAt, did_you_mean, shown
+from exporter.config.options import CONFIG_FILE, OPTIONS, PREFIX, Config
+from exporter.config.values import Address, did_you_mean, shown
 from exporter.parse.timezone import load_zone
-from exporter.records import NANOS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,66 +51,6 @@ class ConfigError(Exception):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
-
-
-@dataclass(frozen=True)
-class Config:
-    """The whole configuration, proved; its fields are the keys of docs/configuration.md.
-
-    `state` is None for a temporary one (`replay` and `demo` without a state of their own), `listen` None for no
-    server, `wok_error_log` None for unread, `messages` None for those of the Wok that is installed. An aware
-    datetime, a span of time, or a word is in `start_at`. `origins` says of each key where its value came from;
-    `warnings` are sentences for the start.
-    """
-
-    log: Path
-    wok_error_log: Path | None
-    timezone: str
-    start_at: StartAt
-    messages: tuple[Path, ...] | None
-    apps: tuple[str, ...]
-    poll_interval: timedelta
-    task_expiry: timedelta
-    line_bytes_max: int
-    state: Path | None
-    on_broken_state: Literal["fail", "restart"]
-    journal_bytes_max: int
-    journal_rows_max: int
-    history_requests: int
-    history_tasks: int
-    instance: str
-    host_name: str
-    host_id: str
-    privacy: Literal["plain", "hash", "drop"]
-    give_up_after: timedelta
-    listen: Address | None
-    ui: bool
-    trace_url: str
-    hosts: tuple[str, ...]
-    tls_certificate: Path | None
-    tls_key: Path | None
-    auth_file: Path | None
-    open_metrics: bool
-    log_level: Literal["debug", "info", "warning", "error"]
-    log_format: Literal["text", "json"]
-    resource_attributes: Mapping[str, str]
-    service_name: str
-    origins: Mapping[str, str]
-    warnings: tuple[str, ...]
-
-    def first_time(self, now: int) -> int | None:
-        """Return the time of the oldest record that a first start sends.
-
-        Times are nanoseconds since the epoch; 0 is the beginning of the log, None its end. `now` matters only
-        to a `start_at` that is a duration.
-        """
-        if self.start_at == "end":
-            return None
-        if isinstance(self.start_at, timedelta):
-            return max(0, now - self.start_at // timedelta(microseconds=1) * 1_000)
-        if isinstance(self.start_at, datetime):
-            return max(0, int(self.start_at.timestamp()) * NANOS)
-        return 0
 
 
 # --- the sources, from the weakest to the strongest

@@ -17,8 +17,8 @@ from threading import Event, Thread
 from typing import Protocol
 
 from exporter import __version__
-from exporter.config.config import Config
-from exporter.config.options import Address
+from exporter.config.options import Config
+from exporter.config.values import Address
 from exporter.deliver import otlp
 from exporter.deliver.worker import Delivery
 from exporter.http.auth import AuthError, BasicAuth

@@ -23,8 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from exporter.config.config import Config, ConfigError
-from exporter.config.options import OPTIONS
+from exporter.config.config import ConfigError
+from exporter.config.options import OPTIONS, Config
 from exporter.daemon.daemon import START_ERRORS, Daemon, validate
 from exporter.daemon.signals import SignalFlags
 from exporter.daemon.status_line import status_line

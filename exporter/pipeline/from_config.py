@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from exporter.config.config import Config
+from exporter.config.options import Config
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.records import NANOS
