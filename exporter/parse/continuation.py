@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from exporter.parse.dialects import Raw
+from exporter.parse.dialects import Decoded
 
 MAX_VALUES = 64
 """Values with newlines in one record. The templates of Wok and its plug-ins show at most four values."""
@@ -40,7 +40,7 @@ class _Value(NamedTuple):
     plain: int
 
 
-class Proof:
+class ContinuationProof:
     """The hypotheses about the next physical line; `is_open` as long as there are any."""
 
     def __init__(self, values: list[_Value], active: list[int]) -> None:
@@ -48,14 +48,14 @@ class Proof:
         self._active = active
 
     @classmethod
-    def of(cls, raw: Raw, data: bytes) -> Proof | None:
+    def of(cls, record: Decoded, data: bytes) -> ContinuationProof | None:
         """Return what a record proves whose physical line is `data`; None if its text cannot go on."""
         # In JSON a newline is always an escape, and most records have none.
-        if "\\" not in raw.rest:
+        if "\\" not in record.rest:
             return None
         strings = [
             value
-            for params in (raw.params, raw.error_params)
+            for params in (record.params, record.error_params)
             for value in params.values()
             if type(value) is str and "\n" in value
         ]
@@ -75,7 +75,7 @@ class Proof:
         return proof if proof.is_open else None
 
     @classmethod
-    def restored(cls, saved: Any) -> Proof:
+    def restored(cls, saved: Any) -> ContinuationProof:
         """Return the proof that `saved` described. Raises ValueError, TypeError or KeyError for anything else."""
         values = []
         active = []

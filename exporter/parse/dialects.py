@@ -62,7 +62,11 @@ def _integer(digits: str) -> int | str:
 _DECODE = json.JSONDecoder(parse_int=_integer).raw_decode
 
 
-class Raw(NamedTuple):
+MalformedReason = Literal["json", "shape", "encoding", "nul", "torn"]
+"""Not JSON; JSON of another shape than a record; no UTF-8; a hole of NUL bytes; the beginning of a record."""
+
+
+class Decoded(NamedTuple):
     """A record as it stands in the log: of a known shape, but with nothing checked, redacted or bounded.
 
     `clock` is its time. Records of equal `frame` share their `info`, without a time; the frame is empty where
@@ -83,12 +87,18 @@ class Raw(NamedTuple):
     is_damaged: bool
 
 
+class Malformed(NamedTuple):
+    """What is no record, and why."""
+
+    reason: MalformedReason
+
+
 class Part(NamedTuple):
-    """A piece of a physical line, from byte `start` on: a record, or the reason why it is none."""
+    """A piece of a physical line, from byte `start` on."""
 
     start: int
     data: bytes
-    content: Raw | str
+    content: Decoded | Malformed
 
 
 def holds_object(data: bytes) -> bool:
@@ -100,7 +110,9 @@ def holds_object(data: bytes) -> bool:
     return True
 
 
-def parts_of(data: bytes, content: Raw | str, start: int = 0, tries: int = MAX_SALVAGE_TRIES) -> list[Part]:
+def parts_of(
+    data: bytes, content: Decoded | Malformed, start: int = 0, tries: int = MAX_SALVAGE_TRIES
+) -> list[Part]:
     """Cut a physical line where a later record was appended to a torn one, and behind a hole of NUL bytes.
 
     `content` is what was read of it as a whole, `start` where it begins in the physical line.
@@ -109,8 +121,8 @@ def parts_of(data: bytes, content: Raw | str, start: int = 0, tries: int = MAX_S
         rest = data.lstrip(b"\0")
         hole = len(data) - len(rest)
         later = parts_of(rest, read(rest), start + hole, tries) if rest else []
-        return [Part(start, data[:hole], "nul"), *later]
-    if isinstance(content, str):
+        return [Part(start, data[:hole], Malformed("nul")), *later]
+    if isinstance(content, Malformed):
         search_from = 1
     elif content.dialect == "coded" and '{"' in content.text and _is_torn(content):
         search_from = len(data) - len(content.text.encode("utf-8", "surrogateescape"))
@@ -119,24 +131,24 @@ def parts_of(data: bytes, content: Raw | str, start: int = 0, tries: int = MAX_S
     for tried, found in enumerate(islice(_RECORD_START_BYTES.finditer(data, search_from), tries), 1):
         at = found.start()
         appended = read(data[at:])
-        if not isinstance(appended, str):
+        if isinstance(appended, Decoded):
             torn = read(data[:at])
-            first = Part(start, data[:at], "torn" if isinstance(torn, str) else torn)
+            first = Part(start, data[:at], torn if isinstance(torn, Decoded) else Malformed("torn"))
             return [first, *parts_of(data[at:], appended, start + at, tries - tried)]
     return [Part(start, data, content)]
 
 
-def _is_torn(raw: Raw) -> bool:
+def _is_torn(record: Decoded) -> bool:
     """Whether the text holds the start of a record that no parameter put there."""
-    starts = {found[0] for found in _RECORD_START_TEXT.finditer(raw.text)}
-    values = [str(value) for params in (raw.params, raw.error_params) for value in params.values()]
+    starts = {found[0] for found in _RECORD_START_TEXT.finditer(record.text)}
+    values = [str(value) for params in (record.params, record.error_params) for value in params.values()]
     return any(not any(start in value for value in values) for start in starts)
 
 
-def read(data: bytes) -> Raw | str:
-    """The parts of a record of any dialect, or the reason why this is none."""
+def read(data: bytes) -> Decoded | Malformed:
+    """Return the parts of a record of any dialect, or why this is none. Raises nothing."""
     if not data.startswith(b'{"'):
-        return "shape" if _is_utf8(data) else "encoding"
+        return Malformed("shape" if _is_utf8(data) else "encoding")
     is_damaged = False
     try:
         line = data.decode()
@@ -144,26 +156,26 @@ def read(data: bytes) -> Raw | str:
         is_damaged = True
         line = data.decode("utf-8", "surrogateescape")
     try:
-        raw = None if is_damaged else _read_framed(line)
-        if raw is not None:
-            return raw
+        decoded = None if is_damaged else _read_framed(line)
+        if decoded is not None:
+            return decoded
         first, end = _DECODE(line)
         if end == len(line) or line[end:].isspace():
             info = first.get("info")
             if not _is_info(info):
-                return "shape"
+                return Malformed("shape")
             return _read_json(line, first, info, info["time"], "", is_damaged)
         arrow = _ARROW.match(line, end)
         if arrow is None:
-            return "encoding" if is_damaged else "json"
+            return Malformed("encoding" if is_damaged else "json")
         if not _is_info(first):
-            return "shape"
+            return Malformed("shape")
         return _read_arrows(line, arrow.end(), line, first, first["time"], "", is_damaged)
     except (ValueError, RecursionError):
-        return "encoding" if is_damaged else "json"
+        return Malformed("encoding" if is_damaged else "json")
 
 
-def _read_framed(line: str) -> Raw | None:
+def _read_framed(line: str) -> Decoded | None:
     """The parts of a record whose INFO is known but for its time, None for all others.
 
     INFO is looked for where each release of Wok puts it. To be known, its text must be one whole object; so what
@@ -216,11 +228,11 @@ def _framed_info(frame: str) -> dict[str, Any] | None:
 
 def _read_arrows(
     line: str, at: int, rest: str, info: dict[str, Any], clock: str, frame: str, is_damaged: bool
-) -> Raw:
+) -> Decoded:
     """A record with arrows, from behind the first one on. Raises ValueError, RecursionError."""
     if "msgCode" not in info:
         text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
-        return Raw(rest, "text", info, clock, frame, "", _NO_PARAMS, "", _NO_PARAMS, text, "", is_damaged)
+        return Decoded(rest, "text", info, clock, frame, "", _NO_PARAMS, "", _NO_PARAMS, text, "", is_damaged)
     params, at = _object(line, at)
     error_params = _NO_PARAMS
     error_code: Any = ""
@@ -231,14 +243,14 @@ def _read_arrows(
             error_params, at = _object(line, at)
     text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
     code = info["msgCode"]
-    return Raw(
+    return Decoded(
         rest, "coded", info, clock, frame, code, params, error_code, error_params, text, "", is_damaged
     )
 
 
 def _read_json(
     rest: str, record: dict[str, Any], info: dict[str, Any], clock: str, frame: str, is_damaged: bool
-) -> Raw:
+) -> Decoded:
     message = record.get("message")
     code: Any = ""
     params: Any = _NO_PARAMS
@@ -256,7 +268,7 @@ def _read_json(
         if type(error_params) is not dict:
             error_params = _NO_PARAMS
     record_id = record.get("id")
-    return Raw(
+    return Decoded(
         rest, "json", info, clock, frame, code, params, error_code, error_params, "", record_id, is_damaged
     )
 

@@ -23,8 +23,8 @@ import re
 from itertools import islice
 from typing import Any, NamedTuple
 
-from exporter.parse.continuation import Proof
-from exporter.parse.dialects import Part, Raw, holds_object, parts_of, read
+from exporter.parse.continuation import ContinuationProof
+from exporter.parse.dialects import Decoded, Part, holds_object, parts_of, read
 from exporter.parse.redact import may_hold_secret, redact_value, safe_excerpt
 from exporter.parse.timezone import Zones
 from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected
@@ -96,11 +96,11 @@ class Parser:
         self._apps: dict[str, str] = {}
         self._meanings: dict[str, Meaning] = {}
         self._text_may_continue = bool(state)
-        self._proof: Proof | None = None
+        self._proof: ContinuationProof | None = None
         if state:
             try:
                 proof = dict(json.loads(state)).get("proof")
-                self._proof = Proof.restored(proof) if proof else None
+                self._proof = ContinuationProof.restored(proof) if proof else None
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"not the state of a parser: {state[:80]!r}") from error
 
@@ -129,14 +129,14 @@ class Parser:
             data = data[:-1]
         content = read(data)
         # Nearly all lines are one record and nothing else.
-        if proof is None and not isinstance(content, str) and '{"' not in content.text:
+        if proof is None and isinstance(content, Decoded) and '{"' not in content.text:
             self._text_may_continue = content.dialect != "json"
-            self._proof = Proof.of(content, line.data) if content.dialect == "coded" else None
+            self._proof = ContinuationProof.of(content, line.data) if content.dialect == "coded" else None
             return [self._record(content, data, line.file, offset)]
         parts = parts_of(data, content)
         if proof is not None:
             proved = proof.advance(whole)
-            records = [part.start for part in parts if isinstance(part.content, Raw)]
+            records = [part.start for part in parts if isinstance(part.content, Decoded)]
             is_forged = any(holds_object(data[start : max(proved, 0)]) for start in records)
             # A record that is proved only in part is a genuine one: the value did not go on here after all.
             if proved >= 0 and (is_forged or not records):
@@ -145,29 +145,29 @@ class Parser:
         return [self._parsed(part, line, offset + part.start) for part in parts]
 
     def _parsed(self, part: Part, line: Line, offset: int) -> Parsed:
-        raw = part.content
-        if not isinstance(raw, str):
-            self._text_may_continue = raw.dialect != "json"
-            self._proof = Proof.of(raw, line.data) if raw.dialect == "coded" else None
-            return self._record(raw, part.data, line.file, offset)
-        if raw == "nul":
+        content = part.content
+        if isinstance(content, Decoded):
+            self._text_may_continue = content.dialect != "json"
+            self._proof = ContinuationProof.of(content, line.data) if content.dialect == "coded" else None
+            return self._record(content, part.data, line.file, offset)
+        if content.reason == "nul":
             self._text_may_continue = False
             return Rejected("nul", line.file, offset, f"{len(part.data)} NUL bytes")
         if self._text_may_continue and not part.data.startswith(b'{"'):
             return Continuation(forged=False, offset=offset)
-        return Rejected(raw if line.ended else "torn", line.file, offset, _excerpt(part.data))
+        return Rejected(content.reason if line.ended else "torn", line.file, offset, _excerpt(part.data))
 
-    def _record(self, raw: Raw, data: bytes, file: bytes, offset: int) -> Record | Rejected:
-        meaning = self._meanings.get(raw.frame)
+    def _record(self, decoded: Decoded, data: bytes, file: bytes, offset: int) -> Record | Rejected:
+        meaning = self._meanings.get(decoded.frame)
         if meaning is None:
-            meaning = self._meaning(raw)
+            meaning = self._meaning(decoded)
         date, zone, app, method, status, user, address, codes, kind, is_failed, is_rfc, is_record = meaning
-        time = self._nanos(date, raw.clock, zone)
+        time = self._nanos(date, decoded.clock, zone)
         if time is None:
             return Rejected("time", file, offset, _excerpt(data))
         if not is_record:
             return Rejected("shape", file, offset, _excerpt(data))
-        rest, written, _, _, _, code, params, error_code, error_params, text, record_id, is_damaged = raw
+        rest, written, _, _, _, code, params, error_code, error_params, text, record_id, is_damaged = decoded
         if is_damaged or _is_suspect(rest):
             params, error_params = _clean(params), _clean(error_params)
             code, error_code, text = _clean(code), _clean(error_code), _clean(text)
@@ -209,9 +209,9 @@ class Parser:
             is_failed,
         )
 
-    def _meaning(self, raw: Raw) -> Meaning:
-        info = raw.info
-        if raw.is_damaged or _is_suspect(raw.frame or raw.rest):
+    def _meaning(self, decoded: Decoded) -> Meaning:
+        info = decoded.info
+        if decoded.is_damaged or _is_suspect(decoded.frame or decoded.rest):
             info = {name: _clean(info[name]) for name in INFO_FIELDS if name in info}
         zone = info.get("zone")
         method = info["req"]
@@ -245,10 +245,10 @@ class Parser:
             is_task and status in RFC_STATUSES,
             is_record,
         )
-        if raw.frame:
+        if decoded.frame:
             if len(self._meanings) >= MAX_CACHED_MEANINGS:
                 self._meanings.clear()
-            self._meanings[raw.frame] = meaning
+            self._meanings[decoded.frame] = meaning
         return meaning
 
     def _app(self, path: str) -> str:
