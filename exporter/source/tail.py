@@ -30,9 +30,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from exporter.records import Chunk, Line, TailEvent
+from exporter.source.choice import Became, Facts, Look, Place, Read, Wait, choose_next
 from exporter.source.files import LogFile, UnsupportedError, open_log, require_regular
 from exporter.source.line_reader import LINE_BYTES_MAX, ChangedError, Reader
 from exporter.source.position import (
@@ -224,22 +225,44 @@ class Tail:
         if self._skips_to_end:
             self._marks = self._ends(listed)
             self._skips_to_end = False
-        place = self._located(listed, self._marks)
-        if place is None:
+        decision = self._choose(listed, Place(self._marks))
+        if isinstance(decision, Wait):
+            if decision.error is not None:
+                raise decision.error
             if listed:
                 self._report_gap()
-            return self._open_first(listed)
-        index, mark = place
-        one = listed[index]
-        last = self._marks[-1]
-        file = _open(one)
-        became: Literal["rename", "compressed"] = "compressed" if file.is_packed else "rename"
-        self._begin(file, mark, listed, index)
-        if mark.file != last.file:
+            if not self._trouble:
+                self._trouble = f"{self._path} does not exist; check the configured path, or start wokd"
+            return False
+        if decision.is_gap:
             self._report_gap()
-        elif not one.is_live and not last.done:
-            self._events.append(TailEvent(became, f"now {one.path.name}"))
+        self._begin(_open(listed[decision.at]), decision.mark, listed, decision.at)
+        if decision.became is not None:
+            name = listed[decision.at].path.name
+            self._events.append(TailEvent(decision.became, f"now {name}"))
         return True
+
+    def _choose(self, listed: Sequence[Generation], place: Place) -> Read | Wait:
+        """Ask `choose_next`, and open the files that it must know about."""
+        facts: dict[int, Facts] = {}
+        while isinstance(decision := choose_next(listed, place, facts), Look):
+            facts[decision.at] = self._facts(listed[decision.at], place.marks)
+        return decision
+
+    def _facts(self, one: Generation, marks: Sequence[FileMark]) -> Facts:
+        """Open a listed file; raises FileNotFoundError when its name has moved."""
+        try:
+            file = self._opened(one)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            return Facts(error=error)
+        if file is None:
+            return Facts(supported=False)
+        try:
+            return _proved_in(file, marks, is_finished=not one.is_live)
+        finally:
+            file.close()
 
     def _ends(self, listed: Sequence[Generation]) -> list[FileMark]:
         """Return the marks that say that all that is there was read."""
@@ -256,53 +279,12 @@ class Tail:
                 file.close()
         return marks
 
-    def _located(
-        self, listed: Sequence[Generation], marks: Sequence[FileMark]
-    ) -> tuple[int, FileMark] | None:
-        """Return which file proves the last mark, or failing that an earlier one, and where to go on in it.
-
-        The newest such file counts. A shorter copy of what was read is second best. Raises OSError when the
-        file of the last mark may be one that cannot be read.
-        """
-        for wanted in (marks[-1:], marks[:-1]):
-            unreadable: OSError | None = None
-            for find in (proved_mark, shortened_mark) if wanted else ():
-                for index in reversed(range(len(listed))):
-                    one = listed[index]
-                    try:
-                        file = self._opened(one)
-                    except FileNotFoundError:
-                        raise
-                    except OSError as error:
-                        unreadable = error
-                        continue
-                    if file is None:
-                        continue
-                    try:
-                        mark = find(file, wanted, is_finished=not one.is_live)
-                    finally:
-                        file.close()
-                    if mark is not None:
-                        return index, mark
-            if unreadable is not None:
-                raise unreadable
-        return None
-
     def _report_gap(self) -> None:
         if self._marks and not self._marks[-1].done:
             read = self._marks[-1].offset
             self._marks[-1] = self._marks[-1]._replace(done=True)
             detail = f"the file that was read up to byte {read} is gone; what followed there is lost"
             self._events.append(TailEvent("gap", detail))
-
-    def _open_first(self, listed: Sequence[Generation]) -> bool:
-        for index, one in enumerate(listed):
-            if (one.size or one.is_live) and (file := self._opened(one)) is not None:
-                self._begin(file, None, listed, index)
-                return True
-        if not self._trouble:
-            self._trouble = f"{self._path} does not exist; check the configured path, or start wokd"
-        return False
 
     def _opened(self, one: Generation) -> LogFile | None:
         """Open a file; None for one that needs a library: it must not hold up all that follows."""
@@ -340,52 +322,33 @@ class Tail:
         listed = generations(self._path)
         if listed == self._waited:
             return ()
-        index, became = self._here(listed, reader)
-        marks = self._marks_with(reader.mark())
-        for later in range(index + 1, len(listed)):
-            one = listed[later]
-            file = self._opened(one) if one.size else None
-            if file is None:
-                continue
-            try:
-                mark = proved_mark(file, marks, is_finished=not one.is_live)
-                if mark is None and became == "replaced":
-                    mark = shortened_mark(file, marks, is_finished=not one.is_live)
-                offset = reader.offset
-                lines = reader.take(limit)
-                if reader.offset == offset and not reader.is_held_by(file):
-                    lines = reader.take_unfinished()
-                if reader.offset == offset and not lines:
-                    self._leave(reader, became)
-                    successor, file = file, None
-                    self._begin(successor, mark, listed, later)
-                return lines
-            finally:
-                if file is not None:
-                    file.close()
-        self._waited = listed
-        self._newer_bytes = 0
-        return ()
-
-    def _here(
-        self, listed: Sequence[Generation], reader: Reader
-    ) -> tuple[int, Literal["rename", "compressed", "replaced"]]:
-        """Return behind which file of the listing to go on, and what became of the one that is open."""
-        for index, one in enumerate(listed):
-            if one.key == reader.file.key:
-                return index, "rename"
         mark = reader.mark()
-        place = self._located(listed, self._marks_with(mark))
-        if place is None:
-            return -1, "replaced"
-        index, found = place
-        if mark is None or found.file != mark.file:
-            return index, "replaced"
-        if listed[index].is_live:
-            return index - 1, "replaced"  # the same text in another file: it goes on there
-        return index, "compressed"
+        place = Place(self._marks_with(mark), reader.file.key, is_unmarked=mark is None)
+        decision = self._choose(listed, place)
+        if isinstance(decision, Wait):
+            if decision.error is not None:
+                raise decision.error
+            self._waited = listed
+            self._newer_bytes = 0
+            return ()
+        assert decision.became is not None, "something became of the file that was open"
+        file = _open(listed[decision.at])
+        is_read = False
+        try:
+            offset = reader.offset
+            lines = reader.take(limit)
+            if reader.offset == offset and not reader.is_held_by(file):
+                lines = reader.take_unfinished()
+            is_read = reader.offset == offset and not lines
+        finally:
+            if not is_read:
+                file.close()
+        if is_read:
+            self._leave(reader, decision.became)
+            self._begin(file, decision.mark, listed, decision.at)
+        return lines
 
-    def _leave(self, reader: Reader, became: Literal["rename", "compressed", "replaced"]) -> None:
+    def _leave(self, reader: Reader, became: Became) -> None:
         mark = reader.mark(done=True)
         if self._was_live:
             self._events.append(TailEvent(became, f"read to its end at byte {reader.offset}"))
@@ -449,6 +412,22 @@ def _open(one: Generation) -> LogFile:
         file.close()
         raise FileNotFoundError(errno.ENOENT, "renamed", str(one.path))
     return file
+
+
+def _proved_in(file: LogFile, marks: Sequence[FileMark], *, is_finished: bool) -> Facts:
+    """Return which marks a file proves; where the last one holds, nothing else matters."""
+    last, earlier = marks[-1:], marks[:-1]
+    proved = proved_mark(file, last, is_finished=is_finished)
+    if proved is not None:
+        return Facts(
+            last=proved, earlier=proved_mark(file, earlier, is_finished=is_finished), is_packed=file.is_packed
+        )
+    return Facts(
+        last_cut=shortened_mark(file, last, is_finished=is_finished),
+        earlier=proved_mark(file, earlier, is_finished=is_finished),
+        earlier_cut=shortened_mark(file, earlier, is_finished=is_finished),
+        is_packed=file.is_packed,
+    )
 
 
 def _rotated(listed: Sequence[Generation]) -> set[tuple[int, int]]:
