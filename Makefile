@@ -11,7 +11,7 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-tools lint types format score bench crash rotate docs dashboards lock dist packages check clean
+.PHONY: help demo test e2e e2e-tools lint types format score bench crash weather soak rotate docs dashboards lock dist packages check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,12 @@ bench: .venv/development ## measure: lines a second, memory, CPU when idle, dela
 
 crash: .venv/development ## kill the daemon 100 times and recount (a few minutes)
 	$(BIN)/python -m tests.crash --kills 100
+
+weather: .venv/development ## try many orders of faults on the real daemon (an hour; WEATHER_EXAMPLES=n)
+	WEATHER_EXAMPLES=$${WEATHER_EXAMPLES:-500} WEATHER_STEPS=$${WEATHER_STEPS:-25} $(BIN)/python -m pytest tests/test_weather.py
+
+soak: .venv/development ## run for an hour at 100 times a busy Wok, with faults, and draw the chart
+	$(BIN)/python -m tests.soak --chart docs/images/soak.svg
 
 rotate: .venv/development ## let logrotate rotate under load and recount (some minutes)
 	$(BIN)/python -m tests.rotate

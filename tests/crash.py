@@ -205,10 +205,10 @@ def crash(kills: int, *, per_second: float, seed: int) -> Outcome:
             killed = settled(port, writer.lines, 120)
         with daemon(log, Path(folder) / "calm", port, {}):
             calm = settled(port, writer.lines, 120)
-        differences = _differences("recount", killed, recount(log), subset=True)
-        differences += _differences("undisturbed", killed, calm, subset=False)
+        wrong = differences("recount", killed, recount(log), subset=True)
+        wrong += differences("undisturbed", killed, calm, subset=False)
         _wait_for(lambda: len(sink.logs()) >= writer.lines)
-        differences += _missing(log, sink)
+        wrong += missing(log, sink)
         files = [str(path) for path in log.parent.iterdir()]
         replay = [
             sys.executable,
@@ -222,14 +222,13 @@ def crash(kills: int, *, per_second: float, seed: int) -> Outcome:
             "crash",
         ]
         subprocess.run([*replay, "--messages", "off"], env={**os.environ, **sink.environ()}, check=True)
-        differences += _missing(log, sink)
+        wrong += missing(log, sink)
         counts = sink.counts()
-        return Outcome(
-            kills, writer.lines, differences, len(sink.spans()), len(sink.logs()), counts["repeats"]
-        )
+        return Outcome(kills, writer.lines, wrong, len(sink.spans()), len(sink.logs()), counts["repeats"])
 
 
-def _differences(name: str, found: Counts, wanted: Counts, *, subset: bool) -> list[str]:
+def differences(name: str, found: Counts, wanted: Counts, *, subset: bool) -> list[str]:
+    """Return the series that differ; those that are only `found` do not count with `subset`."""
     keys = wanted.keys() if subset else wanted.keys() | found.keys()
     return [
         f"{name}: {' '.join(key)}: {found.get(key, 0):g}, not {wanted.get(key, 0):g}"
@@ -238,7 +237,8 @@ def _differences(name: str, found: Counts, wanted: Counts, *, subset: bool) -> l
     ]
 
 
-def _missing(log: Path, sink: Sink) -> list[str]:
+def missing(log: Path, sink: Sink) -> list[str]:
+    """Return what has not arrived at the sink, or has arrived with two contents."""
     spans, logs = sink.spans(), sink.logs()
     traces = {trace_id.hex() for trace_id, _ in spans}
     uids = {key[-1] for key in logs}

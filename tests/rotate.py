@@ -44,7 +44,7 @@ from prometheus_client.parser import text_string_to_metric_families
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from exporter.simulate.busy import busy
-from tests.crash import Counts, _differences, _free_port, _wait_for, recount, settled
+from tests.crash import Counts, _free_port, _wait_for, differences, recount, settled
 from tests.sink import LogKey, Sink, SpanKey
 
 PERIOD_SECONDS = 0.7
@@ -264,7 +264,7 @@ def judge(setup: Setup, facts: Facts) -> list[str]:
         if json.loads(line)["info"]["req"] != "TASK" and known.replace("-", "") not in traces
     ]
     counts = {series: value for series, value in facts.counts.items() if series[0] in RECOUNTED}
-    found += _differences("recount", counts, _recounted(sent.values()), subset=False)
+    found += differences("recount", counts, _recounted(sent.values()), subset=False)
     gaps = (
         sum(is_lost for is_lost, _ in groupby(facts.written, set(lost).__contains__)) if setup.deletes else 0
     )

@@ -591,8 +591,8 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
         killed = crash.settled(port, writer.lines, 60)
         undisturbed = crash.settled(calm, writer.lines, 60)
         wait_until(lambda: len(sink.logs()) >= writer.lines)
-        wait_until(lambda: not crash._missing(log, sink))
+        wait_until(lambda: not crash.missing(log, sink))
 
-    assert crash._differences("recount", killed, crash.recount(log), subset=True) == []
-    assert crash._differences("undisturbed", killed, undisturbed, subset=False) == []
+    assert crash.differences("recount", killed, crash.recount(log), subset=True) == []
+    assert crash.differences("undisturbed", killed, undisturbed, subset=False) == []
     assert sink.counts()["conflicts"] == 0

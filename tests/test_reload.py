@@ -200,10 +200,10 @@ def test_twenty_reloads_while_the_log_grows(tmp_path: Path) -> None:
             if writer.lag > crash.LAG_SECONDS_MAX:
                 pytest.skip(f"this machine is too busy: the log was written {writer.lag:.1f} s late")
             counted = crash.settled(ports[0], writer.lines, 60)
-            wait_until(lambda: not crash._missing(log, sink))
+            wait_until(lambda: not crash.missing(log, sink))
             said = daemon.said
 
-    assert crash._differences("recount", counted, crash.recount(log), subset=True) == []
+    assert crash.differences("recount", counted, crash.recount(log), subset=True) == []
     assert sink.counts()["conflicts"] == 0
     assert said.count("the new configuration is in force") == RELOADS
     assert "Traceback" not in said
