@@ -31,6 +31,11 @@ def jaeger_program() -> Path:
 
 
 @pytest.fixture(scope="session")
+def victoria_logs_program() -> Path:
+    return servers.built(tools.victoria_logs())
+
+
+@pytest.fixture(scope="session")
 def collector_program() -> Path:
     return servers.built(tools.collector())
 

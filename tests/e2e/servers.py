@@ -1,4 +1,4 @@
-"""Prometheus, Alertmanager, Jaeger and the OpenTelemetry Collector as processes of a test, on loopback, stopped by their pid.
+"""Prometheus, Alertmanager, Jaeger, VictoriaLogs and the OpenTelemetry Collector as processes of a test, on loopback, stopped by their pid.
 
     with prometheus(tmp_path, config) as server:
         server.get("/api/v1/query", query="up")
@@ -179,3 +179,17 @@ def jaeger(folder: Path, executable: Path) -> Iterator[Jaeger]:
     command = [str(executable), f"--config={config}"]
     with served(command, f"http://127.0.0.1:{api}", folder / "jaeger.log", ready="/api/services") as server:
         yield Jaeger(server, grpc, http)
+
+
+@contextmanager
+def victoria_logs(folder: Path, executable: Path) -> Iterator[Server]:
+    """Run a VictoriaLogs that keeps its data below `folder`, and log records of any age."""
+    port = free_port()
+    command = [
+        str(executable),
+        f"-storageDataPath={folder / 'victoria-logs'}",
+        f"-httpListenAddr=127.0.0.1:{port}",
+        "-retentionPeriod=100y",
+    ]
+    with served(command, f"http://127.0.0.1:{port}", folder / "victoria-logs.log", ready="/health") as server:
+        yield server

@@ -2,7 +2,7 @@
 
     python -m tests.e2e.tools         builds what is missing (`make e2e-tools`)
 
-Jaeger, the OpenTelemetry Collector and Docker Compose are built from their Go modules; the system of a test host is made with debootstrap. All of it lies under
+Jaeger, VictoriaLogs, the OpenTelemetry Collector and Docker Compose are built from their Go modules; the system of a test host is made with debootstrap. All of it lies under
 `$XDG_CACHE_HOME/wok-exporter-e2e` (`~/.cache/...`), each under a name that says its version, so that a new version is a new build.
 """
 
@@ -24,6 +24,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wok-
 JAEGER_MODULE = "github.com/jaegertracing/jaeger"
 JAEGER_VERSION = "v1.76.0"
 """The last version whose module path says what it is: the program is Jaeger v2's all the same."""
+VICTORIA_LOGS_MODULE = "github.com/VictoriaMetrics/VictoriaLogs"
+VICTORIA_LOGS_VERSION = "v1.52.1"
 BUILDER = "go.opentelemetry.io/collector/cmd/builder"
 BUILDER_VERSION = "v0.161.0"
 MANIFEST = ROOT / "deploy/fleet/collector/builder.yaml"
@@ -110,6 +112,13 @@ def jaeger() -> Tool:
     return Tool(f"Jaeger {JAEGER_VERSION}", CACHE / f"jaeger-{JAEGER_VERSION}", build, ("Go 1.25",))
 
 
+def victoria_logs() -> Tool:
+    """VictoriaLogs: the log backend of the tests. It takes OTLP and has a query API."""
+    build = _go_program(VICTORIA_LOGS_MODULE, "app/victoria-logs", VICTORIA_LOGS_VERSION)
+    path = CACHE / f"victoria-logs-{VICTORIA_LOGS_VERSION}"
+    return Tool(f"VictoriaLogs {VICTORIA_LOGS_VERSION}", path, build, ("Go 1.25",))
+
+
 def collector() -> Tool:
     """The OpenTelemetry Collector with just the components that deploy/ names."""
     digest = hashlib.sha256(MANIFEST.read_bytes() + BUILDER_VERSION.encode()).hexdigest()[:12]
@@ -140,7 +149,7 @@ def docker_engine() -> Tool:
 def main() -> int:
     """Build what is missing, telling what and how long; return the exit code."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    for tool in (debian(), jaeger(), collector(), docker_compose(), docker_engine()):
+    for tool in (debian(), jaeger(), victoria_logs(), collector(), docker_compose(), docker_engine()):
         if tool.missing() is None:
             print(f"{tool.name}: there ({tool.path.name})", flush=True)
             continue
