@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.wok.operations import SHAPES, TARGETS, Operations, Row
+from exporter.wok.operations import Operations, Row, TaskShape
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 TASK_ID = "69ae76e6-e6ec-11f1-a1fa-02fc00000001"
@@ -80,11 +80,48 @@ def test_tasks() -> None:
     assert expected == {app: OPERATIONS.tasks(app) for app in expected}
 
 
-def test_all_tasks_can_be_told_by_their_target() -> None:
-    """Every operation that starts tasks has a form of target_uri, and no form names another operation."""
-    told = {(app, operation) for app, operation in TARGETS.values()} | {(s.app, s.operation) for s in SHAPES}
+def shapes() -> list[tuple[str, TaskShape]]:
+    """Every form of target_uri that the table knows, with its application."""
+    return [(app, shape) for app in OPERATIONS.apps if app != "wok" for shape in OPERATIONS.shapes(app)]
 
-    assert told == {(app, operation) for app in OPERATIONS.apps for operation in OPERATIONS.tasks(app)}
+
+SAMPLES = {"us": "1795404140195549", "ms": "1795404140195", "s": "1795404140", "uuid": TASK_ID}
+
+
+def target_of(shape: TaskShape, name: str = "x1") -> str:
+    """A target_uri of this form, in which everything that may be called anything is called `name`."""
+    text = re.sub(r"\{[a-z_]+:extension\}|<extension>", ".img", shape.template.source)
+    text = re.sub(r"\{[^}]*\}", name, text)
+    return re.sub(r"<([a-z]+)>", lambda mark: SAMPLES.get(mark[1], "7"), text)
+
+
+@pytest.mark.parametrize(("app", "shape"), shapes())
+def test_all_tasks_can_be_told_by_their_target(app: str, shape: TaskShape) -> None:
+    """A target_uri of every form in the table names its operation, and no other form of the table claims it."""
+    assert OPERATIONS.of_target(app, target_of(shape)) == shape.operation
+
+
+def test_resources() -> None:
+    """What a request works on is said in words, with the names that the request has."""
+    params = {"ident": "web", "vmid": "web", "name": "pci_1"}
+
+    assert OPERATIONS.resource("kimchi", "vms.clone", params) == "guest web"
+    assert OPERATIONS.resource("kimchi", "vms.hostdevs.attach", params) == "device pci_1 of guest web"
+    assert OPERATIONS.resource("kimchi", "vms.snapshots.create", {"vm": "web"}) == "snapshot of guest web"
+    assert OPERATIONS.resource("kimchi", "login", params) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("kimchi\tPOST\tX0001L\tx.y\t\t/x/{name:upper}\tnamed\t", "upper"),
+        ("kimchi\tPOST\tX0001L\tx.y\t\t/x/{name}\tcertain\t", "certain"),
+    ],
+)
+def test_a_damaged_table_is_refused(line: str, message: str) -> None:
+    """A template that asks for what nobody knows, or a word that means nothing, is an error at the start."""
+    with pytest.raises(ValueError, match=message):
+        Operations([Row(*line.split("\t"))])
 
 
 @pytest.mark.parametrize(
@@ -326,7 +363,7 @@ def test_answers_are_finite(
 
 @given(
     st.sampled_from([*OPERATIONS.apps, "sample", ""]),
-    st.sampled_from(["", *TARGETS, *(s.prefix + "x" + s.middle for s in SHAPES)]),
+    st.sampled_from(["", *(target_of(shape) for _, shape in shapes())]),
     st.text(max_size=40),
 )
 def test_targets_are_finite(app: str, start: str, rest: str) -> None:
@@ -339,8 +376,8 @@ def test_targets_are_finite(app: str, start: str, rest: str) -> None:
 
 def test_rows_that_agree() -> None:
     """Two rows with one name for a request need no decision, and do not lose their name."""
-    row = Row("kimchi", "POST", "XYZ0001L", "xyz.create", starts_task=False)
-    operations = Operations([row, row._replace(app="ginger", starts_task=True)])
+    row = Row("kimchi", "POST", "XYZ0001L", "xyz.create")
+    operations = Operations([row, row._replace(app="ginger", target="/xyz/{name}", evidence="named")])
 
     assert operations.of_request("kimchi", "POST", "XYZ0001L", {}, 200) == "xyz.create"
     assert (

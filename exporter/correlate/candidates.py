@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from exporter.correlate.evidence import Form, Target
 from exporter.correlate.task_state import Open
 from exporter.records import NANOS
+from exporter.wok.operations import Form, Target
 
 CANDIDATES_MAX = 32
 """Candidates that are looked at for one task: more make it no more ambiguous."""

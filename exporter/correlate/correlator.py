@@ -62,7 +62,7 @@ from typing import Any, NamedTuple
 from exporter.correlate.candidates import Index
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import TaskIds
-from exporter.correlate.evidence import general_forms, of_request, targets_of, values_of
+from exporter.correlate.evidence import forms_of, targets_of, values_of
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.settle_window import SETTLE_NANOS, SettleWindow
 from exporter.correlate.start_matcher import StartMatcher, grade_of
@@ -238,7 +238,7 @@ class Correlator:
         request.request = request.since = self._meanwhile.ordinal
         request.request_time = record.time
         request.request_id = record.record_id
-        request.forms = of_request(record.app, record.code, record.params) or general_forms(record.params)
+        request.forms = forms_of(self._naming, record.app, record.code, operation, record.params)
         if request.forms and not request.forms[0].named:
             request.values = values_of(record.params)
         return request

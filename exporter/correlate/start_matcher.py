@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.correlate.candidates import Index, form_of
-from exporter.correlate.evidence import Form
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.task_state import Open
 from exporter.records import Grade
+from exporter.wok.operations import Form
 
 
 class StartMatcher:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from exporter.correlate.candidates import CANDIDATES_MAX, Candidates, Index, form_of, possible_at, quoted_by
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import ENDED_MAX, EndedTasks
-from exporter.correlate.evidence import is_requestless, targets_of, values_of
+from exporter.correlate.evidence import targets_of, values_of
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.settle_window import SETTLE_NANOS
 from exporter.correlate.start_matcher import StartMatcher, grade_of
@@ -92,7 +92,7 @@ class TaskEnds:
         """Find the waiting final record of which this one is the second."""
         if record.task_id:
             return self.waiting_for(record)
-        if not record.error_code or is_requestless(record.target_uri):
+        if not record.error_code or self._naming.is_unlogged(record.app, record.target_uri):
             return None
         waiting = self._finals.get(_key(record), ())
         bare = [final for final in waiting if not final.record.task_id and not final.record.error_code]
@@ -186,7 +186,7 @@ class TaskEnds:
 
     def _repeat(self, record: Record) -> bool:
         """Put a further final record into the context of its ended task, if that is remembered."""
-        if is_requestless(record.target_uri) and not record.task_id:
+        if self._naming.is_unlogged(record.app, record.target_uri) and not record.task_id:
             return False
         ended = self._ended.get((*_key(record), record.task_id))
         if ended is None:

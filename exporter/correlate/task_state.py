@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from exporter.correlate.evidence import Form
 from exporter.records import Grade, OpenTask, Record
+from exporter.wok.operations import Form
 
 CONTEXT_BYTES = 24
 

@@ -2,8 +2,9 @@
 
 Wok's log names a request by its message code. Every controller of Wok, Kimchi, Ginger, Gingerbase and
 gingers390x has a table of such codes, one for each method and each action of its resource; `operations.tsv`
-beside this file is those tables put together, with a name for each. A code is the same whatever the
-application it is logged under: each plug-in serves Wok's login and Wok's tasks, too.
+beside this file is those tables put together: a name for each, and for those that start tasks how the
+task's target_uri is made and what that proves. A code is the same whatever the application it is logged
+under: each plug-in serves Wok's login and Wok's tasks, too.
 
 For most codes the method settles it. Three need a second look:
 
@@ -25,6 +26,8 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from exporter.wok.target_templates import UUID, Template, text_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -34,104 +37,92 @@ CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
 OTHER = "other"
 """The operation of everything that has no name."""
 
+_RESOURCE_HOLE = re.compile(r"\{([a-z_]+)\}")
+
 ACCEPTED = 202
 """The status of a request that has started a task."""
-
-UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""Ids of tasks since Wok 2.3, and of Ginger's backups."""
 
 COUNTER_LIMIT = 10**9
 """Tasks were numbered from 1 up to Wok 2.2, which no host has done a thousand million times."""
 
-TAIL_CHARS = 320
-"""How much of the end of a target_uri a pattern sees, which is more than it can match: a name in a file
-system has at most 255 characters."""
-
-VM_CLONE = re.compile(r"-clone-[0-9]{16}/clone\Z")
-VOLUME_CLONE = re.compile(
-    rf"(?:-clone-[0-9]{{1,20}}|/{UUID.pattern}-[0-9]{{1,3}})(?:\.[^/.]{{0,254}})?/clone\Z"
-)
-# a clone made by hand, or one of a guest's disks: `disk-clone-1.img`, `<UUID of the new guest>-0.img`
-
-TARGETS = {
-    "/plugins/kimchi/storagepools/kimchi_isos": ("kimchi", "storagepools.deep_scan"),
-    "/swaps/file_loc/": ("ginger", "swaps.create"),
-    "/plugins/ginger/firmware/upgrade": ("ginger", "firmware.upgrade"),
-    "/plugins/gingerbase/host/swupdate": ("gingerbase", "host.swupdate"),
-    "/plugins/gingerbase/host/swupdateprogress": ("gingerbase", "host.swupdateprogress"),
-    "/plugins/gingers390x/cioignore/remove": ("gingers390x", "cio_ignore.remove"),
-    "/plugins/gingers390/lunscan/trigger": ("gingers390x", "lunscan.trigger"),
-}
-"""The target_uris that are always the same, with their application and operation."""
+EVIDENCE = ("named", "shared", "repeats", "twice", "nests", "unlogged")
+"""What the table may say of an operation's target_uri; the words are explained at its head."""
 
 
-class _Shape(NamedTuple):
-    """The literal parts of an operation's target_uri: it begins with `prefix`, goes on with a name, has
-    `middle` somewhere behind it, ends with `ending`, and its last characters match `tail`.
+class Form(NamedTuple):
+    """A target_uri as far as a request determines it; `named` when no other request's task would have it.
+
+    `repeats` marks the operations whose tasks report again long after their end, `nests` those whose nested
+    task has the same target_uri and ends first: a match by such a form is not exact, or not always.
     """
 
-    app: str
-    operation: str
-    prefix: str
-    middle: str = ""
-    ending: str = ""
-    tail: re.Pattern[str] | None = None
-
-    def fits(self, target_uri: str) -> bool:
-        """Tell whether the target_uri has all these parts; linear in its length."""
-        # a name has at least one character
-        start = len(self.prefix) + 1
-
-        return (
-            target_uri.startswith(self.prefix)
-            and len(target_uri) >= start + len(self.ending)
-            and (not self.middle or target_uri.find(self.middle, start) >= 0)
-            and target_uri.endswith(self.ending)
-            and (self.tail is None or self.tail.search(target_uri[-TAIL_CHARS:]) is not None)
-        )
+    text: str
+    named: bool
+    repeats: bool = False
+    nests: bool = False
 
 
-_VM = "/plugins/kimchi/vms/"
-_POOL = "/plugins/kimchi/storagepools/"
-_VOLUMES = "/storagevolumes/"
-_HOSTDEVS = "/hostdevs/"
-_S390X = "/plugins/gingers390x/nwdevices/"
+class Target(NamedTuple):
+    """A form of a task's target_uri; `epoch` is the task's start in nanoseconds, or 0."""
 
-SHAPES = (
-    _Shape("kimchi", "vms.clone", _VM, tail=VM_CLONE),
-    _Shape("kimchi", "vms.migrate", _VM, ending="/migrate"),
-    _Shape("kimchi", "vms.hostdevs.attach", _VM, _HOSTDEVS, _HOSTDEVS),
-    _Shape("kimchi", "vms.hostdevs.detach", _VM, _HOSTDEVS),
-    _Shape("kimchi", "vms.snapshots.create", _VM, "/snapshots/"),
-    _Shape("kimchi", "vms.create", _VM),
-    _Shape("kimchi", "storagevolumes.clone", _POOL, _VOLUMES, tail=VOLUME_CLONE),
-    _Shape("kimchi", "storagevolumes.create", _POOL, _VOLUMES),
-    _Shape("ginger", "backup.create", "/backup/create/"),
-    _Shape("ginger", "backup.restore", "/backup/restore/"),
-    _Shape("ginger", "vgs.create", "/vgs/vg_name/"),
-    _Shape("ginger", "lvs.create", "/lvs/vg_name/"),
-    _Shape("ginger", "pvs.create", "/pvs/pv_name/"),
-    _Shape("ginger", "partitions.format", "/partitions/", "/fstype"),
-    _Shape("ginger", "dasddevs.format", "/dasddevs/", "/blksize/"),
-    _Shape("ginger", "interfaces.enable_sriov", "/plugins/ginger/network/", ending="/enable_sriov"),
-    _Shape(
-        "gingerbase", "packagesupdate.upgrade", "/plugins/gingerbase/host/packagesupdate/", ending="/upgrade"
-    ),
-    _Shape("gingerbase", "debugreports.create", "/plugins/gingerbase/debugreports/"),
-    _Shape("gingers390x", "nwdevices.configure", _S390X, ending="/configure"),
-    _Shape("gingers390x", "nwdevices.unconfigure", _S390X, ending="/unconfigure"),
-)
-"""The target_uris with a name in them, the more particular first."""
+    text: str
+    epoch: int = 0
 
 
 class Row(NamedTuple):
-    """One line of `operations.tsv`; `method` and `code` are empty for what no request is logged of."""
+    """One line of `operations.tsv`; `method` and `code` are empty for what no request is logged of.
+
+    `target` is empty for an operation that starts no task.
+    """
 
     app: str
     method: str
     code: str
     operation: str
-    starts_task: bool
+    when: str = ""
+    target: str = ""
+    evidence: str = ""
+    resource: str = ""
+
+
+class TaskShape(NamedTuple):
+    """One way in which Wok makes the target_uri of an operation's tasks; `is_asked_for` is False for tasks that
+    no request of their own starts.
+    """
+
+    operation: str
+    is_asked_for: bool
+    template: Template
+    conditions: tuple[Condition, ...]
+    evidence: frozenset[str]
+    resource: str
+
+    def form(self, params: Mapping[str, Any]) -> Form | None:
+        """Return the form of the target_uri that a request's task may have, None where it has no such task."""
+        if not self.is_asked_for or not all(condition.holds(params) for condition in self.conditions):
+            return None
+        text = self.template.fill(params)
+        evidence = self.evidence
+        return Form(text, "named" in evidence, "repeats" in evidence, "nests" in evidence) if text else None
+
+
+class Condition(NamedTuple):
+    """A parameter that a request must have, or must not; where there are `values`, with one of them."""
+
+    name: str
+    values: tuple[str, ...]
+    is_wanted: bool
+
+    @classmethod
+    def read(cls, source: str) -> Condition:
+        """Read `name`, `!name`, `name=a,b` or `!name=a,b`."""
+        name, _, values = source.removeprefix("!").partition("=")
+        return cls(name, tuple(values.split(",")) if values else (), not source.startswith("!"))
+
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Tell whether a request's parameters are as this wants them."""
+        text = text_of(params, self.name)
+        return (text in self.values if self.values else bool(text)) == self.is_wanted
 
 
 class Operations:
@@ -142,29 +133,47 @@ class Operations:
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.apps = tuple(dict.fromkeys(row.app for row in rows))
-        self._tasks = {
-            app: tuple(sorted({row.operation for row in rows if row.app == app and row.starts_task}))
-            for app in self.apps
-        }
         self._by_request: dict[tuple[str, str], str] = {}
+        shapes: dict[str, list[TaskShape]] = {app: [] for app in self.apps}
+        self._by_operation: dict[tuple[str, str], list[TaskShape]] = {}
+        self._by_code: dict[tuple[str, str], list[TaskShape]] = {}
         for row in rows:
-            # two rows of one request: `_disputed` decides, and so it must be the one to be asked
-            known = self._by_request.setdefault((row.method, row.code), row.operation)
-            if known != row.operation:
-                self._by_request[row.method, row.code] = ""
-        self._shapes = {app: tuple(s for s in SHAPES if s.app == app) for app in self.apps}
+            if row.code:
+                # two operations of one request: `_disputed` decides, and so it must be the one to be asked
+                known = self._by_request.setdefault((row.method, row.code), row.operation)
+                if known != row.operation:
+                    self._by_request[row.method, row.code] = ""
+            if row.target:
+                shape = _shape(row)
+                shapes[row.app].append(shape)
+                self._by_operation.setdefault((row.app, row.operation), []).append(shape)
+                if row.code:
+                    self._by_code.setdefault((row.app, row.code), []).append(shape)
+        self._shapes = {app: tuple(of_app) for app, of_app in shapes.items()}
+        everything = [shape for of_app in self._shapes.values() for shape in of_app]
+        # A task that was started outside a request is logged under Wok's own name.
+        self._recognised = {**self._shapes, "wok": tuple(everything)}
+        self._constants = {
+            app: {shape.template.source: shape for shape in of_app if shape.template.is_constant}
+            for app, of_app in self._recognised.items()
+        }
+        self._marked = {
+            app: tuple(shape.template for shape in of_app if shape.is_asked_for and shape.template.marks)
+            for app, of_app in self._shapes.items()
+        }
 
     @classmethod
     def load(cls) -> Operations:
         """Read `operations.tsv` from the package; raises ValueError for a table that is damaged."""
         text = resources.files(__package__).joinpath("operations.tsv").read_text("utf-8")
         lines = [line for line in text.splitlines() if not line.startswith("#")]
-
+        width = len(Row._fields)
         rows = []
         for line in lines[1:]:
-            app, method, code, operation, task = line.split("\t")
-            rows.append(Row(app, method, code, operation, starts_task=bool(("no", "yes").index(task))))
-
+            cells = line.split("\t")
+            if not 4 <= len(cells) <= width:
+                raise ValueError(f"operations.tsv: {len(cells)} cells in {line!r}")
+            rows.append(Row(*cells))
         return cls(rows)
 
     def of_request(
@@ -196,19 +205,78 @@ class Operations:
         anything; where one holds what marks another operation, the more particular operation is returned.
         Source: the models' `AsyncTask` calls, 2016 to 2020. Takes time linear in the length.
         """
-        constant = TARGETS.get(target_uri)
-        if constant is not None and app in (constant[0], "wok"):
-            return constant[1]
+        shape = self.shape_of(app, target_uri)
+        return shape.operation if shape is not None else OTHER
 
-        for shape in SHAPES if app == "wok" else self._shapes.get(app, ()):
-            if shape.fits(target_uri):
-                return shape.operation
+    def shape_of(self, app: str, target_uri: str) -> TaskShape | None:
+        """Return what the table knows of a task's target_uri, None where it knows nothing."""
+        constants = self._constants.get(app)
+        if constants is None:
+            return None
+        shape = constants.get(target_uri)
+        if shape is not None:
+            return shape
+        for shape in self._recognised[app]:
+            if shape.template.fits(target_uri):
+                return shape
+        return None
 
-        return OTHER
+    def forms(self, app: str, code: str, operation: str, params: Mapping[str, Any]) -> tuple[Form, ...]:
+        """Return the forms of the target_uri that a task of this request may have; none for one that starts no
+        task, or that no row knows.
+
+        A failed request may hide which operation of its code it was: then all of the code's count.
+        """
+        shapes = self._by_operation.get((app, operation)) or self._by_code.get((app, code)) or ()
+        forms = (shape.form(params) for shape in shapes)
+        return tuple(dict.fromkeys(form for form in forms if form is not None))
+
+    def targets(self, app: str, target_uri: str) -> list[Target]:
+        """Return the forms of a task's target_uri, the strongest first: itself, then with marks for what Wok
+        makes up in it.
+        """
+        targets = [Target(target_uri)]
+        for template in self._marked.get(app, ()):
+            generalised = template.generalise(target_uri)
+            if generalised is not None:
+                targets.append(Target(*generalised))
+        return targets
+
+    def is_unlogged(self, app: str, target_uri: str) -> bool:
+        """Tell whether tasks of this target_uri have no request in the log: each of their final records is then
+        a task of its own.
+        """
+        shape = self.shape_of(app, target_uri)
+        return shape is not None and "unlogged" in shape.evidence
+
+    def resource(self, app: str, operation: str, params: Mapping[str, Any]) -> str:
+        """Return in words what a request works on (`guest web`); empty where the table does not say."""
+        for shape in self._by_operation.get((app, operation), ()):
+            if shape.form(params) is not None:
+                return _RESOURCE_HOLE.sub(lambda hole: text_of(params, hole[1]), shape.resource)
+        return ""
+
+    def shapes(self, app: str) -> tuple[TaskShape, ...]:
+        """Return the ways in which target_uris of an application are made, the more particular first."""
+        return self._shapes.get(app, ())
 
     def tasks(self, app: str) -> tuple[str, ...]:
         """Return the operations of the application that start tasks, sorted; none for one that is unknown."""
-        return self._tasks.get(app, ())
+        return tuple(sorted({shape.operation for shape in self._shapes.get(app, ())}))
+
+
+def _shape(row: Row) -> TaskShape:
+    evidence = frozenset(row.evidence.split())
+    if not evidence <= set(EVIDENCE):
+        raise ValueError(f"operations.tsv: unknown evidence in {row.evidence!r}")
+    return TaskShape(
+        row.operation,
+        bool(row.code),
+        Template(row.target),
+        tuple(map(Condition.read, row.when.split())),
+        evidence,
+        row.resource,
+    )
 
 
 def _disputed(app: str, method: str, code: str, params: Mapping[str, Any], status: int | None) -> str:

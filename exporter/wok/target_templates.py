@@ -1,0 +1,241 @@
+"""The target_uri of an operation's tasks, as a template: `/plugins/kimchi/vms/{ident}-clone-<us>/clone`.
+
+A template has three kinds of parts: literal text, *holes* for what the request says (`{ident}`), and *marks*
+for what Wok makes up (`<us>`). It answers three questions:
+
+* `fill`: the target_uri of a request's task, as far as the request determines it. The marks stay.
+* `generalise`: the same text, from the other side. It replaces what looks made up in a target_uri by the marks.
+  Joining a request to a task is then a comparison of equal strings. No name is ever taken apart, so a guest
+  called `a/snapshots/b` or `x >>> y` does no harm.
+* `fits`: whether a target_uri can be one of this operation. Only the literal parts and the marks decide,
+  because a name may hold anything: blanks, slashes, newlines, what looks like another URI.
+
+Some marks are times: the only times in the log that are finer than a second, and in no time zone.
+
+All patterns are anchored, and all they can match is bounded or free of ambiguity: every answer takes time
+linear in the length of the target_uri.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from os.path import splitext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Ids of tasks since Wok 2.3, and of Ginger's backups."""
+
+TAIL_CHARS = 320
+"""How much of the end of a target_uri a pattern sees, which is more than it can match: a name in a file
+system has at most 255 characters."""
+
+_EXTENSION = r"(?:\.[^/.]{0,254})?"
+
+
+class _Mark(NamedTuple):
+    """Something that Wok makes up: its pattern, what stands for it in a form, and the nanoseconds of its unit
+    where it is a time.
+    """
+
+    pattern: str
+    symbol: str
+    unit: int = 0
+
+
+_MARKS = {
+    "us": _Mark(r"[0-9]{16}", "#us", 1_000),
+    "ms": _Mark(r"[0-9]{13}", "#ms", 1_000_000),
+    "s": _Mark(r"[0-9]{10}", "#s", 1_000_000_000),
+    "n": _Mark(r"[0-9]{1,20}", "#"),
+    "uuid": _Mark(UUID.pattern, "#uuid"),
+    "extension": _Mark(_EXTENSION, "?"),
+    "segment": _Mark(r"[^/]*", "?"),
+    "word": _Mark(r"[0-9A-Za-z]{1,16}", "?"),
+}
+
+_PART = re.compile(r"\{([a-z_]+)(?::([a-z]+))?\}|<([a-z]+)>")
+
+
+def text_of(params: Mapping[str, Any], name: str) -> str:
+    """Return a parameter as text; empty where it is missing or neither a string nor a number."""
+    value = params.get(name)
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _basename(url: str) -> str:
+    return url.rstrip("/").rsplit("/", 1)[-1].split("?", 1)[0]
+
+
+def _libvirt(name: str) -> str:
+    """Return what Kimchi calls a guest in libvirt where its name is not ASCII, else nothing."""
+    if name.isascii():
+        return ""
+    return base64.urlsafe_b64encode(name.encode("utf-8", "replace")).decode("ascii")
+
+
+_VALUES: dict[str, Callable[[str], str]] = {
+    "": str,
+    "basename": _basename,
+    "libvirt": _libvirt,
+    "stripped": str.strip,
+    # the very split that Kimchi makes
+    "stem": lambda name: splitext(name)[0],  # noqa: PTH122
+    "extension": lambda name: splitext(name)[1],  # noqa: PTH122
+}
+_MAY_BE_EMPTY = frozenset({"extension"})
+
+
+class _Hole(NamedTuple):
+    """A part of a target_uri that the request says."""
+
+    name: str
+    part: str
+
+    def value(self, params: Mapping[str, Any]) -> str | None:
+        """Return the text of this hole, None where the request does not have it."""
+        text = _VALUES[self.part](text_of(params, self.name))
+        return text if text or (self.part in _MAY_BE_EMPTY and text_of(params, self.name)) else None
+
+
+_Part = str | _Hole | _Mark
+
+
+class Generalised(NamedTuple):
+    """A target_uri with marks for what Wok made up in it; `epoch` is the time that was there, in nanoseconds,
+    or 0.
+    """
+
+    text: str
+    epoch: int
+
+
+class Template:
+    """The template of an operation's target_uri."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.parts = tuple(_parts(source))
+        self.marks = tuple(part for part in self.parts if isinstance(part, _Mark))
+        self.is_constant = len(self.parts) == 1 and isinstance(self.parts[0], str)
+        """Whether the target_uri is always the same."""
+        self.ends_open = isinstance(self.parts[-1], _Hole)
+        """Whether it ends with a name, which may hold anything."""
+        self.is_timed = any(mark.unit for mark in self.marks)
+        """Whether the start of the task stands in it."""
+        first = self.parts[0]
+        self._prefix = first if isinstance(first, str) else ""
+        self._middle, self._tail = self._outline()
+        self._pattern, self._hint = self._compiled()
+
+    def fill(self, params: Mapping[str, Any]) -> str:
+        """Return the target_uri of a request's task with marks; empty where a parameter is missing."""
+        texts: list[str] = []
+        for part in self.parts:
+            if isinstance(part, str):
+                texts.append(part)
+            elif isinstance(part, _Mark):
+                texts.append(part.symbol)
+            else:
+                value = part.value(params)
+                if value is None:
+                    return ""
+                texts.append(value)
+        return "".join(texts)
+
+    def generalise(self, target_uri: str) -> Generalised | None:
+        """Return the target_uri with marks for what Wok made up in it, None where it is not of this form."""
+        if self._pattern is None or self._hint not in target_uri:
+            return None
+        match = self._pattern.search(target_uri)
+        if match is None:
+            return None
+        texts, epoch, at = [target_uri[: match.start()]], 0, match.start()
+        for number, mark in enumerate(self.marks, 1):
+            begin, end = match.span(number)
+            texts += (target_uri[at:begin], mark.symbol)
+            at = end
+            if mark.unit:
+                epoch = int(match[number]) * mark.unit
+        texts.append(target_uri[at:])
+        return Generalised("".join(texts), epoch)
+
+    def fits(self, target_uri: str) -> bool:
+        """Tell whether the target_uri has all literal parts and marks of this template."""
+        # a name has at least one character
+        start = len(self._prefix) + 1
+        tail = self._tail
+        if not target_uri.startswith(self._prefix):
+            return False
+        if isinstance(tail, str):
+            if len(target_uri) < start + len(tail) or not target_uri.endswith(tail):
+                return False
+        elif tail.search(target_uri[-TAIL_CHARS:]) is None:
+            return False
+        return not self._middle or target_uri.find(self._middle, start) >= 0
+
+    def _outline(self) -> tuple[str, str | re.Pattern[str]]:
+        """Return the literal text between two names, and how a target_uri ends after its last name."""
+        last = max((at for at, part in enumerate(self.parts) if _is_free(part)), default=0)
+        middles = [part for part in self.parts[1:last] if isinstance(part, str)]
+        end = self.parts[last + 1 :]
+        middle = middles[0] if middles else ""
+        if all(isinstance(part, str) for part in end):
+            return middle, "".join(part for part in end if isinstance(part, str))
+        if last == 0:
+            # There is no name before the marks: the prefix alone tells, and says more than their form.
+            return middle, ""
+        return middle, re.compile("".join(map(_pattern, end)) + r"\Z")
+
+    def _compiled(self) -> tuple[re.Pattern[str] | None, str]:
+        """Return the pattern in which each mark is a group, and a literal that it needs."""
+        if not self.marks:
+            return None, ""
+        at = next(number for number, part in enumerate(self.parts) if isinstance(part, _Mark))
+        hint = max((part for part in self.parts if isinstance(part, str)), key=len)
+        if all(isinstance(part, str) for part in self.parts[:at]):
+            free = next((n for n, part in enumerate(self.parts) if n > at and _is_free(part)), None)
+            closed = self.parts if free is None else self.parts[:free]
+            pattern = r"\A" + "".join(map(_group, closed)) + (r"\Z" if free is None else "")
+        else:
+            pattern = "".join(map(_group, self.parts[at - 1 :])) + r"\Z"
+        return re.compile(pattern), hint
+
+
+def _parts(source: str) -> list[_Part]:
+    parts: list[_Part] = []
+    at = 0
+    for match in _PART.finditer(source):
+        if match.start() > at:
+            parts.append(source[at : match.start()])
+        name, part, mark = match.groups()
+        if mark:
+            parts.append(_MARKS[mark])
+        else:
+            if part and part not in _VALUES:
+                raise ValueError(f"{source!r} asks for an unknown part, {part!r}")
+            parts.append(_Hole(name, part or ""))
+        at = match.end()
+    if at < len(source):
+        parts.append(source[at:])
+    return parts
+
+
+def _is_free(part: _Part) -> bool:
+    """Tell whether a part may hold anything at all."""
+    return isinstance(part, _Hole) and part.part != "extension"
+
+
+def _pattern(part: _Part) -> str:
+    if isinstance(part, _Hole):
+        return _EXTENSION
+    return part.pattern if isinstance(part, _Mark) else re.escape(part)
+
+
+def _group(part: _Part) -> str:
+    return f"({_pattern(part)})" if isinstance(part, _Mark) else _pattern(part)
