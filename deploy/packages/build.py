@@ -104,7 +104,9 @@ def stage(seconds: int) -> None:
     STAGE.mkdir()
     for name in PACKED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, STAGE / name, ignore=shutil.ignore_patterns("__pycache__", "pages.py"))
+            shutil.copytree(
+                ROOT / name, STAGE / name, ignore=shutil.ignore_patterns("__pycache__", "pages.py")
+            )
         else:
             shutil.copy(ROOT / name, STAGE)
     shutil.copytree(PROGRAM, STAGE / "program", symlinks=True)
