@@ -24,6 +24,7 @@ from tests.program import installed
 
 NAMES = sorted(compose_files.services())
 EXPORTER_PORT = 10965
+JAEGER_PAGE_PORT = 16686
 LISTENS = {
     # by their programs, where no file of ours says so
     "prometheus": {9090},
@@ -48,7 +49,10 @@ KEYS = {
         "compactor": "working_directory retention_enabled delete_request_store",
     },
     "tempo.yaml": {
-        "": "stream_over_http_enabled server usage_report distributor ingester compactor storage",
+        "": "stream_over_http_enabled server usage_report distributor ingester overrides query_frontend compactor storage",
+        "overrides.defaults.ingestion": "max_traces_per_user rate_limit_bytes burst_size_bytes",
+        "query_frontend.search": "max_duration",
+        "storage.trace.wal": "path ingestion_time_range_slack",
         "server": "http_listen_port",
         "usage_report": "reporting_enabled",
         "distributor": "receivers",
@@ -380,7 +384,7 @@ def test_data_sources_lead_to_each_other() -> None:
     }
 
     assert links == {
-        "wok-prometheus": {"wok-tempo", "wok-jaeger", "wok-alertmanager"},
+        "wok-prometheus": {"wok-tempo", "wok-alertmanager"},
         "wok-tempo": {"wok-loki", "wok-prometheus"},
         "wok-jaeger": {"wok-loki", "wok-prometheus"},
         "wok-loki": {"wok-tempo", "wok-jaeger"},
@@ -388,6 +392,11 @@ def test_data_sources_lead_to_each_other() -> None:
     }
     exemplars = sources["wok-prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
     assert {one["name"] for one in exemplars} == {"trace_id"}
+    # Grafana makes no query for Jaeger from an exemplar: a link to Jaeger's own page, at the port that is published
+    assert [one["url"] for one in exemplars if "url" in one] == [
+        f"http://127.0.0.1:{JAEGER_PAGE_PORT}/trace/${{__value.raw}}"
+    ]
+    assert any(str(JAEGER_PAGE_PORT) in port for port in compose_files.services()["jaeger"]["ports"])
     # Grafana's own variables survive the expansion of the file
     assert [one["url"] for one in sources["wok-loki"]["jsonData"]["derivedFields"]] == [
         "${__value.raw}",
@@ -480,3 +489,23 @@ def test_the_readme_names_what_is_there() -> None:
         for port in service.get("ports", ())
     }
     assert set(re.findall(r"127\.0\.0\.1:(\d+)", text)) <= published
+
+
+def test_a_replay_is_not_discarded_and_can_be_found() -> None:
+    """Tempo takes any number of live traces, and indexes and searches spans as old as it keeps them."""
+    tempo = compose_files.read(FOLDER / "tempo.yaml")
+    kept = tempo["compactor"]["compaction"]["block_retention"]
+
+    assert tempo["overrides"]["defaults"]["ingestion"]["max_traces_per_user"] == 0
+    assert tempo["storage"]["trace"]["wal"]["ingestion_time_range_slack"] == kept
+    assert tempo["query_frontend"]["search"]["max_duration"] == kept
+
+
+def test_a_request_to_loki_has_a_margin() -> None:
+    """The collector's requests to Loki are bounded in bytes, well under the 4 MiB above which Loki rejects them whole."""
+    batch = compose_files.read(FOLDER / "otelcol.yaml")["exporters"]["otlp_http/loki"]["sending_queue"][
+        "batch"
+    ]
+
+    assert batch["sizer"] == "bytes"
+    assert 2 * batch["max_size"] <= 4 * 1024 * 1024

@@ -66,11 +66,17 @@ COLLECTOR_LABELS = {
     }.items()
 }
 """The labels of the series of collectors that rules and pages name; tests/e2e/test_fleet_metrics.py holds them to a real one."""
-LABELS = COLLECTOR_LABELS | {
-    family.name + suffix: {*family.labels, *(["le"] if suffix == "_bucket" else [])}
-    for family in FAMILIES
-    for suffix in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
-}
+BACKEND_LABELS = {"tempo_discarded_spans_total": {"reason", "tenant"}}
+"""What Tempo 2.10 documents; there is no Tempo here to compare with."""
+LABELS = (
+    COLLECTOR_LABELS
+    | BACKEND_LABELS
+    | {
+        family.name + suffix: {*family.labels, *(["le"] if suffix == "_bucket" else [])}
+        for family in FAMILIES
+        for suffix in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
+    }
+)
 """The labels of every series that a scrape has, by its name."""
 
 
@@ -86,7 +92,7 @@ def unknown_in(expression: str) -> set[str]:
     found = set()
     bare = re.sub(r'"[^"]*"', '""', expression)
     for name, selector in re.findall(
-        r"((?:[a-z_]*:?wok|otelcol)_[a-z0-9_]+(?::[a-z0-9_]+)?)(?:\{([^}]*)\})?", bare
+        r"((?:[a-z_]*:?wok|otelcol|tempo)_[a-z0-9_]+(?::[a-z0-9_]+)?)(?:\{([^}]*)\})?", bare
     ):
         if name in RECORDS:
             continue
@@ -185,7 +191,7 @@ def test_alerts_say_how_bad_what_and_where(name: str) -> None:
     alert = ALERTS[name]
     notes = alert["annotations"]
 
-    assert re.fullmatch(r"Wok(Task|Log|Exporter|Collector)[A-Z]?\w+", name)
+    assert re.fullmatch(r"Wok(Task|Log|Exporter|Collector|Tempo)[A-Z]?\w+", name)
     assert alert["labels"].keys() == {"severity"}
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
     assert notes.keys() == {"summary", "description", "runbook_url"}
@@ -277,7 +283,7 @@ def test_links_of_the_pages_lead_somewhere() -> None:
             for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
             if not (page.parent / target).exists()
         ]
-        named = " ".join(re.findall(r"`((?:wok|otelcol)_[a-z_]+(?:\{[^`]*\})?)`", text)).replace(
+        named = " ".join(re.findall(r"`((?:wok|otelcol|tempo)_[a-z_]+(?:\{[^`]*\})?)`", text)).replace(
             "wok_runbooks", ""
         )
 
@@ -327,7 +333,9 @@ def test_alertmanager_names_alerts_that_there_are() -> None:
     pages = [*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md", FLEET_README]
     texts += [page.read_text("utf-8") for page in pages]
     named = {
-        name for text in texts for name in re.findall(r"\bWok(?:Tasks?|Log|Exporter|Collector)[A-Z]\w+", text)
+        name
+        for text in texts
+        for name in re.findall(r"\bWok(?:Tasks?|Log|Exporter|Collector|Tempo)[A-Z]\w+", text)
     }
 
     assert named == set(ALERTS)
