@@ -27,7 +27,9 @@ from exporter.cli import main
 from exporter.command.tasks import Which, tasks, watch
 from exporter.config.config import load
 from exporter.config.options import Config
-from exporter.correlate.task_state import Open
+from exporter.correlate.certainty import Certainty
+from exporter.correlate.stored import row_of
+from exporter.correlate.task_state import Task
 from exporter.records import NANOS, Grade, OpenTask
 from exporter.simulate.busy import busy
 from exporter.simulate.records import Dialect
@@ -94,6 +96,14 @@ DONE = but(
 )
 
 
+CERTAINTIES: dict[Grade, Certainty] = {
+    "exact": Certainty(joined=True, named=True),
+    "likely": Certainty(joined=True),
+    "ambiguous": Certainty(joined=True, contested=True),
+    "none": Certainty(),
+}
+
+
 class Terminal(StringIO):
     """A screen of a person."""
 
@@ -103,9 +113,9 @@ class Terminal(StringIO):
 
 def opened(number: int, *, grade: Grade = "none", by_start: bool = False, **changed: Any) -> OpenTask:
     """A running task as the correlator keeps it."""
-    task = Open(b"", 1, "", 0)
-    task.grade, task.by_start = grade, by_start
-    return open_task(number, data=task.to_row().data, **changed)
+    task = Task(b"", 1, "", 0, since=0, by_start=by_start)
+    task.certainty = CERTAINTIES[grade]
+    return open_task(number, data=row_of(task).data, **changed)
 
 
 def lines_of(*shown: Listed, width: int | None = None, is_coloured: bool = False) -> list[str]:

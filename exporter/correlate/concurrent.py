@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from exporter.correlate.task_state import Open
+from exporter.correlate.task_state import Task
 
 LINKS_MAX = 32
 """Concurrent requests that a task's span links to; the count goes on."""
@@ -23,11 +23,11 @@ class ConcurrentRequests:
     `touch` is told which tasks have been given their list.
     """
 
-    def __init__(self, touch: Callable[[Open], None]) -> None:
+    def __init__(self, touch: Callable[[Task], None]) -> None:
         self._touch = touch
         self.ordinal = 0
         self._latest: deque[bytes] = deque(maxlen=LATEST_MAX)
-        self._filling: dict[int, Open] = {}
+        self._filling: dict[int, Task] = {}
 
     def request(self, context: bytes) -> None:
         """Take the context of the next request."""
@@ -42,16 +42,16 @@ class ConcurrentRequests:
             task.links = list(self._latest)
             self._touch(task)
 
-    def begin(self, task: Open) -> None:
+    def begin(self, task: Task) -> None:
         """Watch for a task that has just opened, unless it has its list already."""
         if not task.links:
             self._filling[task.seq] = task
 
-    def end(self, task: Open) -> None:
+    def end(self, task: Task) -> None:
         """Watch no more for a task."""
         self._filling.pop(task.seq, None)
 
-    def links(self, task: Open, until: int, own: int) -> list[bytes]:
+    def links(self, task: Task, until: int, own: int) -> list[bytes]:
         """Return the contexts of the first requests after a task's start and up to number `until`, without `own`."""
         links = task.links
         if task.seq in self._filling:

@@ -3,54 +3,60 @@ r"""Which task belongs to which request, when it began, and how it ended.
 Theory of operation
 ===================
 
-No line carries the id that would join a task to its request: joining is weighing evidence. `evidence.py` says
-what a request and a target_uri have in common; this file says when, in which order, and how sure one may be.
-Two decisions have files of their own: how a start record and a request find each other (`claims.py`), and which
-task a final record ends (`ends.py`). What they share is kept by `ledger.py` (what is open), `settling.py` (what
-waits), `meanwhile.py` (the other requests), `memory.py` (what has ended) and `index.py` (by what each is found).
+Most lines carry no id that joins a task to its request, so joining means weighing evidence. `evidence.py` says
+what a request and a target_uri have in common. The files of this folder say when that counts, in which order, and
+how sure the match is:
 
-Nothing here reads a clock or a file: `Correlator.feed` takes records in the order of the log, `restart` the marks
-of wokd's starts, `quiet` the wall clock of a caught-up reader, and each returns events. The state is a value for
-the store: `changes()` gives what a batch has altered, and a correlator made from the stored parts goes on as if
-nothing had happened.
+    task_state.py       what waits and what runs: a pending request, a task, a pending end; the phases of a task
+    certainty.py        what speaks for and against a match, and the grade that follows
+    candidates.py       by what each of them is found
+    start_matcher.py    how a start record and a request find each other
+    task_ends.py        which task a final record ends
+    open_tasks.py       which tasks are open, and which are too old
+    settle_window.py    which records wait for a partner
+    concurrent.py       which other requests came while a task ran
+    ended.py            what is remembered of ended tasks
+    stored.py           how the store keeps all this
 
-An *open task* begins in one of two ways:
+Nothing here reads a clock or a file. `Correlator.feed` takes records in the order of the log, `restart` takes the
+starts of wokd, and `quiet` takes the wall clock of a reader that has caught up. Each returns events. `changes()`
+returns what a batch has altered; a correlator that is made from the stored parts goes on as if nothing had
+happened.
 
-    request    a request of the JSON dialect with status 202. Its task is open at once; what ends it is found by
-               the forms of its target_uri.
-    start      a TASK record with status 1000 (the RFC's dialect, or an extended Wok in JSON). It has a task id,
-               which ends it, and *seeks* its request by the same forms: in the RFC's dialect the start nearly
-               always stands before the request's own line. In JSON it claims the task that its request opened.
+A *task* is opened in one of two ways:
 
-A final record (1001, 1002; 200, 400) does not decide at once. For the *settling window*, until a record two
-seconds away has been read (three seconds of the wall clock when caught up), more may arrive: its request's
-line, its own start, or a second final record that carries the error the first one lacked. The records wait in
-one queue, in order; the window is measured on the log's own times, so batches make no difference. A clock that
-is set back or forth closes the window too: a record two seconds away in either direction settles.
+    by a request    A request of the JSON dialect with status 202 opens its task at once. The final record that
+                    ends it is found by the forms of its target_uri.
+    by a start      A TASK record with status 1000 (the RFC's dialect, or an extended Wok in JSON) has a task id,
+                    by which its final record is found. It *seeks* its request by the same forms. In the RFC's
+                    dialect it nearly always stands before the request's own line. In JSON it takes over the task
+                    that its request has opened.
 
-Grades (`wok.task.correlation`). `exact`: one candidate, and the evidence names it. `likely`: one candidate, but
-others would have the same target_uri, or this kind of task is known to report again later. A start record that
-stands beside its request with nothing like them near is as good as a name, and so is an error that quotes a
-value of one request alone. `ambiguous`: there
-were several; the newest before the final record is taken (of starts and requests that stand side by side: the
-oldest), the others are named, and what remains of them is marked *contested*, for their matches are in doubt as
-well. `none`: no request is known. An exact match that is wrong is the worst bug
-this program can have, so every doubt lowers the grade.
+A final record (1001, 1002; 200, 400) decides nothing at once. More may arrive while its *settling window* is open:
+its request's line, its own start, or a second final record with the error that the first one lacked. The window
+closes with a record that is two seconds away in the log's own time, earlier or later, so that batches make no
+difference; when caught up, after three seconds of the wall clock. What waits stands in one queue, in the order of
+the log.
 
-The state machine of an open task:
+Of several candidates the newest before the final record is taken, and of starts and requests that stand side by
+side the oldest. The others are named as candidates and marked *contested*: their own matches are in doubt as well.
 
-    seeking --request claimed--> running --final--> settling --window over--> ended: success | failure
-       |                            |  \
-       '--window over: no request --'   '--wokd restarted--> lost        '--expiry--> unknown
+The phases of a task (`task_state.TRANSITIONS`):
 
-A further final record of an ended task is a repeat, if the ended task is still remembered; where tasks have no
-request by nature (polls of the update's progress, nested clones) it is a task of its own. A record that comes
-after the expiry of its task is an orphan.
+    SEEKING --request found--> JOINED --window closes--> RUNNING --final record--> OVER: success | failure
+       |                                                 ^  |  \
+       '--window closes: no request is known ------------'  |   '--a start takes over--> OVER
+                                                            |--wokd was restarted--> OVER: lost
+                                                            '--too old--> OVER: unknown
 
-A restart is proved by a mark (`ENGINE Bus STARTED` in wok-error.log) or by a task id that starts over: Wok's
-counter begins at 1, two tasks can be given one id within the same moment, and ids may be logged a little out of
-order; an id that was used two seconds ago or more and is not the newest, or that lies far below the highest one,
-is a new wokd's.
+A further final record of an ended task is a repeat, if the ended task is still remembered. Where tasks have no
+request by nature (polls of the update's progress, nested clones), each final record is a task of its own. A record
+that comes after the expiry of its task is an orphan.
+
+wokd has been restarted when a mark says so (`ENGINE Bus STARTED` in wok-error.log), or when task ids start over.
+Wok's counter begins at 1, two tasks can get one id within the same moment, and ids may be logged a little out of
+order. So an id is a new wokd's if it was used two seconds ago or more and is not the newest, or if it lies far
+below the highest one.
 """
 
 from __future__ import annotations
@@ -63,17 +69,13 @@ from exporter.correlate.candidates import Index
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import TaskIds
 from exporter.correlate.evidence import forms_of, targets_of, values_of
+from exporter.correlate.former_state import modern_waiting
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.settle_window import SETTLE_NANOS, SettleWindow
-from exporter.correlate.start_matcher import StartMatcher, grade_of
+from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.stored import STATE_VERSION, from_json, record_from_json, task_of
 from exporter.correlate.task_ends import TaskEnds
-from exporter.correlate.task_state import (
-    Open,
-    PendingEnd,
-    final_from_json,
-    recent_from_json,
-    record_from_json,
-)
+from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Step, Task, Waiting
 from exporter.ids import request_span_id, task_span_id
 from exporter.records import Event, OpenTask, Record, RequestSeen, TaskRow, TaskStarted
 from exporter.wok.operations import Operations
@@ -181,7 +183,7 @@ class Correlator:
         self._ends.lose(time)
         self._task_ids = TaskIds({}, 0)
 
-    def _settle(self, waiting: Open | PendingEnd) -> None:
+    def _settle(self, waiting: Waiting) -> None:
         """Decide about what has waited long enough, and has not found its partner meanwhile."""
         if isinstance(waiting, PendingEnd):
             task = waiting.task
@@ -189,10 +191,10 @@ class Correlator:
                 self._settling.withdraw(task)
                 self._settle_start(task)
             self._ends.settle(waiting)
-        elif waiting.by_start:
+        elif isinstance(waiting, Task):
             self._settle_start(waiting)
         else:
-            self._index.remove(waiting)
+            self._index.remove_request(waiting)
 
     def _take(self) -> list[Event]:
         events = self._events.copy()
@@ -225,23 +227,42 @@ class Correlator:
             return
         if opens_task:
             self._index.add_request(request)
-            self._open(request)
+            self._open(self._task_asked_for(request, record))
         elif request.forms:
             self._index.add_request(request)
             self._settling.add(request)
 
-    def _make_request(self, record: Record, context: bytes, operation: str) -> Open:
-        request = Open(_key(record), self._seq, record.app, record.time)
-        request.parent = context
-        request.context = record.trace_id + task_span_id(record.trace_id, record.file, record.offset)
-        request.operation = operation
-        request.request = request.since = self._meanwhile.ordinal
-        request.request_time = record.time
-        request.request_id = record.record_id
-        request.forms = forms_of(self._naming, record.app, record.code, operation, record.params)
-        if request.forms and not request.forms[0].named:
-            request.values = values_of(record.params)
-        return request
+    def _make_request(self, record: Record, context: bytes, operation: str) -> PendingRequest:
+        forms = forms_of(self._naming, record.app, record.code, operation, record.params)
+        return PendingRequest(
+            key=_key(record),
+            seq=self._seq,
+            app=record.app,
+            time=record.time,
+            context=context,
+            operation=operation,
+            ordinal=self._meanwhile.ordinal,
+            record_id=record.record_id,
+            forms=forms,
+            values=values_of(record.params) if forms and not forms[0].named else (),
+        )
+
+    def _task_asked_for(self, request: PendingRequest, record: Record) -> Task:
+        """Return the task that a request has opened by itself."""
+        request.task = Task(
+            key=request.key,
+            seq=request.seq,
+            app=request.app,
+            start=request.time,
+            since=request.ordinal,
+            by_start=False,
+            context=record.trace_id + task_span_id(record.trace_id, record.file, record.offset),
+            parent=request.context,
+            operation=request.operation,
+            request=request.ordinal,
+            asked=request,
+        )
+        return request.task
 
     # Start records
 
@@ -249,15 +270,20 @@ class Correlator:
         if self._task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
             self._restart(record.time)
         self._task_ids.use(record.task_id, record.time)
-        task = Open(_key(record), self._seq, record.app, record.time)
-        task.by_start = True
-        task.seeking = True
-        task.target_uri = record.target_uri
-        task.task_id = record.task_id
-        task.request_id = record.request_id
+        task = Task(
+            key=_key(record),
+            seq=self._seq,
+            app=record.app,
+            start=record.time,
+            since=self._meanwhile.ordinal,
+            by_start=True,
+            target_uri=record.target_uri,
+            task_id=record.task_id,
+            request_id=record.request_id,
+            phase=Phase.SEEKING,
+            record=record,
+        )
         task.texts = self._texts(task)
-        task.since = self._meanwhile.ordinal
-        task.record = record
         self._open(task)
         self._index.add_running(task)
         final = self._ends.waiting_for(record)
@@ -265,29 +291,28 @@ class Correlator:
             final.ends(task)
         request = self._claims.take_request(task)
         if request is not None:
-            self._index.remove(request)
+            self._index.remove_request(request)
             self._settling.withdraw(request)
-            if request.key in self._ledger.tasks:
+            if request.task is not None:
                 task.counted = False  # the request's 202 has counted the start already
-                self._ledger.close(request)
-                self._meanwhile.end(request)
-        self._index.add_start(task, task.texts)
+                request.task.take(Step.HAND_OVER)
+                self._ledger.close(request.task)
+                self._meanwhile.end(request.task)
+        self._index.add_start(task)
         self._settling.add(task)
 
-    def _settle_start(self, task: Open) -> None:
+    def _settle_start(self, task: Task) -> None:
         """Close the window of a start: its request is known by now, or never will be."""
-        self._index.remove_start(task, task.texts)
+        self._index.remove_start(task)
         record = task.record
         if record is None:
             return
-        if task.seeking:
-            task.seeking = task.contested = False
+        if task.phase is Phase.SEEKING:
             task.operation = self._naming.of_target(task.app, task.target_uri)
             trace_id = record.trace_id
         else:
             trace_id = task.parent[:16]
-            # With nothing like them near, a start beside its request is as good as a name.
-            task.grade = grade_of(contested=task.contested, exact=task.named or not task.crowded)
+        task.take(Step.CLOSE_WINDOW)
         task.context = trace_id + task_span_id(trace_id, record.file, record.offset)
         task.record = None
         self._ledger.touch(task)
@@ -297,13 +322,13 @@ class Correlator:
             )
         )
 
-    def _texts(self, task: Open) -> tuple[str, ...]:
+    def _texts(self, task: Task) -> tuple[str, ...]:
         """Return the forms by which a start seeks its request."""
         if task.request_id:
             return ("=" + task.request_id,)
         return tuple(target.text for target in targets_of(self._naming, task.app, task.target_uri))
 
-    def _open(self, task: Open) -> None:
+    def _open(self, task: Task) -> None:
         self._ledger.open(task)
         self._meanwhile.begin(task)
 
@@ -312,6 +337,7 @@ class Correlator:
     def changes(self) -> Changes:
         """Return what has changed since the last call, for the store."""
         state = {
+            "version": STATE_VERSION,
             "ordinal": self._meanwhile.ordinal,
             "seq": self._seq,
             "clock": self._clock,
@@ -327,20 +353,23 @@ class Correlator:
 
     def _restore(self, state: str, open_tasks: Iterable[OpenTask], ended: Iterable[TaskRow]) -> None:
         kept: dict[str, Any] = json.loads(state) if state else {"settling": ()}
-        recent = {
-            waiting["row"][0]: recent_from_json(waiting)
-            for waiting in kept["settling"]
-            if waiting["is"] == "recent"
+        settling = kept["settling"]
+        if "version" not in kept:
+            settling = [modern_waiting(waiting) for waiting in settling]
+        requests = {
+            waiting["key"]: from_json(PendingRequest, waiting)
+            for waiting in settling
+            if waiting["is"] == "request"
         }
         # In the order of the log, whatever they are: that is the order in which candidates are found.
-        tasks = sorted(map(Open.from_row, open_tasks), key=lambda task: task.seq)
-        for task in sorted([*tasks, *recent.values()], key=lambda task: task.seq):
+        tasks = sorted(map(task_of, open_tasks), key=lambda task: task.seq)
+        for task in tasks:
             if task.by_start:
                 self._index.add_running(task)
-            else:
-                self._index.add_request(task)
-        for task in tasks:
             self._open(task)
+        asked = [task.asked for task in tasks if task.asked is not None]
+        for request in sorted([*asked, *requests.values()], key=lambda request: request.seq):
+            self._index.add_request(request)
         self._ledger.mark_stored()
         if not state:
             return
@@ -350,23 +379,24 @@ class Correlator:
         self._task_ids = TaskIds(kept["task_ids"], kept["task_id_max"])
         self._meanwhile.restore(kept["ordinal"], kept["latest"])
         self._ends.restore(list(ended), kept["ended"])
-        for waiting in kept["settling"]:
-            if waiting["is"] == "recent":
-                self._settling.add(recent[waiting["row"][0]])
-            elif waiting["is"] == "final":
-                final = final_from_json(waiting)
+        for waiting in settling:
+            if waiting["is"] == "request":
+                self._settling.add(requests[waiting["key"]])
+            elif waiting["is"] == "end":
+                final = from_json(PendingEnd, waiting)
                 self._ends.wait(final, self._ledger.tasks.get(bytes.fromhex(waiting["key"])))
                 self._settling.add(final)
             else:
                 self._settling.add(self._restored_start(waiting))
 
-    def _restored_start(self, waiting: dict[str, Any]) -> Open:
+    def _restored_start(self, waiting: dict[str, Any]) -> Task:
         """Let a start seek its request again."""
         task = self._ledger.tasks[bytes.fromhex(waiting["key"])]
         task.record = record_from_json(waiting["record"])
-        task.seeking = waiting["seeking"]
+        if "seeking" in waiting:  # a state of the previous version
+            task.phase = Phase.SEEKING if waiting["seeking"] else Phase.JOINED
         task.texts = self._texts(task)
-        self._index.add_start(task, task.texts)
+        self._index.add_start(task)
         return task
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from exporter.correlate.task_state import Open
+from exporter.correlate.stored import row_of
+from exporter.correlate.task_state import Task
 from exporter.records import OpenTask
 
 EXPIRING_SLACK = 1024
@@ -17,18 +18,18 @@ class OpenTaskTable:
 
     def __init__(self, expiry: int) -> None:
         self._expiry = expiry
-        self.tasks: dict[bytes, Open] = {}
+        self.tasks: dict[bytes, Task] = {}
         self._expiring: list[tuple[int, int, bytes]] = []
-        self._dirty: dict[bytes, Open] = {}
+        self._dirty: dict[bytes, Task] = {}
         self._stored: set[bytes] = set()
         self._closed: list[bytes] = []
 
-    def started_by(self, time: int) -> list[Open]:
+    def started_by(self, time: int) -> list[Task]:
         """Return the open tasks that had started by then, in the order in which they opened."""
         in_order = sorted(self.tasks.values(), key=lambda task: task.seq)
         return [task for task in in_order if task.start <= time]
 
-    def open(self, task: Open) -> None:
+    def open(self, task: Task) -> None:
         """Enter a task."""
         self.tasks[task.key] = task
         self._dirty[task.key] = task
@@ -38,12 +39,12 @@ class OpenTaskTable:
             self._expiring = [(each.start, each.seq, each.key) for each in self.tasks.values()]
             heapq.heapify(self._expiring)
 
-    def touch(self, task: Open) -> None:
+    def touch(self, task: Task) -> None:
         """Note that a task has changed, if it is open: the store will keep it anew."""
         if task.key in self.tasks:
             self._dirty[task.key] = task
 
-    def close(self, task: Open) -> None:
+    def close(self, task: Task) -> None:
         """Strike out a task, if it is open."""
         self.tasks.pop(task.key, None)
         self._dirty.pop(task.key, None)
@@ -51,7 +52,7 @@ class OpenTaskTable:
             self._stored.discard(task.key)
             self._closed.append(task.key)
 
-    def expired(self, now: int) -> Open | None:
+    def expired(self, now: int) -> Task | None:
         """Return the next task that is too old; close it before you ask again.
 
         None also while the end of the next one is being decided: when that is certain, ask again.
@@ -61,7 +62,7 @@ class OpenTaskTable:
             _, seq, key = expiring[0]
             task = self.tasks.get(key)
             if task is not None and task.seq == seq:
-                return None if task.final is not None or task.waiting else task
+                return None if task.is_being_decided else task
             heapq.heappop(expiring)
         return None
 
@@ -72,7 +73,7 @@ class OpenTaskTable:
 
     def changes(self) -> tuple[Sequence[OpenTask], Sequence[bytes]]:
         """Return the tasks that opened or changed since the last call, and the keys of those that closed."""
-        opened = [task.to_row() for task in self._dirty.values()]
+        opened = [row_of(task) for task in self._dirty.values()]
         self.mark_stored()
         closed, self._closed = self._closed, []
         return opened, closed

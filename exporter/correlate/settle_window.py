@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from exporter.correlate.task_state import Open, PendingEnd, waiting_to_json
+from exporter.correlate.stored import waiting_to_json
+from exporter.correlate.task_state import Waiting
 from exporter.records import NANOS
 
 SETTLE_NANOS = 2 * NANOS
@@ -28,21 +29,20 @@ class SettleWindow:
     What has found its partner is withdrawn, and settles no more. `settle` may add and withdraw.
     """
 
-    def __init__(self, settle: Callable[[Open | PendingEnd], None]) -> None:
+    def __init__(self, settle: Callable[[Waiting], None]) -> None:
         self._settle = settle
-        self._queue: deque[tuple[int, Open | PendingEnd]] = deque()
+        self._queue: deque[tuple[int, Waiting]] = deque()
         self._count = 0
 
-    def add(self, waiting: Open | PendingEnd) -> None:
+    def add(self, waiting: Waiting) -> None:
         """Let it wait; if too much does, the oldest windows are closed early."""
-        time = waiting.time if isinstance(waiting, PendingEnd) else waiting.start
-        self._queue.append((time, waiting))
+        self._queue.append((waiting.time, waiting))
         self._count += 1
         waiting.waiting = True
         while self._count > SETTLING_MAX:
             self._close_first()
 
-    def withdraw(self, waiting: Open | PendingEnd) -> None:
+    def withdraw(self, waiting: Waiting) -> None:
         """Let it wait no more, if it did."""
         if waiting.waiting:
             waiting.waiting = False

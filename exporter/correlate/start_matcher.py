@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.correlate.candidates import Index, form_of
+from exporter.correlate.candidates import Index
 from exporter.correlate.open_tasks import OpenTaskTable
-from exporter.correlate.task_state import Open
-from exporter.records import Grade
+from exporter.correlate.task_state import PendingRequest, Phase, Step, Task
 from exporter.wok.operations import Form
 
 
@@ -27,16 +26,16 @@ class StartMatcher:
         self._ledger = ledger
         self._near_nanos = near_nanos
 
-    def take_start(self, request: Open) -> Open | None:
+    def take_start(self, request: PendingRequest) -> Task | None:
         """Let a request that has just been read take the start that seeks it: the oldest, by its best form."""
-        if request.request_id:
-            for start in self._index.starts(request.app, "=" + request.request_id):
-                if start.seeking:
+        if request.record_id:
+            for start in self._index.starts(request.app, "=" + request.record_id):
+                if start.phase is Phase.SEEKING:
                     self._join(start, request, Form("", named=True))
                     return start
         for form in request.forms:
             starts = self._index.starts(request.app, form.text)
-            seeking = [start for start in starts if start.seeking]
+            seeking = [start for start in starts if start.phase is Phase.SEEKING]
             if len(starts) > 1 or not seeking:
                 self._crowd(starts)
             if seeking:
@@ -46,7 +45,7 @@ class StartMatcher:
                 return seeking[0]
         return None
 
-    def take_request(self, start: Open) -> Open | None:
+    def take_request(self, start: Task) -> PendingRequest | None:
         """Let a start that has just been read take a request just before it; return the one that is taken."""
         if start.request_id:
             request = self._index.by_record(start.request_id)
@@ -60,41 +59,45 @@ class StartMatcher:
             requests = [
                 request
                 for request in self._index.requests(start.app, text)
-                if abs(request.request_time - start.start) < self._near_nanos
+                if abs(request.time - start.start) < self._near_nanos
             ]
             if requests:
                 if len(requests) > 1:
-                    start.candidates = [request.parent for request in requests[1:]]
-                    self.contest([start, *requests])
-                self._join(start, requests[0], form_of(requests[0], text))
+                    start.candidates = [request.context for request in requests[1:]]
+                    self.contest(requests)
+                self._join(start, requests[0], requests[0].form_of(text))
                 return requests[0]
         return None
 
-    def contest(self, tasks: Sequence[Open]) -> None:
-        """Mark tasks that could as well have been each other's."""
-        for task in tasks:
-            task.contested = True
-            self._ledger.touch(task)
+    def contest(self, requests: Sequence[PendingRequest]) -> None:
+        """Mark requests whose tasks could as well have been each other's."""
+        for request in requests:
+            request.contested = True
+            if request.task is not None:
+                self._ledger.touch(request.task)
 
-    def _crowd(self, starts: Sequence[Open]) -> None:
+    def _crowd(self, starts: Sequence[Task]) -> None:
         for start in starts:
-            start.crowded = True
+            start.certainty.crowded = True
             self._ledger.touch(start)
 
-    def _make_rivals(self, starts: Sequence[Open]) -> None:
-        self.contest(starts)
+    def _make_rivals(self, starts: Sequence[Task]) -> None:
         for start in starts:
+            start.certainty.contested = True
+            self._ledger.touch(start)
             start.rivals = [rival.key for rival in starts if rival is not start]
 
-    def _join(self, start: Open, request: Open, form: Form) -> None:
-        start.seeking = False
-        start.parent = request.parent
+    def _join(self, start: Task, request: PendingRequest, form: Form) -> None:
+        start.take(Step.FIND_REQUEST)
+        start.parent = request.context
         start.operation = request.operation
-        start.request = request.request
-        start.named = form.named
-        start.contested = start.contested or request.contested
+        start.request = request.ordinal
+        certainty = start.certainty
+        certainty.joined = certainty.beside = True
+        certainty.named = form.named
+        certainty.contested = certainty.contested or request.contested
         # General evidence needs a name: that nothing like it is near says little.
-        start.crowded = start.crowded or form.text.startswith("~")
+        certainty.crowded = certainty.crowded or form.text.startswith("~")
         self._ledger.touch(start)
         for key in start.rivals:
             rival = self._ledger.tasks.get(key)
@@ -103,10 +106,3 @@ class StartMatcher:
                 if rival.parent:
                     start.candidates.append(rival.parent)
                 self._ledger.touch(rival)
-
-
-def grade_of(*, contested: bool, exact: bool) -> Grade:
-    """Return how sure a match is that was made: what could as well have been another's is ambiguous."""
-    if contested:
-        return "ambiguous"
-    return "exact" if exact else "likely"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from exporter.correlate.candidates import CANDIDATES_MAX, Candidates, Index, form_of, possible_at, quoted_by
+from exporter.correlate.candidates import CANDIDATES_MAX, Candidates, Index, possible_at, quoted_by
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import ENDED_MAX, EndedTasks
 from exporter.correlate.evidence import targets_of, values_of
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.settle_window import SETTLE_NANOS
-from exporter.correlate.start_matcher import StartMatcher, grade_of
-from exporter.correlate.task_state import Open, PendingEnd
+from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.task_state import PendingEnd, PendingRequest, Step, Task
 from exporter.ids import task_span_id
 from exporter.records import Event, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
 from exporter.wok.operations import Operations
@@ -57,17 +57,17 @@ class TaskEnds:
         None where the record belongs to one that waits already, or repeats the end of a task with an id.
         """
         task = self._running(record) if record.task_id else None
-        first = task.final if task is not None else self._first_of(record)
+        first = task.end if task is not None else self._first_of(record)
         if first is not None:
             self._add(first, record)
             return None
         if task is None and record.task_id and self._repeat(record):
             return None
-        final = PendingEnd(record, seq, self._meanwhile.ordinal)
+        final = PendingEnd(record, record.time, seq, self._meanwhile.ordinal)
         self.wait(final, task)
         return final
 
-    def wait(self, final: PendingEnd, task: Open | None) -> None:
+    def wait(self, final: PendingEnd, task: Task | None) -> None:
         """Remember a final record whose window is open, and the task that it ends where an id says so."""
         self._finals.setdefault(_key(final.record), []).append(final)
         if task is not None:
@@ -80,7 +80,7 @@ class TaskEnds:
                 return final
         return None
 
-    def _running(self, record: Record) -> Open | None:
+    def _running(self, record: Record) -> Task | None:
         """Find the open task of a task id; two may share one, then the target_uri tells them apart."""
         for task in self._index.running(record.task_id):
             is_same = task.target_uri == record.target_uri or not record.target_uri
@@ -100,7 +100,7 @@ class TaskEnds:
             if final.record.failed:
                 return final
         # A success is taken back only where no other task could have failed in the same moment.
-        if len(bare) == 1 and len(self._candidates(record).tasks) <= 1:
+        if len(bare) == 1 and len(self._candidates(record).requests) <= 1:
             return bare[0]
         return None
 
@@ -135,7 +135,7 @@ class TaskEnds:
             self._end(final.task, _outcome(record), final)
             return
         candidates = self._candidates(record)
-        if not candidates.tasks:
+        if not candidates.requests:
             if not self._repeat(record):
                 self._orphan(final)
             for repeat in final.repeats:
@@ -150,38 +150,42 @@ class TaskEnds:
     def _candidates(self, record: Record) -> Candidates:
         """Return the open tasks that a final record may end, by the strongest form that has any."""
         if record.request_id:
-            task = self._index.by_record(record.request_id)
-            return Candidates([task] if task is not None else [])
+            request = self._index.by_record(record.request_id)
+            return Candidates([request] if request is not None else [])
         if record.task_id and record.dialect != "json":
             return Candidates([])  # its start would have been found by the id
         latest, earliest = record.time + SETTLE_NANOS, record.time - self._expiry
         for target in targets_of(self._naming, record.app, record.target_uri):
             found = [
-                task
-                for task in self._index.requests(record.app, target.text)
-                if task.key in self._ledger.tasks and earliest < task.request_time < latest
+                request
+                for request in self._index.requests(record.app, target.text)
+                if request.task is not None and earliest < request.time < latest
             ]
             if found:
                 return possible_at(found, target, SETTLE_NANOS)
         return Candidates([])
 
-    def _choose(self, final: PendingEnd, candidates: Candidates) -> Open:
-        """Choose the task that a final record ends, and grade the choice."""
-        found = candidates.tasks
-        task = found[0]
+    def _choose(self, final: PendingEnd, candidates: Candidates) -> Task:
+        """Choose the task that a final record ends, and say how sure the choice is."""
+        found = candidates.requests
+        request = found[0]
+        others: list[PendingRequest] = []
         if len(found) > 1:
             # The newest that stands before: most tasks are short, and one that has been open for long has more
             # likely ended in silence than just now. What stands after is taken only where nothing stands before.
-            task = min(found, key=lambda task: (task.seq > final.seq, abs(final.seq - task.seq)))
+            request = min(found, key=lambda each: (each.seq > final.seq, abs(final.seq - each.seq)))
             self._claims.contest(found)
-            task.candidates = [other.parent for other in found if other is not task]
-        form = form_of(task, candidates.text)
+            others = [each for each in found if each is not request]
+        task = request.task
+        assert task is not None
+        task.candidates = [other.context for other in others]
+        form = request.form_of(candidates.text)
         is_again = form.repeats and self._ended.get((task.app, final.record.target_uri, "")) is not None
-        is_named = candidates.is_quoted or form.named
-        task.grade = grade_of(
-            contested=task.contested and not candidates.is_quoted,
-            exact=is_named and candidates.is_sure and not form.nests and not is_again,
-        )
+        certainty = task.certainty
+        certainty.joined = True
+        certainty.named = candidates.is_quoted or form.named
+        certainty.contested = request.contested and not candidates.is_quoted
+        certainty.doubtful = not candidates.is_sure or form.nests or is_again
         return task
 
     def _repeat(self, record: Record) -> bool:
@@ -237,7 +241,7 @@ class TaskEnds:
         while (task := self._ledger.expired(now)) is not None:
             self._end(task, "unknown", None)
 
-    def _end(self, task: Open, outcome: Outcome, final: PendingEnd | None, at: int = 0) -> None:
+    def _end(self, task: Task, outcome: Outcome, final: PendingEnd | None, at: int = 0) -> None:
         """Make the one span of a task, and forget that it ran."""
         end = max(task.start, final.time if final is not None else at)
         until = final.until if final is not None else self._meanwhile.ordinal
@@ -249,11 +253,14 @@ class TaskEnds:
         others: Sequence[bytes] = ()
         if task.grade == "ambiguous":
             others = [context for context in dict.fromkeys(task.candidates) if context != task.parent]
-        self._index.remove(task)
+        task.take(Step.END)
+        self._index.remove_running(task)
+        if task.asked is not None:
+            self._index.remove_request(task.asked)
         self._ledger.close(task)
         self._meanwhile.end(task)
         if final is not None:
-            final.task = task.final = None  # a ring that only the garbage collector could free
+            final.task = task.end = None  # a ring that only the garbage collector could free
         self._tell(
             TaskEnded(
                 context=task.context,

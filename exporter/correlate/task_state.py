@@ -1,217 +1,162 @@
-"""What runs and what waits: the mutable halves of the correlator's state, and how the store keeps them.
+"""What waits and what runs: the mutable values of the correlator's state.
 
-An `Open` is a task that runs, or a request that a start record may still claim. A `PendingEnd` is a final record that
-waits for its settling window to close. Both are written as JSON that holds nothing but what has been redacted.
+A `PendingRequest` can still be claimed: by a start record, or by a final record where it has opened its own task.
+A `Task` is one that runs. A `PendingEnd` is a final record whose settling window is open. How the store keeps
+them follows from their fields (`stored.py`); the fields marked *not stored* are made again from the rest.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import enum
+from dataclasses import dataclass, field
 
-from exporter.records import Grade, OpenTask, Record
+from exporter.correlate.certainty import Certainty
+from exporter.records import Grade, Record
 from exporter.wok.operations import Form
 
-CONTEXT_BYTES = 24
+NOT_STORED = {"stored": False}
 
 
-class Open:
-    """A task that runs, or a request that a start record may claim.
+class Phase(enum.Enum):
+    """Where a task is in its life."""
 
-    `by_start` when a start record opened it, else a request did. `seeking` while a start record has no request,
-    `waiting` while its window is open. `crowded` when another start or request of the same form was near,
-    `contested` when it could as well have been theirs. `since` is the ordinal of the last request before it,
-    `record` the start record until it has been told. `links` are the contexts of the first requests after
-    its start, once there are enough of them, `texts` the forms by which a start seeks its request. `values` are the request's, where its forms name nothing: an error may quote one.
+    SEEKING = "seeking"
+    """A start record whose window is open and that has no request yet."""
+    JOINED = "joined"
+    """A start record whose window is open and that has its request."""
+    RUNNING = "running"
+    """All is known but the end."""
+    OVER = "over"
+    """It has ended, or another task stands for it."""
+
+
+class Step(enum.Enum):
+    """What can happen to a task."""
+
+    FIND_REQUEST = "its request is found"
+    CLOSE_WINDOW = "the settling window of its start record closes"
+    HAND_OVER = "a start record claims the request that has opened it"
+    END = "it ends"
+
+
+TRANSITIONS: dict[tuple[Phase, Step], Phase] = {
+    (Phase.SEEKING, Step.FIND_REQUEST): Phase.JOINED,
+    (Phase.SEEKING, Step.CLOSE_WINDOW): Phase.RUNNING,
+    (Phase.JOINED, Step.CLOSE_WINDOW): Phase.RUNNING,
+    (Phase.RUNNING, Step.HAND_OVER): Phase.OVER,
+    (Phase.RUNNING, Step.END): Phase.OVER,
+}
+"""All that may happen in each phase; anything else is a bug, and raises KeyError."""
+
+
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """A request that a start record or a final record may still claim.
+
+    `context` is its span's, `ordinal` its number. `values` are its parameters' where its forms name nothing: an
+    error may quote one. `contested` when a task that it was not given could have been its own. `task` is the one
+    that it has opened by itself, if it has.
     """
 
-    __slots__ = (
-        "app",
-        "by_start",
-        "candidates",
-        "contested",
-        "context",
-        "counted",
-        "crowded",
-        "final",
-        "forms",
-        "grade",
-        "key",
-        "links",
-        "named",
-        "operation",
-        "parent",
-        "record",
-        "request",
-        "request_id",
-        "request_time",
-        "rivals",
-        "seeking",
-        "seq",
-        "since",
-        "start",
-        "target_uri",
-        "task_id",
-        "texts",
-        "values",
-        "waiting",
-    )
+    key: bytes
+    seq: int
+    app: str
+    time: int
+    context: bytes
+    operation: str
+    ordinal: int
+    record_id: str
+    forms: tuple[Form, ...]
+    values: tuple[str, ...] = ()
+    contested: bool = False
+    task: Task | None = field(default=None, metadata=NOT_STORED)
+    waiting: bool = field(default=False, metadata=NOT_STORED)
 
-    def __init__(self, key: bytes, seq: int, app: str, start: int) -> None:
-        self.key = key
-        self.seq = seq
-        self.app = app
-        self.start = start
-        self.context = b""
-        self.parent = b""
-        self.operation = ""
-        self.target_uri = ""
-        self.task_id = ""
-        self.request_id = ""
-        self.request = 0
-        self.request_time = 0
-        self.since = 0
-        self.forms: tuple[Form, ...] = ()
-        self.named = False
-        self.contested = False
-        self.crowded = False
-        self.waiting = False
-        self.values: tuple[str, ...] = ()
-        self.grade: Grade = "none"
-        self.by_start = False
-        self.seeking = False
-        self.counted = True
-        self.candidates: list[bytes] = []
-        self.rivals: list[bytes] = []
-        self.links: list[bytes] = []
-        self.texts: tuple[str, ...] = ()
-        self.record: Record | None = None
-        self.final: PendingEnd | None = None
-
-    def to_row(self) -> OpenTask:
-        """Return the task as the store keeps it."""
-        data = {
-            "seq": self.seq,
-            "parent": self.parent.hex(),
-            "request_id": self.request_id,
-            "request_time": self.request_time,
-            "forms": self.forms,
-            "named": self.named,
-            "contested": self.contested,
-            "crowded": self.crowded,
-            "values": self.values,
-            "grade": self.grade,
-            "by_start": self.by_start,
-            "counted": self.counted,
-            "candidates": [context.hex() for context in self.candidates],
-            "rivals": [key.hex() for key in self.rivals],
-            "links": b"".join(self.links).hex(),
-        }
-        return OpenTask(
-            key=self.key,
-            context=self.context,
-            app=self.app,
-            operation=self.operation,
-            target_uri=self.target_uri,
-            task_id=self.task_id,
-            start=self.start,
-            request=self.request,
-            data=json.dumps(data, separators=(",", ":")),
-            since=self.since,
-        )
-
-    @classmethod
-    def from_row(cls, row: OpenTask) -> Open:
-        """Make the task again from what `to_row` gave."""
-        data = json.loads(row.data)
-        task = cls(row.key, data["seq"], row.app, row.start)
-        task.context = row.context
-        task.parent = bytes.fromhex(data["parent"])
-        task.operation = row.operation
-        task.target_uri = row.target_uri
-        task.task_id = row.task_id
-        task.request_id = data["request_id"]
-        task.request = row.request
-        task.request_time = data["request_time"]
-        task.since = row.since
-        task.forms = tuple(Form(*form) for form in data["forms"])
-        task.named = data["named"]
-        task.contested = data["contested"]
-        task.crowded = data["crowded"]
-        task.values = tuple(data["values"])
-        task.grade = data["grade"]
-        task.by_start = data["by_start"]
-        task.counted = data["counted"]
-        task.candidates = [bytes.fromhex(context) for context in data["candidates"]]
-        task.rivals = [bytes.fromhex(key) for key in data["rivals"]]
-        links = bytes.fromhex(data["links"])
-        task.links = [links[at : at + CONTEXT_BYTES] for at in range(0, len(links), CONTEXT_BYTES)]
-        return task
+    def form_of(self, text: str) -> Form:
+        """Return the form of this text; one that names the request, where it was found by its id."""
+        for form in self.forms:
+            if form.text == text:
+                return form
+        return Form(text, named=True)
 
 
+@dataclass(slots=True, eq=False)
+class Task:
+    """A task that runs.
+
+    `by_start` when a start record opened it, else a request did: `asked` is that request while it may be claimed.
+    `context` and `parent` are those of its span and of its request's, `request` is that request's ordinal,
+    `since` the ordinal of the last request before the task. `counted` is False where the start of a task was
+    counted with the request that opened it. `candidates` are the contexts of other requests it might belong to,
+    `rivals` the keys of starts that sought the same request, `links` the contexts of the first requests after its
+    start, once there are enough of them. `texts` are the forms by which a start seeks its request, `record` is the
+    start record until it has been told, `end` the final record that waits.
+    """
+
+    key: bytes
+    seq: int
+    app: str
+    start: int
+    since: int
+    by_start: bool
+    context: bytes = b""
+    parent: bytes = b""
+    operation: str = ""
+    target_uri: str = ""
+    task_id: str = ""
+    request_id: str = ""
+    request: int = 0
+    phase: Phase = Phase.RUNNING
+    certainty: Certainty = field(default_factory=Certainty)
+    counted: bool = True
+    candidates: list[bytes] = field(default_factory=list)
+    rivals: list[bytes] = field(default_factory=list)
+    links: list[bytes] = field(default_factory=list)
+    asked: PendingRequest | None = None
+    texts: tuple[str, ...] = field(default=(), metadata=NOT_STORED)
+    record: Record | None = field(default=None, metadata=NOT_STORED)
+    end: PendingEnd | None = field(default=None, metadata=NOT_STORED)
+    waiting: bool = field(default=False, metadata=NOT_STORED)
+
+    @property
+    def time(self) -> int:
+        """When its settling window opened, if it has one."""
+        return self.start
+
+    @property
+    def grade(self) -> Grade:
+        """How sure it is that its request is its own."""
+        return self.certainty.grade
+
+    @property
+    def is_being_decided(self) -> bool:
+        """Whether its start or its end waits for the settling window to close."""
+        return self.waiting or self.end is not None
+
+    def take(self, step: Step) -> None:
+        """Go on to the next phase; KeyError for a step that no task takes in this one."""
+        self.phase = TRANSITIONS[self.phase, step]
+
+
+@dataclass(slots=True, eq=False)
 class PendingEnd:
     """A final record that waits: `time` is that of the first record, `until` the number of requests before it,
-    `repeats` are the further records of the same end, `task` is what it ends where a task id says so.
+    `repeats` are further records of the same end, `task` is what it ends where a task id says so.
     """
 
-    __slots__ = ("record", "repeats", "seq", "task", "time", "until", "waiting")
+    record: Record
+    time: int
+    seq: int
+    until: int
+    repeats: list[Record] = field(default_factory=list)
+    task: Task | None = field(default=None, metadata=NOT_STORED)
+    waiting: bool = field(default=False, metadata=NOT_STORED)
 
-    def __init__(self, record: Record, seq: int, until: int) -> None:
-        self.record = record
-        self.time = record.time
-        self.seq = seq
-        self.until = until
-        self.task: Open | None = None
-        self.repeats: list[Record] = []
-        self.waiting = False
-
-    def ends(self, task: Open) -> None:
+    def ends(self, task: Task) -> None:
         """Say that this is the end of `task`, until it has ended."""
         self.task = task
-        task.final = self
+        task.end = self
 
 
-def waiting_to_json(waiting: Open | PendingEnd) -> dict[str, Any]:
-    """Return what is needed to let this go on waiting after a restart of the exporter."""
-    if isinstance(waiting, PendingEnd):
-        return {
-            "is": "final",
-            "key": waiting.task.key.hex() if waiting.task is not None else "",
-            "record": record_to_json(waiting.record),
-            "time": waiting.time,
-            "seq": waiting.seq,
-            "until": waiting.until,
-            "repeats": [record_to_json(record) for record in waiting.repeats],
-        }
-    if waiting.by_start:
-        record = record_to_json(waiting.record) if waiting.record is not None else None
-        return {"is": "start", "key": waiting.key.hex(), "seeking": waiting.seeking, "record": record}
-    row = waiting.to_row()
-    return {"is": "recent", "row": [field.hex() if isinstance(field, bytes) else field for field in row]}
-
-
-def recent_from_json(waiting: dict[str, Any]) -> Open:
-    """Make a claimable request again from what `waiting_to_json` gave."""
-    key, context, *rest = waiting["row"]
-    return Open.from_row(OpenTask(bytes.fromhex(key), bytes.fromhex(context), *rest))
-
-
-def final_from_json(waiting: dict[str, Any]) -> PendingEnd:
-    """Make a waiting final record again from what `waiting_to_json` gave, but for its task."""
-    final = PendingEnd(record_from_json(waiting["record"]), waiting["seq"], waiting["until"])
-    final.time = waiting["time"]
-    final.repeats = [record_from_json(record) for record in waiting["repeats"]]
-    return final
-
-
-def record_to_json(record: Record) -> list[Any]:
-    """Return a record as a JSON array, its bytes in hex."""
-    return [field.hex() if isinstance(field, bytes) else field for field in record]
-
-
-def record_from_json(fields: list[Any]) -> Record:
-    """Make a record again from what `record_to_json` gave."""
-    values = dict(zip(Record._fields, fields, strict=True))
-    for name in ("trace_id", "file"):
-        values[name] = bytes.fromhex(values[name])
-    return Record(**values)
+Waiting = PendingRequest | Task | PendingEnd
+"""What may stand in the settling window."""

@@ -45,6 +45,9 @@ ACCEPTED = 202
 COUNTER_LIMIT = 10**9
 """Tasks were numbered from 1 up to Wok 2.2, which no host has done a thousand million times."""
 
+SEEN_MAX = 256
+"""Target_uris whose operation is remembered: a task's is looked up several times within moments."""
+
 EVIDENCE = ("named", "shared", "repeats", "twice", "nests", "unlogged")
 """What the table may say of an operation's target_uri; the words are explained at its head."""
 
@@ -95,15 +98,20 @@ class TaskShape(NamedTuple):
     template: Template
     conditions: tuple[Condition, ...]
     evidence: frozenset[str]
+    is_named: bool
+    repeats: bool
+    nests: bool
     resource: str
 
     def form(self, params: Mapping[str, Any]) -> Form | None:
         """Return the form of the target_uri that a request's task may have, None where it has no such task."""
-        if not self.is_asked_for or not all(condition.holds(params) for condition in self.conditions):
+        if not self.is_asked_for:
             return None
+        for condition in self.conditions:
+            if not condition.holds(params):
+                return None
         text = self.template.fill(params)
-        evidence = self.evidence
-        return Form(text, "named" in evidence, "repeats" in evidence, "nests" in evidence) if text else None
+        return Form(text, self.is_named, self.repeats, self.nests) if text else None
 
 
 class Condition(NamedTuple):
@@ -126,7 +134,7 @@ class Condition(NamedTuple):
 
 
 class Operations:
-    """The table of operations, read once at the start and never changed.
+    """The table of operations, read once at the start; its answers never change.
 
     `apps` are the applications it knows, in its order: kimchi, ginger, gingerbase, gingers390x, wok.
     """
@@ -157,6 +165,7 @@ class Operations:
             app: {shape.template.source: shape for shape in of_app if shape.template.is_constant}
             for app, of_app in self._recognised.items()
         }
+        self._seen: dict[tuple[str, str], TaskShape | None] = {}
         self._marked = {
             app: tuple(shape.template for shape in of_app if shape.is_asked_for and shape.template.marks)
             for app, of_app in self._shapes.items()
@@ -210,6 +219,17 @@ class Operations:
 
     def shape_of(self, app: str, target_uri: str) -> TaskShape | None:
         """Return what the table knows of a task's target_uri, None where it knows nothing."""
+        key = (app, target_uri)
+        try:
+            return self._seen[key]
+        except KeyError:
+            shape = self._recognise(app, target_uri)
+        if len(self._seen) >= SEEN_MAX:
+            self._seen.clear()
+        self._seen[key] = shape
+        return shape
+
+    def _recognise(self, app: str, target_uri: str) -> TaskShape | None:
         constants = self._constants.get(app)
         if constants is None:
             return None
@@ -228,8 +248,12 @@ class Operations:
         A failed request may hide which operation of its code it was: then all of the code's count.
         """
         shapes = self._by_operation.get((app, operation)) or self._by_code.get((app, code)) or ()
-        forms = (shape.form(params) for shape in shapes)
-        return tuple(dict.fromkeys(form for form in forms if form is not None))
+        forms: list[Form] = []
+        for shape in shapes:
+            form = shape.form(params)
+            if form is not None and form not in forms:
+                forms.append(form)
+        return tuple(forms)
 
     def targets(self, app: str, target_uri: str) -> list[Target]:
         """Return the forms of a task's target_uri, the strongest first: itself, then with marks for what Wok
@@ -275,6 +299,9 @@ def _shape(row: Row) -> TaskShape:
         Template(row.target),
         tuple(map(Condition.read, row.when.split())),
         evidence,
+        "named" in evidence,
+        "repeats" in evidence,
+        "nests" in evidence,
         row.resource,
     )
 

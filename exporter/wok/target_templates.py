@@ -80,7 +80,6 @@ def _libvirt(name: str) -> str:
 
 
 _VALUES: dict[str, Callable[[str], str]] = {
-    "": str,
     "basename": _basename,
     "libvirt": _libvirt,
     "stripped": str.strip,
@@ -99,6 +98,8 @@ class _Hole(NamedTuple):
 
     def value(self, params: Mapping[str, Any]) -> str | None:
         """Return the text of this hole, None where the request does not have it."""
+        if not self.part:
+            return text_of(params, self.name) or None
         text = _VALUES[self.part](text_of(params, self.name))
         return text if text or (self.part in _MAY_BE_EMPTY and text_of(params, self.name)) else None
 

@@ -1,0 +1,75 @@
+"""The state of the previous version, in which one class was a request and a task: what it means in this one.
+
+Only the stored form has changed. A task of which the exporter knew before an upgrade ends as it would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.records import OpenTask
+
+
+def modern_task(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a task that are not columns, as `stored.to_json` would have given them."""
+    by_start = data["by_start"]
+    grade = data["grade"]
+    certainty = ["beside"] if by_start else []
+    certainty += [name for name in ("named", "crowded", "contested") if data[name]]
+    if by_start and data["parent"]:
+        certainty.append("joined")
+        if grade == "exact" and data["crowded"] and not data["named"]:
+            certainty.append("named")
+    return {
+        "seq": data["seq"],
+        "by_start": by_start,
+        "parent": data["parent"],
+        "request_id": data["request_id"],
+        "phase": "running",
+        "certainty": certainty,
+        "counted": data["counted"],
+        "candidates": "".join(data["candidates"]),
+        "rivals": "".join(data["rivals"]),
+        "links": data["links"],
+        "asked": None if by_start else _request(row, data),
+    }
+
+
+def modern_waiting(waiting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what waits in the settling window, as `stored.waiting_to_json` would have given it."""
+    if waiting["is"] == "final":
+        return {**waiting, "is": "end"}
+    if waiting["is"] == "recent":
+        key, context, app, operation, target_uri, task_id, start, request, data, since = waiting["row"]
+        row = OpenTask(
+            bytes.fromhex(key),
+            bytes.fromhex(context),
+            app,
+            operation,
+            target_uri,
+            task_id,
+            start,
+            request,
+            data,
+            since,
+        )
+        return {"is": "request", **_request(row, json.loads(data))}
+    return dict(waiting)
+
+
+def _request(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "key": row.key.hex(),
+        "seq": data["seq"],
+        "app": row.app,
+        "time": data["request_time"],
+        "context": data["parent"],
+        "operation": row.operation,
+        "ordinal": row.request,
+        "record_id": data["request_id"],
+        "forms": data["forms"],
+        "values": data["values"],
+        "contested": data["contested"],
+    }

@@ -1,0 +1,134 @@
+"""How the store keeps what waits and what runs: JSON values that follow from the fields of the classes.
+
+A field is encoded by its type, so that a new field needs no word here. Nothing that is written has not been
+redacted. States of the previous version are read by `former_state.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from exporter.correlate.certainty import Certainty
+from exporter.correlate.former_state import modern_task
+from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Task, Waiting
+from exporter.records import OpenTask, Record
+from exporter.wok.operations import Form
+
+CONTEXT_BYTES = 24
+"""Contexts and keys are equally long: they are kept one after the other."""
+
+STATE_VERSION = 2
+
+_COLUMNS = ("key", "context", "app", "operation", "target_uri", "task_id", "start", "request", "since")
+"""The fields of a task that are columns of their own in the store."""
+
+_Stored = TypeVar("_Stored", PendingRequest, Task, PendingEnd)
+
+
+class _Codec(NamedTuple):
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+def record_to_json(record: Record) -> list[Any]:
+    """Return a record as a JSON array, its bytes in hex."""
+    return [field.hex() if isinstance(field, bytes) else field for field in record]
+
+
+def record_from_json(fields: list[Any]) -> Record:
+    """Make a record again from what `record_to_json` gave; fields that it did not have yet are empty."""
+    values = dict(zip(Record._fields, fields, strict=False))
+    for name in ("trace_id", "file"):
+        values[name] = bytes.fromhex(values[name])
+    return Record(**values)
+
+
+def _split(text: str) -> list[bytes]:
+    data = bytes.fromhex(text)
+    return [data[at : at + CONTEXT_BYTES] for at in range(0, len(data), CONTEXT_BYTES)]
+
+
+def _certainty_names(certainty: Certainty) -> list[str]:
+    return [each.name for each in dataclasses.fields(certainty) if getattr(certainty, each.name)]
+
+
+_PLAIN = _Codec(lambda value: value, lambda value: value)
+_CODECS: dict[str, _Codec] = {
+    "str": _PLAIN,
+    "int": _PLAIN,
+    "bool": _PLAIN,
+    "bytes": _Codec(bytes.hex, bytes.fromhex),
+    "list[bytes]": _Codec(lambda contexts: b"".join(contexts).hex(), _split),
+    "tuple[str, ...]": _Codec(list, tuple),
+    "tuple[Form, ...]": _Codec(list, lambda forms: tuple(Form(*form) for form in forms)),
+    "Phase": _Codec(lambda phase: phase.value, Phase),
+    "Certainty": _Codec(_certainty_names, lambda names: Certainty(**dict.fromkeys(names, True))),
+    "Record": _Codec(record_to_json, record_from_json),
+    "list[Record]": _Codec(
+        lambda records: [record_to_json(record) for record in records],
+        lambda records: [record_from_json(record) for record in records],
+    ),
+    "PendingRequest | None": _Codec(
+        lambda request: request and to_json(request),
+        lambda fields: fields and from_json(PendingRequest, fields),
+    ),
+}
+
+
+def _fields(of: type[Any]) -> dict[str, _Codec]:
+    return {
+        each.name: _CODECS[str(each.type)]
+        for each in dataclasses.fields(of)
+        if each.metadata.get("stored", True)
+    }
+
+
+_STORED = {of: _fields(of) for of in (PendingRequest, Task, PendingEnd)}
+
+
+def to_json(value: PendingRequest | Task | PendingEnd) -> dict[str, Any]:
+    """Return the stored fields as JSON values."""
+    return {name: codec.encode(getattr(value, name)) for name, codec in _STORED[type(value)].items()}
+
+
+def from_json(of: type[_Stored], fields: Mapping[str, Any]) -> _Stored:
+    """Make a value again from what `to_json` gave."""
+    codecs = _STORED[of]
+    return of(**{name: codecs[name].decode(value) for name, value in fields.items() if name in codecs})
+
+
+def row_of(task: Task) -> OpenTask:
+    """Return a task as the store keeps it; `grade` is there for those who show it."""
+    data = {name: value for name, value in to_json(task).items() if name not in _COLUMNS}
+    data |= {"version": STATE_VERSION, "grade": task.grade}
+    columns = {name: getattr(task, name) for name in _COLUMNS}
+    return OpenTask(**columns, data=json.dumps(data, separators=(",", ":")))
+
+
+def task_of(row: OpenTask) -> Task:
+    """Make a task again from its row, of this version or of the one before."""
+    data = json.loads(row.data)
+    if "version" not in data:
+        data = modern_task(row, data)
+    task = from_json(Task, data | {name: _encoded(getattr(row, name)) for name in _COLUMNS})
+    if task.asked is not None:
+        task.asked.task = task
+    return task
+
+
+def waiting_to_json(waiting: Waiting) -> dict[str, Any]:
+    """Return what is needed to let this go on waiting after a restart of the exporter."""
+    if isinstance(waiting, PendingEnd):
+        key = waiting.task.key.hex() if waiting.task is not None else ""
+        return {"is": "end", "key": key, **to_json(waiting)}
+    if isinstance(waiting, Task):
+        assert waiting.record is not None
+        return {"is": "start", "key": waiting.key.hex(), "record": record_to_json(waiting.record)}
+    return {"is": "request", **to_json(waiting)}
+
+
+def _encoded(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
