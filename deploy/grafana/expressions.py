@@ -30,6 +30,11 @@ def rate(name: str, by: str, *matchers: str) -> str:
     return total(f"rate({metric(name, *matchers)}[$__rate_interval])", by)
 
 
+def hourly(name: str, by: str, *matchers: str) -> str:
+    """Return the speed of a counter, per hour, summed by labels: a host has a few requests an hour."""
+    return f"{rate(name, by, *matchers)} * 3600"
+
+
 def total(expression: str, by: str = "") -> str:
     """Return a sum by labels, or over all."""
     return f"sum by ({by}) ({expression})" if by else f"sum({expression})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.expressions import grown, increase, metric, rate, total
+from deploy.grafana.expressions import grown, hourly, increase, metric, rate, total
 from deploy.grafana.layout import Row, rendered
 from deploy.grafana.panels import BAD, WARNING, Column, Curve, graph, listing, number
 
@@ -40,14 +40,14 @@ def _at_a_glance() -> Row:
             number(
                 "Exporters down",
                 "Exporters that it cannot read. Nothing is lost as long as Wok's log is kept, but nothing is known either.",
-                f"count({UP} == 0) or vector(0)",
+                f"count({UP} == 0) or 0 * count({UP})",
                 steps={1: BAD},
                 decimals=0,
             ),
             number(
                 "Without task metrics",
                 "Exporters that tell of themselves but not of Wok: they are still reading their first backlog, or Wok has not logged anything yet.",
-                f"count({BUILD} unless on (job, instance) {metric('wok_requests_total')}) or vector(0)",
+                f"count({BUILD} unless on (job, instance) {metric('wok_requests_total')}) or 0 * count({BUILD})",
                 steps={1: WARNING},
                 decimals=0,
             ),
@@ -199,9 +199,8 @@ def _understanding() -> Row:
         [
             graph(
                 "Lines",
-                "What the lines turned out to be, a second: records, further lines of a record, forged ones (somebody wrote a record into the log), and such that are not understood.",
-                [Curve(rate("wok_exporter_lines_total", "result"), "{{result}}")],
-                "cps",
+                "Log lines per hour, by result: records, further lines of a record, forged records (somebody wrote a record into the log), and lines that cannot be parsed.",
+                [Curve(hourly("wok_exporter_lines_total", "result"), "{{result}}")],
                 is_stacked=True,
                 width=8,
                 height=8,
@@ -222,14 +221,13 @@ def _understanding() -> Row:
             ),
             graph(
                 "Records",
-                "Records a second, by what they record and the form of their line.",
+                "Records per hour, by kind and by the format of the line.",
                 [
                     Curve(
-                        f"{rate('wok_exporter_records_total', 'kind, dialect')} > 0",
+                        f"{hourly('wok_exporter_records_total', 'kind, dialect')} > 0",
                         "{{kind}} ({{dialect}})",
                     )
                 ],
-                "cps",
                 is_stacked=True,
                 width=8,
                 height=8,
@@ -296,9 +294,8 @@ def _delivering() -> Row:
             ),
             graph(
                 "Delivered",
-                "Spans and log records that the backend has taken, a second.",
-                [Curve(rate("wok_exporter_delivered_total", "signal"), "{{signal}}")],
-                "cps",
+                "Spans and log records per hour that the backend accepted.",
+                [Curve(hourly("wok_exporter_delivered_total", "signal"), "{{signal}}")],
                 width=8,
                 height=8,
             ),

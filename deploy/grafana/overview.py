@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.grafana.expressions import ENDED, USUAL, grown, increase, metric, quantile, rate, total
+from deploy.grafana.expressions import ENDED, USUAL, grown, hourly, increase, metric, quantile, total
 from deploy.grafana.layout import Row, rendered
 from deploy.grafana.panels import BAD, WARNING, Column, Curve, durations, graph, listing, number
 
@@ -81,7 +81,7 @@ def _at_a_glance() -> Row:
             number(
                 "Exporters down",
                 "Exporters that Prometheus cannot read. Of their hosts nothing is known: see the dashboard Exporter health.",
-                f"count({metric('up')} == 0 and on (job) last_over_time({metric('wok_exporter_build_info')}[1d])) or vector(0)",
+                f"count({metric('up')} == 0 and on (job) last_over_time({metric('wok_exporter_build_info')}[1d])) or 0 * count({metric('up')})",
                 steps={1: BAD},
                 decimals=0,
             ),
@@ -265,19 +265,17 @@ def _requests() -> Row:
         "Requests",
         [
             graph(
-                "Requests by application",
-                "Requests that changed something, a second, by the plug-in that answered them.",
-                [Curve(rate("wok_requests_total", "app"), "{{app}}")],
-                "reqps",
+                "Requests per hour by application",
+                "Requests that changed something, per hour, by the plug-in that answered them.",
+                [Curve(hourly("wok_requests_total", "app"), "{{app}}")],
                 is_stacked=True,
                 width=8,
                 height=8,
             ),
             graph(
-                "Requests by status",
-                "The same by the status they were answered with; 202 are those that started a task.",
-                [Curve(rate("wok_requests_total", "code"), "{{code}}")],
-                "reqps",
+                "Requests per hour by status",
+                "The same by status code. 202 are the requests that started a task.",
+                [Curve(hourly("wok_requests_total", "code"), "{{code}}")],
                 is_stacked=True,
                 width=8,
                 height=8,

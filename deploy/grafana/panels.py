@@ -42,7 +42,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 PROMETHEUS = DataSourceRef("prometheus", "$datasource")
 TEMPO = DataSourceRef("tempo", "$tempo")
 LOKI = DataSourceRef("loki", "$loki")
-GOOD, WARNING, BAD, NEUTRAL = "green", "orange", "red", "blue"
+GOOD, WARNING, BAD, NEUTRAL, UNKNOWN = "green", "orange", "red", "blue", "#8e8e8e"
+NO_DATA = "No data"
 TASK_URL = (
     "/d/wok-task?var-app=${__data.fields.app}&var-operation=${__data.fields.operation}"
     "&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__url_time_range}"
@@ -74,10 +75,13 @@ def number(
     unit: str = "short",
     *,
     steps: Mapping[float, str] | None = None,
-    empty: str = "0",
+    empty: str = NO_DATA,
     decimals: int | None = None,
 ) -> dashboard.Panel:
-    """Return a single number, of the end of the dashboard's range; `steps` are the colours from a value on."""
+    """Return a single number, of the end of the dashboard's range; `steps` are the colours from a value on.
+
+    Without any series it shows `empty` in grey: a green 0 would say that all is well where nothing is known.
+    """
     panel = (
         stat.Panel()
         .with_target(_instant(expression))
@@ -86,6 +90,7 @@ def number(
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
         .thresholds(_thresholds(steps or {}))
         .no_value(empty)
+        .mappings([_no_series(empty)])
     )
     if decimals is not None:
         panel.decimals(decimals)
@@ -268,6 +273,13 @@ def _thresholds(steps: Mapping[float, str]) -> build.ThresholdsConfig:
     found = [dashboard.Threshold(None, GOOD if steps else NEUTRAL)]
     found += [dashboard.Threshold(value, colour) for value, colour in sorted(steps.items())]
     return build.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(found)
+
+
+def _no_series(text: str) -> dashboard.SpecialValueMap:
+    options = dashboard.DashboardSpecialValueMapOptions(
+        dashboard.SpecialValueMatch.NULL_AND_NAN, dashboard.ValueMappingResult(text, UNKNOWN, None, 0)
+    )
+    return dashboard.SpecialValueMap(options)
 
 
 def _property(name: str, value: object) -> dashboard.DynamicConfigValue:

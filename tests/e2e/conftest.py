@@ -36,6 +36,11 @@ def victoria_logs_program() -> Path:
 
 
 @pytest.fixture(scope="session")
+def grafana_parts() -> Path:
+    return servers.built(tools.grafana_parts())
+
+
+@pytest.fixture(scope="session")
 def collector_program() -> Path:
     return servers.built(tools.collector())
 

@@ -26,6 +26,7 @@ JAEGER_VERSION = "v1.76.0"
 """The last version whose module path says what it is: the program is Jaeger v2's all the same."""
 VICTORIA_LOGS_MODULE = "github.com/VictoriaMetrics/VictoriaLogs"
 VICTORIA_LOGS_VERSION = "v1.52.1"
+GRAFANA_PARTS = ROOT / "tests/e2e/grafana"
 BUILDER = "go.opentelemetry.io/collector/cmd/builder"
 BUILDER_VERSION = "v0.161.0"
 MANIFEST = ROOT / "deploy/fleet/collector/builder.yaml"
@@ -83,6 +84,14 @@ def _collector(work: Path, result: Path) -> None:
     _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(result), ".", cwd=sources)
 
 
+def _grafana_parts(work: Path, result: Path) -> None:
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(GRAFANA_PARTS / name, work / name)
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--silent"], cwd=work, check=True)
+    work.rename(result)
+    work.mkdir()
+
+
 def _debian(_: Path, result: Path) -> None:
     subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, result],
@@ -119,6 +128,14 @@ def victoria_logs() -> Tool:
     return Tool(f"VictoriaLogs {VICTORIA_LOGS_VERSION}", path, build, ("Go 1.25",))
 
 
+def grafana_parts() -> Tool:
+    """Grafana's published grammars and transformations: a folder with their node_modules."""
+    digest = hashlib.sha256((GRAFANA_PARTS / "package-lock.json").read_bytes()).hexdigest()[:12]
+    return Tool(
+        "Grafana's published parts", CACHE / f"grafana-parts-{digest}", _grafana_parts, ("Node.js 20", "npm")
+    )
+
+
 def collector() -> Tool:
     """The OpenTelemetry Collector with just the components that deploy/ names."""
     digest = hashlib.sha256(MANIFEST.read_bytes() + BUILDER_VERSION.encode()).hexdigest()[:12]
@@ -149,7 +166,15 @@ def docker_engine() -> Tool:
 def main() -> int:
     """Build what is missing, telling what and how long; return the exit code."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    for tool in (debian(), jaeger(), victoria_logs(), collector(), docker_compose(), docker_engine()):
+    for tool in (
+        debian(),
+        jaeger(),
+        victoria_logs(),
+        grafana_parts(),
+        collector(),
+        docker_compose(),
+        docker_engine(),
+    ):
         if tool.missing() is None:
             print(f"{tool.name}: there ({tool.path.name})", flush=True)
             continue
