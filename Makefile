@@ -11,7 +11,7 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-tools lint types format score bench crash weather soak rotate docs dashboards lock dist packages check clean
+.PHONY: help demo test e2e e2e-tools lint types format score newest bench crash weather soak rotate docs dashboards lock dist packages check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ format: .venv/development ## let ruff lay out the code
 
 score: .venv/development ## score the correlation against logs with ground truth, where they lie beside the checkout
 	$(BIN)/python -m tests.score
+
+newest: .venv/development ## test delivery with the newest packages in the registry, in a venv of its own (a minute)
+	$(BIN)/python -m tests.newest
 
 bench: .venv/development ## measure: lines a second, memory, CPU when idle, delay (a few minutes)
 	$(BIN)/python -m tests.bench

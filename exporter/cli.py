@@ -307,7 +307,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     for module, name in (
         ("exporter.source.archive", "ArchiveError"),
         ("exporter.store.writer", "StoreError"),
-        ("exporter.deliver.otlp", "OtlpConfigError"),
+        ("exporter.deliver.otlp_env", "OtlpConfigError"),
         ("exporter.http.server", "ServerError"),
         ("exporter.http.auth", "AuthError"),
     ):

@@ -304,3 +304,33 @@ class Commit(NamedTuple):
     journal: Sequence[JournalRow]
     requests: Sequence[RequestRow]
     tasks: Sequence[TaskRow]
+
+
+class DeliveryStatus(NamedTuple):
+    """How the delivery of one signal stands. Times are in seconds since the epoch.
+
+    `held`: nothing will change before a person changes something. `message` and `rejection` (why the backend
+    last rejected an item for good) are a backend's own words, bounded and printable.
+    """
+
+    endpoint: str
+    last_success: float | None = None
+    failing_since: float | None = None
+    reason: str = ""
+    message: str = ""
+    held: bool = False
+    remedy: str = ""
+    rejection: str = ""
+
+    def failed(self, now: float, reason: str, message: str, remedy: str, *, held: bool) -> DeliveryStatus:
+        """Return the status after a failure."""
+        since = now if self.failing_since is None else self.failing_since
+        return self._replace(failing_since=since, reason=reason, message=message, held=held, remedy=remedy)
+
+    def recovered(self, last_success: float | None = None) -> DeliveryStatus:
+        """Return the status without a failure; `last_success` None keeps the time of the last one."""
+        return DeliveryStatus(
+            self.endpoint,
+            self.last_success if last_success is None else last_success,
+            rejection=self.rejection,
+        )

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 from exporter.http.host_check import HostCheck, for_hosts
 from exporter.http.routes import Handler
 from exporter.http.server import Server
+from exporter.records import DeliveryStatus
 from exporter.store.reader import Reader
-from exporter.web.api import About, Delivery, Live, api_routes
+from exporter.web.api import About, Live, api_routes
 from exporter.web.page import page_routes
 
 HOST = "127.0.0.1"
 ABOUT = About("1.2.3", "kvm01", "America/Sao_Paulo", "/var/lib/wok/user-requests.data", "")
-WELL = Delivery("http://127.0.0.1:4318/v1/traces", None, None, "", "", held=False, remedy="", rejection="")
+WELL = DeliveryStatus("http://127.0.0.1:4318/v1/traces")
 
 
 class Answer(NamedTuple):

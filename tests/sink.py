@@ -5,7 +5,7 @@ so that a test can say: nothing is lost, and what came twice came with the same 
 scripted, one `Reply` a request, or left to a `judge` of the request; without either it takes everything.
 
     with Sink() as sink:
-        sender = otlp.sender("traces", sink.environ())
+        sender = make_sender("traces", sink.environ())
         sink.script([Reply(status=503, headers={"Retry-After": "7"})])
 
 By itself, `python tests/sink.py --port 4318` receives until it is interrupted, then prints its counts; with `--discard` it only counts requests and bytes, which is cheap enough for a benchmark.

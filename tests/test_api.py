@@ -14,14 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from docs.pages import DOCS
-from exporter.deliver.worker import DeliveryStatus
 from exporter.http.routes import JSON, Request, Response
-from exporter.records import NANOS, OpenTask, RequestRow, TaskRow
+from exporter.records import NANOS, DeliveryStatus, OpenTask, RequestRow, TaskRow
 from exporter.store import search
 from exporter.store.reader import Reader
 from exporter.store.task_view import Usual, of_ended, of_running, usual
 from exporter.store.writer import Store
-from exporter.web.api import About, Delivery, Live, Problem, api_routes
+from exporter.web.api import About, Live, Problem, api_routes
 from tests.store_made import commit, context, journal_row, open_task, request_row, task_row
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -47,7 +46,7 @@ FAILING = DeliveryStatus(
 )
 LIVE = Live(
     behind_bytes=0,
-    deliveries={"traces": Delivery(**FAILING._asdict())},
+    deliveries={"traces": FAILING},
     problems=[Problem("The backend does not take spans (http_401).", FAILING.remedy)],
 )
 NASTY = [

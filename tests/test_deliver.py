@@ -17,12 +17,14 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
-from exporter.deliver import otlp
 from exporter.deliver import request as envelope
 from exporter.deliver import worker as deliver
+from exporter.deliver.isolate import Isolator
+from exporter.deliver.receipt import DELIVERED, FAILURES, REJECTED
 from exporter.deliver.responses import Answer
-from exporter.deliver.worker import DELIVERED, FAILURES, REJECTED, Delivery, DeliveryStatus, Tally
-from exporter.records import Commit, JournalRow, Series, Signal
+from exporter.deliver.sender import Sender, make_sender
+from exporter.deliver.worker import DeliveryTotals, DeliveryWorker
+from exporter.records import Commit, DeliveryStatus, JournalRow, Series, Signal
 from exporter.store.journal import JournalEntry
 from exporter.store.writer import Store
 from tests.sink import Received, Reply, Sink
@@ -97,7 +99,7 @@ class Judge:
         names = names_in(body)
         self.sent.append(names)
         answer: Answer = self.verdict(names)
-        if answer.kind in ("taken", "partial"):
+        if answer.kind in ("accepted", "partial"):
             self.taken += names
         return answer
 
@@ -124,8 +126,8 @@ def log_row(row: int, numbers: range) -> JournalEntry:
     return JournalEntry(row, 0, WOK, len(records), ScopeLogs(log_records=records).SerializeToString())
 
 
-def delivery(sender: Any, journal: Any, clock: Clock, signal: Signal = "traces") -> Delivery:
-    return Delivery(
+def delivery(sender: Any, journal: Any, clock: Clock, signal: Signal = "traces") -> DeliveryWorker:
+    return DeliveryWorker(
         signal,
         sender,
         journal,
@@ -137,12 +139,12 @@ def delivery(sender: Any, journal: Any, clock: Clock, signal: Signal = "traces")
     )
 
 
-def drive(subject: Delivery, clock: Clock, steps_max: int = 400) -> list[float]:
+def drive(subject: DeliveryWorker, clock: Clock, steps_max: int = 400) -> list[float]:
     """Step until the journal is empty; return the delays, which pass at once."""
     delays = []
     for _ in range(steps_max):
         delay = subject.step()
-        if subject.is_drained:
+        if delay == deliver.IDLE_SECONDS:
             break
         if delay:
             delays.append(delay)
@@ -150,8 +152,8 @@ def drive(subject: Delivery, clock: Clock, steps_max: int = 400) -> list[float]:
     return delays
 
 
-def over(sink: Sink, signal: Signal = "traces", **more: str) -> otlp.Sender:
-    return otlp.sender(signal, sink.environ(**NO_ENVIRONMENT, **more))
+def over(sink: Sink, signal: Signal = "traces", **more: str) -> Sender:
+    return make_sender(signal, sink.environ(**NO_ENVIRONMENT, **more))
 
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -170,7 +172,7 @@ def test_everything_arrives_once(protocol: Any) -> None:
         sender.close()
         request = ExportTraceServiceRequest.FromString(sink.requests[0].body)
 
-    assert ([], [], Tally(6, {}, {})) == (delays, journal.rows, subject.tally)
+    assert ([], [], DeliveryTotals(6, {}, {})) == (delays, journal.rows, subject.totals)
     assert journal.counters == {(DELIVERED, "traces"): 6}
     assert [r.resource.SerializeToString() for r in request.resource_spans] == [KIMCHI, WOK]
     assert [[s.name for s in r.scope_spans[0].spans] for r in request.resource_spans] == [
@@ -206,7 +208,7 @@ def test_a_backend_that_is_down_is_tried_for_ever(protocol: Any) -> None:
     with Sink(protocol) as sink:
         port = sink.port
         environ = sink.environ()
-    sender = otlp.sender("traces", environ)
+    sender = make_sender("traces", environ)
     subject = delivery(sender, journal, clock)
     delays = drive(subject, clock, 8)
     status = subject.status
@@ -328,7 +330,7 @@ def test_a_partial_success_is_not_repeated(protocol: Any) -> None:
 
     assert (sink.request_count, subject.status.rejection) == (1, "too long")
     assert journal.counters == {(DELIVERED, "traces"): 6, (REJECTED, "traces", "partial"): 4}
-    assert Tally(6, {"partial": 4}, {}) == subject.tally
+    assert DeliveryTotals(6, {"partial": 4}, {}) == subject.totals
 
 
 def test_a_backend_cannot_reject_more_than_it_got() -> None:
@@ -386,7 +388,7 @@ def test_one_backend_down_does_not_hold_up_the_other() -> None:
     with Sink() as down, Sink() as up:
         environ = down.environ(OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=f"{up.endpoint}/v1/logs")
         down.script([Reply(503, body=b"")] * 5)
-        senders = [otlp.sender("traces", environ), otlp.sender("logs", environ)]
+        senders = [make_sender("traces", environ), make_sender("logs", environ)]
         drive(delivery(senders[0], traces, clock, "traces"), clock, 3)
         drive(delivery(senders[1], logs, clock, "logs"), clock, 3)
         for sender in senders:
@@ -411,7 +413,7 @@ def test_jitter_is_full() -> None:
     """The wait is drawn from nearly nothing to the back-off's ceiling."""
     clock = Clock()
     draws = iter([0.0, 0.5, 1.0])
-    subject = Delivery(
+    subject = DeliveryWorker(
         "traces",
         Judge(lambda _: Answer("retry", "http_503")),
         Journal("traces", [span_row(1, range(1, 3))]),
@@ -426,14 +428,18 @@ def test_jitter_is_full() -> None:
 
 
 def test_a_backend_that_refuses_everything_is_held() -> None:
-    """When every item is refused, none is given up: delivery is held at once and for ever, and says so."""
+    """When every item is rejected, none is dropped: delivery is held at once, retries ever later, and says so."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 101))])
-    judge = Judge(lambda _: Answer("refused", "http_400", message="no"))
+    judge = Judge(lambda _: Answer("rejected", "http_400", message="no"))
     subject = delivery(judge, journal, clock)
     delays = drive(subject, clock, 200)
 
-    assert ({30}, True, "http_400") == (set(delays), subject.status.held, subject.status.reason)
+    assert (
+        delays[:7],
+        subject.status.held,
+        subject.status.reason,
+    ) == ([1, 2, 4, 8, 16, 30, 30], True, "http_400")
     assert [span_row(1, range(1, 101))] == journal.rows
     assert {(FAILURES, "traces", "http_400")} == set(journal.counters)
 
@@ -442,14 +448,14 @@ def test_a_lone_refused_item_waits_for_a_neighbour() -> None:
     """Without an item beside it a refused one is kept, held after two minutes, and judged by the next one."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(7, 8))])
-    judge = Judge(lambda names: Answer("refused", "http_400") if "7" in names else Answer("taken"))
+    judge = Judge(lambda names: Answer("rejected", "http_400") if "7" in names else Answer("accepted"))
     subject = delivery(judge, journal, clock)
-    early, late = drive(subject, clock, 2), drive(subject, clock, 10)
+    early, late = drive(subject, clock, 16), drive(subject, clock, 13)
     held = subject.status.held
     journal.rows.append(span_row(2, range(8, 9)))
     drive(subject, clock)
 
-    assert (early, late, held) == (([30], [30] * 5, True))
+    assert (early, late[-1], held) == ([1, 2, 4, 8, 16], 30, True)
     assert (journal.rows, judge.taken, journal.counters[REJECTED, "traces", "http_400"]) == (
         [],
         ["8", "8"],
@@ -461,7 +467,7 @@ def test_the_last_item_is_judged_by_those_of_its_request() -> None:
     """A refused item at the journal's end is set aside if the others of its request have gone through."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 8))])
-    judge = Judge(lambda names: Answer("refused", "http_400") if "7" in names else Answer("taken"))
+    judge = Judge(lambda names: Answer("rejected", "http_400") if "7" in names else Answer("accepted"))
     delays = drive(delivery(judge, journal, clock), clock)
 
     assert (delays, journal.rows, journal.counters[REJECTED, "traces", "http_400"]) == ([], [], 1)
@@ -471,21 +477,21 @@ def test_a_witness_speaks_for_its_own_request_only() -> None:
     """When a backend begins to refuse everything, what it took earlier does not condemn a later lone item."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 8))])
-    judge = Judge(lambda names: Answer("refused", "http_400") if "7" in names else Answer("taken"))
+    judge = Judge(lambda names: Answer("rejected", "http_400") if "7" in names else Answer("accepted"))
     subject = delivery(judge, journal, clock)
     drive(subject, clock)
-    judge.verdict = lambda _: Answer("refused", "http_400")
+    judge.verdict = lambda _: Answer("rejected", "http_400")
     journal.rows.append(span_row(2, range(8, 9)))
     drive(subject, clock, 10)
 
-    assert (journal.rows, subject.tally.rejected) == ([span_row(2, range(8, 9))], {"http_400": 1})
+    assert (journal.rows, subject.totals.rejected) == ([span_row(2, range(8, 9))], {"http_400": 1})
 
 
 def test_a_500_is_an_outage_before_it_is_a_refusal() -> None:
     """An internal error is waited for five times; an item that always causes one is set aside at last."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
-    judge = Judge(lambda names: Answer("refused", "http_500") if "2" in names else Answer("taken"))
+    judge = Judge(lambda names: Answer("rejected", "http_500") if "2" in names else Answer("accepted"))
     delays = drive(delivery(judge, journal, clock), clock)
 
     assert delays[:5] == [1, 2, 4, 8, 16]
@@ -499,7 +505,7 @@ def test_a_short_spell_of_500_costs_nothing() -> None:
     """A backend that fails for a while with 500 gets everything afterwards, and nothing is set aside."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
-    verdicts = itertools.chain([Answer("refused", "http_500")] * 4, itertools.repeat(Answer("taken")))
+    verdicts = itertools.chain([Answer("rejected", "http_500")] * 4, itertools.repeat(Answer("accepted")))
     judge = Judge(lambda _: next(verdicts))
     drive(delivery(judge, journal, clock), clock)
 
@@ -510,7 +516,7 @@ def test_a_receivers_limit_on_size_is_remembered() -> None:
     """After a 413 requests stay smaller, so that not every second one is refused."""
     clock = Clock()
     journal = Journal("traces", [span_row(n, range(n, n + 1), padding=100_000) for n in range(1, 41)])
-    judge = Judge(lambda names: Answer("refused", "http_413") if len(names) > 5 else Answer("taken"))
+    judge = Judge(lambda names: Answer("rejected", "http_413") if len(names) > 5 else Answer("accepted"))
     drive(delivery(judge, journal, clock), clock)
 
     assert sum(len(names) > 5 for names in judge.sent) == 1
@@ -535,7 +541,7 @@ def test_exactly_the_bad_items_are_set_aside(rows: list[JournalEntry], bad: set[
     count = sum(entry.items for entry in rows)
     journal = Journal("traces", list(rows))
     judge = Judge(
-        lambda names: Answer("refused", "http_400") if bad & {int(n) for n in names} else Answer("taken")
+        lambda names: Answer("rejected", "http_400") if bad & {int(n) for n in names} else Answer("accepted")
     )
     subject = delivery(judge, journal, clock)
     drive(subject, clock, 600)
@@ -566,23 +572,23 @@ def test_a_spell_of_refusals_costs_nothing(
 
     def verdict(_: list[str]) -> Answer:
         is_ill = begin <= next(numbers) < begin + length
-        return Answer("refused", reason) if is_ill else Answer("taken")
+        return Answer("rejected", reason) if is_ill else Answer("accepted")
 
     judge = Judge(verdict)
     subject = delivery(judge, journal, clock)
-    subject._items_max = 4  # so that a spell can begin in the midst
+    subject._isolator = Isolator(4)  # so that a spell can begin in the midst
     drive(subject, clock, 600)
 
     assert ([], count) == (journal.rows, journal.counters[DELIVERED, "traces"])
     assert {str(n) for n in range(1, count + 1)} == set(judge.taken)
-    assert subject.tally.rejected == {}
+    assert subject.totals.rejected == {}
 
 
 def test_a_receipt_that_cannot_be_committed_is_not_asked_for_again() -> None:
     """With a full disk the answer is kept and committed later; the request is not sent a second time."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 4))])
-    judge = Judge(lambda _: Answer("taken"))
+    judge = Judge(lambda _: Answer("accepted"))
     subject = delivery(judge, journal, clock)
     journal.is_full = True
     for _ in range(3):
@@ -598,7 +604,7 @@ def test_rows_given_up_meanwhile_take_their_suspects_along() -> None:
     """When the journal's bound has taken a suspect, the item in its place is not judged for it."""
     clock = Clock()
     journal = Journal("traces", [span_row(1, range(1, 2)), span_row(2, range(2, 5))])
-    answers = iter([Answer("refused", "http_400")] * 3 + [Answer("taken")] * 9)
+    answers = iter([Answer("rejected", "http_400")] * 3 + [Answer("accepted")] * 9)
     judge = Judge(lambda _: next(answers))
     subject = delivery(judge, journal, clock)
     for _ in range(3):
@@ -606,7 +612,7 @@ def test_rows_given_up_meanwhile_take_their_suspects_along() -> None:
     journal.rows.pop(0)
     drive(subject, clock)
 
-    assert ({"2", "3", "4"}, {}) == (set(judge.taken), subject.tally.rejected)
+    assert ({"2", "3", "4"}, {}) == (set(judge.taken), subject.totals.rejected)
 
 
 class Bell(threading.Event):
@@ -630,7 +636,7 @@ def test_the_loop_outlives_its_store(caplog: pytest.LogCaptureFixture) -> None:
     clock, stopped = Clock(), threading.Event()
     journal = Journal("traces", [span_row(1, range(1, 4))])
     journal.is_full = True
-    judge = Judge(lambda _: Answer("taken"))
+    judge = Judge(lambda _: Answer("accepted"))
     subject = delivery(judge, journal, clock)
     bell = Bell(stopped, 3)
     subject.run(stopped, bell)
@@ -649,7 +655,7 @@ def test_a_stop_is_answered_during_an_outage() -> None:
     stopped, work = threading.Event(), threading.Event()
     with Sink() as sink:
         sink.judge = lambda _: Reply(503, headers={"Retry-After": "3000"}, body=b"")
-        subject = Delivery(
+        subject = DeliveryWorker(
             "traces",
             over(sink),
             Journal("traces", [span_row(1, range(1, 4))]),
@@ -671,14 +677,14 @@ def test_trouble_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) 
     """An outage of any length is two lines of log, one at each end."""
     caplog.set_level("INFO", "exporter.deliver.worker")
     clock = Clock()
-    verdicts = itertools.chain([Answer("retry", "http_503")] * 20, itertools.repeat(Answer("taken")))
+    verdicts = itertools.chain([Answer("retry", "http_503")] * 20, itertools.repeat(Answer("accepted")))
     subject = delivery(Judge(lambda _: next(verdicts)), Journal("traces", [span_row(1, range(1, 4))]), clock)
     drive(subject, clock)
 
     assert [
-        next(words for words in ("fails and is tried again", "works again") if words in record.getMessage())
+        next(words for words in ("fails, retrying", "works again") if words in record.getMessage())
         for record in caplog.records
-    ] == ["fails and is tried again", "works again"]
+    ] == ["fails, retrying", "works again"]
 
 
 @settings(max_examples=150, deadline=None)
@@ -739,7 +745,7 @@ def test_the_real_store_and_a_real_backend(protocol: Any, tmp_path: Any) -> None
         sink.script([Reply(503, body=b"", code="UNAVAILABLE")])
         sender = over(sink)
         subject = delivery(sender, store, clock)
-        subject._items_max = 120
+        subject._isolator = Isolator(120)
         for _ in range(4):
             clock.seconds += subject.step()
         store.close()

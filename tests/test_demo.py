@@ -179,7 +179,7 @@ def test_refusing_collector_does_not_spoil_the_show(
         sink.judge = lambda _: Reply(status=401)
         text = show(configured(tmp_path), sink.environ())
 
-    assert f"traces: {sink.endpoint}/v1/traces does not take what it is sent" in text
+    assert f"traces: {sink.endpoint}/v1/traces responds with HTTP 401" in text
     assert "  0 spans to" in text
     assert "What to try next" in text
 

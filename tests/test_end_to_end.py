@@ -265,7 +265,7 @@ def test_a_dead_backend_stops_nobody_else(tmp_path: Path, dead: Literal["traces"
         }
         with follow(log, tmp_path / "state", environ(**places)) as daemon:
             wait_until(
-                lambda: daemon.get("/readyz")[0] == 503 and "does not take" in daemon.get("/readyz")[1]
+                lambda: daemon.get("/readyz")[0] == 503 and "refuses connections" in daemon.get("/readyz")[1]
             )
             with log.open("ab") as stream:
                 stream.write(request_line(time.time(), "web2"))
@@ -280,8 +280,8 @@ def test_a_dead_backend_stops_nobody_else(tmp_path: Path, dead: Literal["traces"
     assert code == 0
     assert status == 503
     assert problem == (
-        f"{dead}: http://127.0.0.1:{port}/v1/{dead} does not take what it is sent (refused_connection): check that"
-        " the backend runs, and OTEL_EXPORTER_OTLP_ENDPOINT\n"
+        f"{dead}: http://127.0.0.1:{port}/v1/{dead} refuses connections (refused_connection): is the"
+        " backend running? Check OTEL_EXPORTER_OTLP_ENDPOINT\n"
     )
     assert f'wok_exporter_journal_records{{signal="{dead}"}} 2.0' in scrape
     assert 'wok_requests_total{app="kimchi",code="200",method="POST"} 2.0' in scrape

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from exporter.config.options import CONFIG_FILE, OPTIONS
-from exporter.deliver.worker import BACKOFF_SECONDS_MAX
+from exporter.deliver.backoff import BACKOFF_SECONDS_MAX
 from exporter.parse.redact import REDACTED
 from tests.program import installed
 

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from exporter.deliver import otlp
+from exporter.deliver import otlp_env
 from exporter.deliver import responses as answers
 from exporter.deliver.responses import Answer
+from exporter.deliver.sender import make_sender
 from tests.sink import Certificates, Reply, Sink, make_certificates
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def request(signal: Signal = "traces", items: int = 1) -> bytes:
 
 def send(environ: Mapping[str, str], signal: Signal = "traces", body: bytes = b"") -> Answer:
     """Send one request through a fresh sender."""
-    sender = otlp.sender(signal, environ)
+    sender = make_sender(signal, environ)
     try:
         return sender.send(body or request(signal))
     finally:
@@ -97,7 +98,7 @@ def test_items_arrive_as_they_were_encoded(protocol: Any, signal: Signal) -> Non
         answer = send(sink.environ(), signal, body)
         found = [(r.path, r.body) for r in sink.requests]
 
-    assert (Answer("taken"), [(f"/v1/{signal}", body)]) == (answer, found)
+    assert (Answer("accepted"), [(f"/v1/{signal}", body)]) == (answer, found)
     assert len(sink.spans() if signal == "traces" else sink.logs()) == 3
 
 
@@ -112,7 +113,7 @@ def test_compression_is_the_environments(protocol: Any, compression: str) -> Non
         answer = send(sink.environ(OTEL_EXPORTER_OTLP_COMPRESSION=compression), body=body)
         received = sink.requests[0]
 
-    assert (Answer("taken"), body) == (answer, received.body)
+    assert (Answer("accepted"), body) == (answer, received.body)
     if protocol == "http":
         assert ("" if compression == "none" else compression) == received.headers.get("content-encoding", "")
 
@@ -144,7 +145,7 @@ def test_each_signal_has_its_own_endpoint(http: Sink) -> None:
 
 def test_connections_are_kept(http: Sink) -> None:
     """Answers are read to their end, so that requests share one connection, whatever the answer was."""
-    sender = otlp.sender("traces", http.environ())
+    sender = make_sender("traces", http.environ())
     http.script([Reply(), Reply(status=503, body=b"busy" * 100), Reply(rejected=1, message="no")])
     for _ in range(4):
         sender.send(request())
@@ -178,11 +179,11 @@ def rpc_status(message: str) -> bytes:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (Reply(status=204, body=b""), Answer("taken")),
-        (Reply(status=202, headers=PLAIN, body=b""), Answer("taken")),
-        (Reply(headers=JSON, body=b'{"partialSuccess":{}}'), Answer("taken")),
-        (Reply(headers=JSON, body=b"{}"), Answer("taken")),
-        (Reply(rejected=0, message="check your clock"), Answer("taken", message="check your clock")),
+        (Reply(status=204, body=b""), Answer("accepted")),
+        (Reply(status=202, headers=PLAIN, body=b""), Answer("accepted")),
+        (Reply(headers=JSON, body=b'{"partialSuccess":{}}'), Answer("accepted")),
+        (Reply(headers=JSON, body=b"{}"), Answer("accepted")),
+        (Reply(rejected=0, message="check your clock"), Answer("accepted", message="check your clock")),
         (Reply(rejected=2, message="too big"), Answer("partial", "partial", 2, message="too big")),
         (
             Reply(headers=JSON, body=b'{"partialSuccess":{"rejectedSpans":"2","errorMessage":"no"}}'),
@@ -206,11 +207,11 @@ def rpc_status(message: str) -> bytes:
         (Reply(status=307, headers={"Location": "/v2"}), Answer("config", "redirect", message="to /v2")),
         (
             Reply(status=400, headers=PLAIN, body=b"bad span"),
-            Answer("refused", "http_400", message="bad span"),
+            Answer("rejected", "http_400", message="bad span"),
         ),
-        (Reply(status=400, body=rpc_status("bad span")), Answer("refused", "http_400", message="bad span")),
-        (Reply(status=413, headers=PLAIN, body=b"big"), Answer("refused", "http_413", message="big")),
-        (Reply(status=500, headers=PLAIN, body=b""), Answer("refused", "http_500")),
+        (Reply(status=400, body=rpc_status("bad span")), Answer("rejected", "http_400", message="bad span")),
+        (Reply(status=413, headers=PLAIN, body=b"big"), Answer("rejected", "http_413", message="big")),
+        (Reply(status=500, headers=PLAIN, body=b""), Answer("rejected", "http_500")),
         (Reply(status=401, headers=PLAIN, body=b""), Answer("config", "http_401")),
         (
             Reply(status=403, headers=JSON, body=b'{"message":"no"}'),
@@ -251,7 +252,7 @@ def test_loki_refuses_times_after_taking_the_rest(
     traces = send(http.environ(), "traces")
 
     assert ("partial", reason, rejected) == logs[:3]
-    assert traces[:2] == ("refused", "http_400")
+    assert traces[:2] == ("rejected", "http_400")
 
 
 def test_retry_after_may_be_a_date(http: Sink) -> None:
@@ -281,13 +282,15 @@ def test_retry_after_may_be_a_date(http: Sink) -> None:
         (Reply(code="ABORTED"), Answer("retry", "grpc_aborted")),
         (
             Reply(code="RESOURCE_EXHAUSTED", message="received message larger than max (9 vs. 4)"),
-            Answer("refused", "grpc_message_too_large", message="received message larger than max (9 vs. 4)"),
+            Answer(
+                "rejected", "grpc_message_too_large", message="received message larger than max (9 vs. 4)"
+            ),
         ),
         (
             Reply(code="INVALID_ARGUMENT", message="bad"),
-            Answer("refused", "grpc_invalid_argument", message="bad"),
+            Answer("rejected", "grpc_invalid_argument", message="bad"),
         ),
-        (Reply(code="INTERNAL"), Answer("refused", "grpc_internal")),
+        (Reply(code="INTERNAL"), Answer("rejected", "grpc_internal")),
         (Reply(code="UNAUTHENTICATED"), Answer("config", "grpc_unauthenticated")),
         (Reply(code="PERMISSION_DENIED"), Answer("config", "grpc_permission_denied")),
     ],
@@ -303,7 +306,7 @@ def test_a_real_grpc_limit_is_a_refusal_of_the_size(grpc: Sink) -> None:
     """A receiver's own limit of 4 MiB for a gRPC message asks for a smaller request, not for patience."""
     answer = send(grpc.environ(), body=request(items=110_000))
 
-    assert answer[:2] == ("refused", "grpc_message_too_large")
+    assert answer[:2] == ("rejected", "grpc_message_too_large")
 
 
 @pytest.mark.parametrize(
@@ -313,12 +316,12 @@ def test_a_real_grpc_limit_is_a_refusal_of_the_size(grpc: Sink) -> None:
 def test_http_answers_that_never_come_whole(http: Sink, fault: Any, reason: str) -> None:
     """Silence, a byte now and then, and a connection that ends early are outages, within the timeout."""
     http.script([Reply(fault=fault, is_kept=True)])
-    sender = otlp.sender("traces", http.environ(**TIMEOUT))
+    sender = make_sender("traces", http.environ(**TIMEOUT))
     first = sender.send(request())
     second = sender.send(request())
     sender.close()
 
-    assert (("retry", reason), Answer("taken")) == (first[:2], second)
+    assert (("retry", reason), Answer("accepted")) == (first[:2], second)
     assert [len(arrivals) for arrivals in http.spans().values()] == [2]
 
 
@@ -350,13 +353,13 @@ def test_a_backend_that_comes_back(protocol: Any) -> None:
     port = closed_port()
     with Sink(protocol, port=port) as sink:
         environ = sink.environ()
-    sender = otlp.sender("traces", environ)
+    sender = make_sender("traces", environ)
     before = sender.send(request())
     with Sink(protocol, port=port):
         after = sender.send(request())
     sender.close()
 
-    assert (("retry", "refused_connection"), Answer("taken")) == (before[:2], after)
+    assert (("retry", "refused_connection"), Answer("accepted")) == (before[:2], after)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -368,7 +371,7 @@ def test_a_private_ca(protocol: Any, certificates: Certificates) -> None:
         del environ["OTEL_EXPORTER_OTLP_CERTIFICATE"]
         untrusted = send(environ)
 
-    assert (Answer("taken"), ("retry", "tls")) == (trusted, untrusted[:2])
+    assert (Answer("accepted"), ("retry", "tls")) == (trusted, untrusted[:2])
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -384,7 +387,7 @@ def test_a_client_certificate(protocol: Any, certificates: Certificates) -> None
         environ["OTEL_EXPORTER_OTLP_CLIENT_KEY"] = certificates.client_key
         answer = send(environ)
 
-    assert (Answer("taken"), "retry") == (answer, without.kind)
+    assert (Answer("accepted"), "retry") == (answer, without.kind)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -396,22 +399,22 @@ def test_an_expired_certificate(protocol: Any, tmp_path: Path) -> None:
     assert answer[:2] == ("retry", "tls")
 
 
-def test_a_private_ca_wins_over_that_of_requests(
-    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_a_private_ca_wins_over_those_of_other_programs(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """REQUESTS_CA_BUNDLE of another CA does not take the place of the configured one."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", make_certificates(tmp_path).ca)
+    """A variable of another program with another CA does not take the place of the configured one."""
+    monkeypatch.setenv(name, make_certificates(tmp_path).ca)
     with Sink(certificates=certificates) as sink:
         answer = send(sink.environ())
 
-    assert Answer("taken") == answer
+    assert Answer("accepted") == answer
 
 
-def test_proxies_of_the_environment_are_used(http: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_used(http: Sink) -> None:
     """A proxy of the environment is asked for the whole URL."""
-    monkeypatch.setenv("http_proxy", http.endpoint)
     http.script([Reply(is_kept=False)])
-    send({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://backend.invalid:4318"})
+    send({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://backend.invalid:4318", "http_proxy": http.endpoint})
 
     assert [r.path for r in http.requests] == ["http://backend.invalid:4318/v1/traces"]
 
@@ -431,12 +434,12 @@ def test_netrc_does_not_replace_configured_credentials(
 def test_credentials_of_the_url_are_sent_but_not_shown(http: Sink) -> None:
     """A user and a password in the endpoint become basic authentication, and appear nowhere else."""
     environ = http.environ(OTEL_EXPORTER_OTLP_ENDPOINT=http.endpoint.replace("//", "//me:secret@"))
-    sender = otlp.sender("traces", environ)
+    sender = make_sender("traces", environ)
     sender.send(request())
     sender.close()
 
     shown = f"{http.endpoint}/v1/traces"
-    assert (shown, shown) == (sender.endpoint, otlp.configured(environ)["traces"])
+    assert (shown, shown) == (sender.endpoint, otlp_env.configured(environ)["traces"])
     assert "Basic " + base64.b64encode(b"me:secret").decode() == http.requests[0].headers["authorization"]
 
 
@@ -463,55 +466,70 @@ E = "OTEL_EXPORTER_OTLP_"
 )
 def test_configured_signals(environ: dict[str, str], expected: dict[str, str]) -> None:
     """A signal is on when an endpoint applies to it and it is not switched off."""
-    assert expected == otlp.configured(environ)
+    assert expected == otlp_env.configured(environ)
 
 
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
         ({f"{E}ENDPOINT": ""}, f"{E}ENDPOINT"),
-        ({f"{E}PROTOCOL": "http/json"}, f"{E}PROTOCOL is `http/protobuf` or `grpc`, got: http/json"),
+        ({f"{E}PROTOCOL": "http/json"}, f"{E}PROTOCOL must be `http/protobuf` or `grpc`, got: http/json"),
         ({f"{E}TRACES_PROTOCOL": "udp"}, f"{E}TRACES_PROTOCOL"),
-        ({f"{E}ENDPOINT": "localhost:4318"}, f"{E}ENDPOINT is http://host:port"),
-        ({f"{E}ENDPOINT": "http://:x"}, f"{E}ENDPOINT is http://host:port"),
+        ({f"{E}ENDPOINT": "localhost:4318"}, f"{E}ENDPOINT must be http://host:port"),
+        ({f"{E}ENDPOINT": "http://:x"}, f"{E}ENDPOINT must be http://host:port"),
         ({f"{E}ENDPOINT": "ftp://a:secret@b"}, "got: ftp://b"),
-        ({f"{E}ENDPOINT": "ftp://b", f"{E}PROTOCOL": "grpc"}, f"{E}ENDPOINT is http://host:port"),
-        ({f"{E}COMPRESSION": "zstd"}, f"{E}COMPRESSION with http/protobuf is one of gzip, deflate, none"),
+        ({f"{E}ENDPOINT": "ftp://b", f"{E}PROTOCOL": "grpc"}, f"{E}ENDPOINT must be http://host:port"),
+        (
+            {f"{E}COMPRESSION": "zstd"},
+            f"{E}COMPRESSION with http/protobuf must be one of gzip, deflate, none",
+        ),
         (
             {f"{E}COMPRESSION": "deflate", f"{E}PROTOCOL": "grpc"},
-            f"{E}COMPRESSION with grpc is one of gzip, none",
+            f"{E}COMPRESSION with grpc must be one of gzip, none",
         ),
         ({f"{E}TIMEOUT": "10000"}, f"{E}TIMEOUT is in seconds"),
         ({f"{E}TIMEOUT": "nan"}, f"{E}TIMEOUT is in seconds"),
         ({f"{E}TRACES_TIMEOUT": "10s"}, f"{E}TRACES_TIMEOUT is in seconds"),
-        ({f"{E}HEADERS": "secret"}, f"{E}HEADERS is a list of name=value"),
+        ({f"{E}HEADERS": "secret"}, "header 1 of the list is not name=value"),
         ({f"{E}HEADERS": "a=b%0Ac"}, "control characters"),
-        ({f"{E}CERTIFICATE": "/nowhere/ca.pem"}, f"{E}CERTIFICATE names a file that cannot be read"),
+        (
+            {f"{E}CERTIFICATE": "/nowhere/ca.pem"},
+            f"{E}CERTIFICATE: cannot read /nowhere/ca.pem: No such file",
+        ),
         ({f"{E}CERTIFICATE": __file__}, f"{E}CERTIFICATE must be PEM"),
         ({f"{E}CLIENT_KEY": __file__}, f"{E}CLIENT_KEY needs {E}CLIENT_CERTIFICATE"),
         (
             {f"{E}CLIENT_CERTIFICATE": __file__, f"{E}PROTOCOL": "grpc"},
-            f"needs {E}CLIENT_KEY and {E}CERTIFICATE",
+            f"{E}CLIENT_CERTIFICATE needs {E}CLIENT_KEY too",
         ),
         (
             {"OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "no_such"},
-            "the OTLP exporter refuses its OTEL_* variables",
+            "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER is not supported",
         ),
     ],
 )
 def test_an_environment_that_cannot_work(environ: dict[str, str], words: str) -> None:
     """Mistakes are refused at the start, by the name of the variable, without secrets."""
-    with pytest.raises(otlp.OtlpConfigError) as caught:
-        otlp.sender("traces", {f"{E}ENDPOINT": "http://localhost:4318"} | environ)
+    with pytest.raises(otlp_env.OtlpConfigError) as caught:
+        make_sender("traces", {f"{E}ENDPOINT": "http://localhost:4318"} | environ)
 
     assert words in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["true", "TRUE", " True "])
+def test_the_switch_of_opentelemetry(value: str) -> None:
+    """OTEL_SDK_DISABLED=true, in any case, leaves no signal on; any other value means nothing."""
+    environ = {f"{E}ENDPOINT": "http://a:4318"}
+
+    assert otlp_env.configured(environ | {"OTEL_SDK_DISABLED": value}) == {}
+    assert len(otlp_env.configured(environ | {"OTEL_SDK_DISABLED": "1"})) == 2
+
+
 def test_an_unknown_exporter_is_refused() -> None:
     """OTEL_TRACES_EXPORTER has two values here."""
-    with pytest.raises(otlp.OtlpConfigError, match="OTEL_TRACES_EXPORTER"):
-        otlp.configured({"OTEL_TRACES_EXPORTER": "console"})
+    with pytest.raises(otlp_env.OtlpConfigError, match="OTEL_TRACES_EXPORTER"):
+        otlp_env.configured({"OTEL_TRACES_EXPORTER": "console"})
 
 
 def test_the_process_environment_is_given_back(http: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,22 +544,19 @@ def test_the_process_environment_is_given_back(http: Sink, monkeypatch: pytest.M
 
 def test_grpc_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a host without grpcio the error names the package and the other protocol."""
-    for name in ("_log_exporter", "trace_exporter"):
-        monkeypatch.setitem(sys.modules, f"opentelemetry.exporter.otlp.proto.grpc.{name}", None)
+    monkeypatch.setitem(sys.modules, "grpc", None)
 
-    with pytest.raises(
-        otlp.OtlpConfigError, match=r"opentelemetry-exporter-otlp-proto-grpc; .*http/protobuf"
-    ):
-        otlp.sender("traces", {f"{E}ENDPOINT": "http://localhost:4317", f"{E}PROTOCOL": "grpc"})
+    with pytest.raises(otlp_env.OtlpConfigError, match=r"not installed: grpcio\. .*http/protobuf"):
+        make_sender("traces", {f"{E}ENDPOINT": "http://localhost:4317", f"{E}PROTOCOL": "grpc"})
 
 
 def test_http_does_without_grpc() -> None:
     """Importing costs nothing heavy, and an HTTP sender does not load grpcio."""
     script = (
-        "import sys, exporter.deliver.worker, exporter.deliver.otlp as otlp\n"
-        "heavy = {'requests', 'grpc', 'opentelemetry'}\n"
+        "import sys, exporter.deliver.worker, exporter.deliver.sender as sender\n"
+        "heavy = {'requests', 'grpc', 'opentelemetry', 'google', 'http.client'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "otlp.sender('logs', {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://localhost:4318'}).close()\n"
+        "sender.make_sender('logs', {'OTEL_EXPORTER_OTLP_ENDPOINT': 'http://localhost:4318'}).close()\n"
         "assert 'grpc' not in sys.modules\n"
     )
     done = subprocess.run(
@@ -567,13 +582,13 @@ def test_no_body_is_too_strange(signal: Signal, status: int, media: str, body: b
 
     assert answer.message.isprintable()
     assert len(answer.message) <= answers.MESSAGE_CHARACTERS_MAX
-    assert (answer.kind in ("taken", "partial")) <= (200 <= status < 300)
+    assert (answer.kind in ("accepted", "partial")) <= (200 <= status < 300)
 
 
 def test_an_end_among_the_headers_is_no_receipt() -> None:
     """A success without length and body may be the beginning of one, and is not taken for a receipt."""
     assert answers.http_answer("traces", 200, {}, b"") == Answer("retry", "connection")
-    assert answers.http_answer("traces", 204, {}, b"") == Answer("taken")
+    assert answers.http_answer("traces", 204, {}, b"") == Answer("accepted")
 
 
 def test_words_are_bounded_and_printable() -> None:

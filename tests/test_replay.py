@@ -294,10 +294,10 @@ def test_a_backend_that_stays_away(log: Path, whole: Arrived, tmp_path: Path) ->
         logs = Arrived(sink).logs
 
     assert (code, left) == (1, [])
-    remedy = "check that the backend runs, and OTEL_EXPORTER_OTLP_ENDPOINT"
+    remedy = "is the backend running? Check OTEL_EXPORTER_OTLP_ENDPOINT"
     away, missing = going.said.splitlines()[-2:]
     assert away == (
-        f"error: traces: http://127.0.0.1:{port}/v1/traces does not take what it is sent (refused_connection): {remedy}"
+        f"error: traces: http://127.0.0.1:{port}/v1/traces refuses connections (refused_connection): {remedy}"
     )
     assert missing == f"error: traces: {len(whole.spans):,} items were not acknowledged"
     assert done.returncode == 0, done.stderr

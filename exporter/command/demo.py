@@ -35,7 +35,7 @@ from typing import TextIO
 
 from exporter.config.options import Config
 from exporter.daemon.daemon import Daemon, Stopped
-from exporter.deliver import otlp
+from exporter.deliver import otlp_env
 from exporter.http.server import ServerError
 from exporter.records import NANOS, RequestRow, TaskRow
 from exporter.simulate.records import SimulatedLine
@@ -370,9 +370,9 @@ def _introduce(
     if url:
         why = f" ({stage.listen} is taken)" if listens_elsewhere else ""
         screen.say(f"Watch it in a browser: {url}{why}; or count: curl {url}metrics")
-    for signal, endpoint in otlp.configured(environ).items():
+    for signal, endpoint in otlp_env.configured(environ).items():
         screen.say(f"Sending {signal} to {endpoint}")
-    if not otlp.configured(environ):
+    if not otlp_env.configured(environ):
         screen.say(
             "Nothing is sent, for OTEL_EXPORTER_OTLP_ENDPOINT is not set; all is kept in"
             f" {stage.state}{'' if is_kept else ' until the end'}."
@@ -414,7 +414,7 @@ def _show_metrics(screen: Screen, daemon: Daemon, url: str) -> None:
 
 
 def _show_deliveries(screen: Screen, watch: Watch, daemon: Daemon, environ: Mapping[str, str]) -> None:
-    endpoints = otlp.configured(environ)
+    endpoints = otlp_env.configured(environ)
     if not endpoints:
         return
     screen.title("Delivered")

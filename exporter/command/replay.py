@@ -151,21 +151,21 @@ class Replay:
         return {signal: self.store.journal_status(signal).records for signal in self._deliveries.by_signal}
 
     def _delivered(self) -> int:
-        tallies = [delivery.tally for delivery in self._deliveries.by_signal.values()]
+        tallies = [delivery.totals for delivery in self._deliveries.by_signal.values()]
         return sum(tally.delivered + sum(tally.rejected.values()) for tally in tallies)
 
     def delivered(self) -> dict[Signal, int]:
         """Return how many items each backend has acknowledged."""
-        return {signal: delivery.tally.delivered for signal, delivery in self._deliveries.by_signal.items()}
+        return {signal: delivery.totals.delivered for signal, delivery in self._deliveries.by_signal.items()}
 
     def _missing(self) -> Missing:
         refused = {
-            signal: dict(delivery.tally.rejected) for signal, delivery in self._deliveries.by_signal.items()
+            signal: dict(delivery.totals.rejected) for signal, delivery in self._deliveries.by_signal.items()
         }
         return Missing(self._waiting(), refused)
 
     def problems(self) -> list[Problem]:
-        """Say which backend does not take what it is sent."""
+        """Say which backend does not accept data, and what to do."""
         return self._deliveries.problems()
 
     def _show(self, *, last: bool = False) -> None:

@@ -7,7 +7,7 @@ A start is refused once, not once per mistake: every source is read to its end, 
 overrides it, and each mistake says where it stands, what is wrong, and what to write instead.
 
 What the OpenTelemetry specification gives names to is not repeated here: endpoints, headers, certificates and
-time-outs are read by the official exporters. Only the two variables that say who is observed,
+time-outs are read by `deliver`. Only the two variables that say who is observed,
 `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, are read here, because they are part of what is sent.
 """
 

@@ -19,8 +19,10 @@ from typing import Protocol
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.config.values import Address
-from exporter.deliver import otlp
-from exporter.deliver.worker import Delivery
+from exporter.deliver import otlp_env
+from exporter.deliver.remedies import symptom_of
+from exporter.deliver.sender import make_sender
+from exporter.deliver.worker import DeliveryWorker
 from exporter.http.auth import AuthError, BasicAuth
 from exporter.http.host_check import HostCheck, for_hosts
 from exporter.http.routes import Handler, healthz_handler, readyz_handler
@@ -35,7 +37,6 @@ from exporter.source.tail import Tail
 from exporter.store.writer import Loaded, Store, StoreError
 from exporter.telemetry import mapping as telemetry
 from exporter.web.api import About, Live, Problem, api_routes
-from exporter.web.api import Delivery as DeliveryView
 from exporter.web.page import page_routes
 from exporter.wok.operations import Operations
 
@@ -47,7 +48,7 @@ start."""
 ANSWER_SECONDS = 2.0
 """What an answer on its way to a scrape or a browser may still take."""
 
-START_ERRORS = (StoreError, otlp.OtlpConfigError, ServerError, AuthError)
+START_ERRORS = (StoreError, otlp_env.OtlpConfigError, ServerError, AuthError)
 """What a start may be refused with: sentences for the administrator."""
 
 log = logging.getLogger(__name__)
@@ -67,11 +68,11 @@ class Deliveries:
     """The threads that deliver, one a configured signal; `wake` them after a commit."""
 
     def __init__(self, store: Store, environ: Mapping[str, str]) -> None:
-        self.endpoints = otlp.configured(environ)
-        self.by_signal: dict[Signal, Delivery] = {
-            signal: Delivery(
+        self.endpoints = otlp_env.configured(environ)
+        self.by_signal: dict[Signal, DeliveryWorker] = {
+            signal: DeliveryWorker(
                 signal,
-                otlp.sender(signal, environ),
+                make_sender(signal, environ),
                 store,
                 scope=telemetry.SCOPE,
                 schema_url=telemetry.SCHEMA_URL,
@@ -115,10 +116,10 @@ class Deliveries:
             thread.join(max(0.0, end - time.monotonic()))
 
     def problems(self) -> list[Problem]:
-        """Say which backend does not take what it is sent, and what to do."""
+        """Say which backend does not accept data, and what to do."""
         return [
             Problem(
-                f"{signal}: {status.endpoint} does not take what it is sent ({status.reason})", status.remedy
+                f"{signal}: {status.endpoint} {symptom_of(status.reason)} ({status.reason})", status.remedy
             )
             for signal, delivery in self.by_signal.items()
             if (status := delivery.status).failing_since is not None
@@ -137,6 +138,7 @@ class Daemon:
     ) -> None:
         assert config.state is not None, "a daemon has a state of its own"
         self._config = config
+        self._environ = environ
         self._wall = wall
         self._resources = ExitStack()
         self._trouble = ""
@@ -301,10 +303,7 @@ class Daemon:
 
     def live(self) -> Live:
         """Return what this process knows beside its store, now."""
-        deliveries = {
-            signal: DeliveryView(**delivery.status._asdict())
-            for signal, delivery in self._deliveries.by_signal.items()
-        }
+        deliveries = {signal: worker.status for signal, worker in self._deliveries.by_signal.items()}
         return Live(self._behind, deliveries, self.problems())
 
     def announcement(self) -> list[str]:
@@ -317,7 +316,9 @@ class Daemon:
         lines += [
             f"sending {signal} to {endpoint}" for signal, endpoint in self._deliveries.endpoints.items()
         ]
-        if not self._deliveries.endpoints:
+        if otlp_env.is_disabled(self._environ):
+            lines.append("sending nothing: OTEL_SDK_DISABLED is true; metrics work all the same")
+        elif not self._deliveries.endpoints:
             lines.append(
                 "sending nothing: set OTEL_EXPORTER_OTLP_ENDPOINT to send traces and log records; metrics work all the same"
             )
@@ -330,18 +331,14 @@ class Daemon:
         return lines
 
 
-def validate(config: Config, environ: Mapping[str, str], *, beside_a_daemon: bool = False) -> None:
+def validate(config: Config, environ: Mapping[str, str]) -> None:
     """Raise what a start would raise, as far as that is known without one.
 
     These are mistakes in OTEL_* variables (OtlpConfigError), in the certificate of the server (ServerError) and in the
-    file of its users (AuthError). Nothing is connected to, and nothing is kept. `beside_a_daemon` of this process,
-    whose variables were proved when it started, only the files that they name are looked at again.
+    file of its users (AuthError). Connects to nothing and keeps nothing.
     """
-    for signal in otlp.configured(environ):
-        if beside_a_daemon:
-            otlp.validate(signal, environ)
-        else:
-            otlp.sender(signal, environ).close()
+    for signal in otlp_env.configured(environ):
+        otlp_env.read_settings(signal, environ)
     if config.listen is not None:
         # At any free port of this host: the configured one is that of the daemon, which may be running.
         _server(config, Address("127.0.0.1", 0), {}).close()

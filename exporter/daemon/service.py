@@ -131,7 +131,7 @@ class Service:
         try:
             config = self._again()
             _require_state(config, self._config.state)
-            validate(config, self._environ, beside_a_daemon=True)
+            validate(config, self._environ)
             daemon.require_writable_state()
         except ConfigError as error:
             self._refuse(error.mistakes)

@@ -65,6 +65,12 @@ def cut(entries: Sequence[JournalEntry], passed: int, items_max: int, bytes_max:
     return Request(parts, items, row, item) if parts else None
 
 
+def first_item(request: Request) -> Request:
+    """Return a request for the first item of another one."""
+    resource, payload = request.parts[0]
+    return Request([(resource, payload[: _walk(payload, 0, 1)])], 1, request.row, request.item)
+
+
 def wrap(parts: Sequence[tuple[bytes, bytes]], scope: bytes, schema_url: bytes) -> bytes:
     """Wrap items into an Export...ServiceRequest of either signal.
 

@@ -15,12 +15,10 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
-import ssl
 import time
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 MESSAGE_CHARACTERS_MAX = 300  # of a backend's own words: enough for a sentence in a status, a log, a page
 
-Kind = Literal["taken", "partial", "retry", "refused", "config"]
+Kind = Literal["accepted", "partial", "retry", "rejected", "config"]
 
 DOUBTFUL = frozenset({"http_500", "grpc_internal", "grpc_unknown", "grpc_failed_precondition"})
 """Refusals that may as well be the backend's own trouble: to be tried some times before they are believed."""
@@ -45,17 +43,20 @@ _GRPC_KINDS: Mapping[str, Kind] = {
     "OUT_OF_RANGE": "retry",
     "UNAVAILABLE": "retry",
     "DATA_LOSS": "retry",
-    "INVALID_ARGUMENT": "refused",
-    "ALREADY_EXISTS": "refused",
-    "FAILED_PRECONDITION": "refused",
-    "INTERNAL": "refused",
-    "UNKNOWN": "refused",
+    "INVALID_ARGUMENT": "rejected",
+    "ALREADY_EXISTS": "rejected",
+    "FAILED_PRECONDITION": "rejected",
+    "INTERNAL": "rejected",
+    "UNKNOWN": "rejected",
     "UNAUTHENTICATED": "config",
     "PERMISSION_DENIED": "config",
     "UNIMPLEMENTED": "config",
     "NOT_FOUND": "config",
 }
 _GRPC_SIGNS = (  # gRPC has one code for all trouble on the way, and tells its kind in words only
+    ("http1.x", "wrong_protocol"),
+    ("http/1", "wrong_protocol"),
+    ("wrong_version_number", "wrong_scheme"),
     ("resolv", "dns"),
     ("name resol", "dns"),
     ("dns", "dns"),
@@ -63,8 +64,16 @@ _GRPC_SIGNS = (  # gRPC has one code for all trouble on the way, and tells its k
     ("ssl", "tls"),
     ("connection refused", "refused_connection"),
 )
+_TLS_WANTED = re.compile(  # the words of Go, nginx and Apache for plain HTTP at a port of TLS
+    r"HTTP request to an HTTPS server|plain HTTP request was sent to HTTPS port|speaking plain HTTP to an SSL",
+    re.IGNORECASE,
+)
+_OTLP_MEDIA = frozenset({"application/x-protobuf", "application/protobuf", "application/octet-stream", ""})
+_EMPTY_MEDIA = _OTLP_MEDIA | {"application/json", "text/plain"}  # what may be the type of nothing
+_COUNT_MAX = 2**63 - 1  # OTLP's own type
 _LOKI_OLD = re.compile(r"entry too far behind|entry out of order|has timestamp too old")
 _LOKI_NEW = re.compile(r"has timestamp too new")
+_LOKI_GROUP = re.compile(r"\b(\d{1,9}) errors? like: ")
 _LOKI_TOTALS = re.compile(r"total ignored: (\d{1,9}) out of \d{1,9}")
 
 
@@ -85,8 +94,17 @@ class Answer(NamedTuple):
     message: str = ""
 
 
-def http_answer(signal: Signal, status: int, headers: Mapping[str, str], content: bytes) -> Answer:
-    """Read a response of OTLP/HTTP; `headers` are found in any case, `content` is the decompressed body."""
+class Headers(Protocol):
+    """The headers of a response, found in any case."""
+
+    def get(self, name: str, failobj: str, /) -> str:
+        """Return the value of a header, else `failobj`."""
+
+    def __contains__(self, name: str, /) -> bool: ...
+
+
+def http_answer(signal: Signal, status: int, headers: Headers, content: bytes) -> Answer:
+    """Read a response of OTLP/HTTP; `content` is the decompressed body."""
     media = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if 200 <= status < 300:
         is_framed = status == 204 or "Content-Length" in headers or "Transfer-Encoding" in headers
@@ -97,11 +115,13 @@ def http_answer(signal: Signal, status: int, headers: Mapping[str, str], content
     message = _words(content, media)
     if 300 <= status < 400:
         return Answer("config", "redirect", message=printable(f"to {shown(headers.get('Location', '?'))}"))
+    if status == 400 and _TLS_WANTED.search(message):
+        return Answer("config", "wrong_scheme", message=printable(message))
     if status == 400 and signal == "logs" and (loki := _loki(message)):
         return loki
     reason = f"http_{status}" if status in _HTTP_NAMED else "http_other"
     if status in _HTTP_REFUSED:
-        return Answer("refused", reason, message=printable(message))
+        return Answer("rejected", reason, message=printable(message))
     if status in _HTTP_RETRY or (status > 500 and status not in (501, 505)):
         after = _retry_after_seconds(headers.get("Retry-After", ""))
         return Answer("retry", reason, retry_after_seconds=after, message=printable(message))
@@ -120,39 +140,6 @@ def _retry_after_seconds(text: str) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-def trouble(error: Exception) -> Answer:
-    """What kept an HTTP request from an answer: found among causes that are wrapped into each other."""
-    import requests  # noqa: PLC0415  # heavy
-    import urllib3  # noqa: PLC0415  # heavy
-
-    causes: list[BaseException] = [error]
-    for cause in causes:  # grows while it is walked, and never twice over the same
-        inner = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
-        causes += [e for e in inner if isinstance(e, BaseException) and all(e is not seen for seen in causes)]
-
-    def is_caused_by(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
-
-    own = next((c for c in reversed(causes) if isinstance(c, OSError) and c.strerror), None)
-    message = printable(str(own.strerror if own else ""))
-    if is_caused_by(ssl.SSLError):
-        return Answer(
-            "retry", "tls", message=printable(next(str(c) for c in causes if isinstance(c, ssl.SSLError)))
-        )
-    if is_caused_by(socket.gaierror):
-        return Answer("retry", "dns", message=message)
-    if is_caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.ReadTimeoutError):
-        return Answer("retry", "timeout", message=message)
-    if is_caused_by(ConnectionRefusedError):
-        return Answer("retry", "refused_connection", message=message)
-    if is_caused_by(requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, UnicodeError) or (
-        isinstance(error, OSError) and not isinstance(error, requests.RequestException | ConnectionError)
-    ):
-        # Files of certificates that have gone since the start, or a name that is no host name.
-        return Answer("config", "request", message=printable(str(error)))
-    return Answer("retry", "connection", message=message)
-
-
 def grpc_answer(signal: Signal, error: Any) -> Answer:
     """Read the failure of a call of OTLP/gRPC, a grpc.RpcError with code, details and trailing metadata."""
     code: str = error.code().name
@@ -160,18 +147,19 @@ def grpc_answer(signal: Signal, error: Any) -> Answer:
     kind = _GRPC_KINDS.get(code, "config")
     reason = f"grpc_{code.lower()}"
     after: float | None = None
-    if kind == "refused" and signal == "logs" and (loki := _loki(words)):
+    if kind == "rejected" and signal == "logs" and (loki := _loki(words)):
         return loki
     if code == "DEADLINE_EXCEEDED":
         reason = "timeout"
     elif code == "UNAVAILABLE":
         lowered = words.lower()
         reason = next((name for sign, name in _GRPC_SIGNS if sign in lowered), reason)
+        kind = "config" if reason in ("wrong_protocol", "wrong_scheme") else kind
     if kind == "retry":
         after = _retry_info_seconds(error.trailing_metadata() or ())
     if code == "RESOURCE_EXHAUSTED" and after is None and "larger than max" in words:
         # A receiver's limit for one message (4 MiB by default): not an outage, smaller ones go through.
-        kind, reason = "refused", "grpc_message_too_large"
+        kind, reason = "rejected", "grpc_message_too_large"
     return Answer(kind, reason, retry_after_seconds=after, message=printable(words))
 
 
@@ -204,59 +192,96 @@ def _seconds(duration: Any) -> float:
 
 def response(signal: Signal, content: bytes, media: str) -> Answer:
     """The answer in the body of a success: OTLP's own response, or nothing at all."""
+    not_otlp = Answer("config", "not_otlp", message=printable(_words(content, media) or f"an empty {media}"))
     if not content:
-        return Answer("taken")
-    not_otlp = Answer("config", "not_otlp", message=printable(_words(content, media)))
-    rejected, message = 0, ""
-    if media == "application/json":
-        # Some receivers answer a protobuf request in JSON.
-        try:
-            document = json.loads(content)
-            if document != {}:
-                partial = document["partialSuccess"] or {}
-                rejected = int(partial.get("rejectedSpans", partial.get("rejectedLogRecords", 0)))
-                message = str(partial.get("errorMessage", ""))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Answer("accepted") if media in _EMPTY_MEDIA else not_otlp
+    try:
+        if media == "application/json":
+            rejected, message = _json_success(content)  # some receivers answer protobuf with JSON
+        elif media in _OTLP_MEDIA:
+            rejected, message = _protobuf_success(signal, content)
+        else:
             return not_otlp
-    elif media in ("application/x-protobuf", "application/protobuf", "application/octet-stream", ""):
-        from google.protobuf.message import DecodeError  # noqa: PLC0415  # heavy
-        from opentelemetry.proto.collector.logs.v1 import logs_service_pb2  # noqa: PLC0415  # heavy
-        from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415  # heavy
-
-        try:
-            if signal == "traces":
-                spans = trace_service_pb2.ExportTraceServiceResponse.FromString(content).partial_success
-                rejected, message = spans.rejected_spans, spans.error_message
-            else:
-                logs = logs_service_pb2.ExportLogsServiceResponse.FromString(content).partial_success
-                rejected, message = logs.rejected_log_records, logs.error_message
-        except DecodeError:
-            return not_otlp
-    else:
+    except ValueError:
         return not_otlp
     if rejected > 0:
         return Answer("partial", "partial", rejected, message=printable(message))
-    return Answer("taken", message=printable(message))
+    return Answer("accepted", message=printable(message))
+
+
+def _protobuf_success(signal: Signal, content: bytes) -> tuple[int, str]:
+    """Read the number of rejected items and the message; ValueError if these are not there."""
+    from google.protobuf.message import DecodeError  # noqa: PLC0415  # heavy
+    from opentelemetry.proto.collector.logs.v1 import logs_service_pb2  # noqa: PLC0415  # heavy
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2  # noqa: PLC0415  # heavy
+
+    try:
+        if signal == "traces":
+            spans = trace_service_pb2.ExportTraceServiceResponse.FromString(content).partial_success
+            return _count(spans.rejected_spans), spans.error_message
+        logs = logs_service_pb2.ExportLogsServiceResponse.FromString(content).partial_success
+        return _count(logs.rejected_log_records), logs.error_message
+    except DecodeError as error:
+        raise ValueError("no OTLP response") from error
+
+
+def _json_success(content: bytes) -> tuple[int, str]:
+    """The same of a response in JSON."""
+    try:
+        document = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if document == {}:
+        return 0, ""
+    partial = document.get("partialSuccess", 0) if isinstance(document, dict) else 0
+    if partial is None:
+        return 0, ""
+    if not isinstance(partial, dict):
+        raise ValueError("no OTLP response")  # noqa: TRY004 - of the document, not of an argument
+    message = partial.get("errorMessage", "")
+    counts = [
+        partial[name] for name in ("rejectedSpans", "rejectedLogRecords") if partial.get(name) is not None
+    ]
+    return _count(counts[0] if counts else 0), message if isinstance(message, str) else ""
+
+
+def _count(value: object) -> int:
+    """Read a number of items as protobuf's JSON may write it; ValueError for anything else (1e999, -1, true)."""
+    if isinstance(value, str):
+        if not value.isascii() or not value.isdigit() or len(value) > len(str(_COUNT_MAX)):
+            raise ValueError("no number of items")
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _COUNT_MAX:
+        raise ValueError("no number of items")
+    return value
 
 
 def _loki(words: str) -> Answer | None:
-    """Loki's refusal of entries for their times, which it gives after it has stored the others.
+    """Loki's rejection of some entries, which it gives after it has stored the others.
 
-    Their number is what Loki says of itself, which is the least it can be: it names no number for entries
-    that its distributor has refused, and may leave streams out.
-    Source: Loki 2.4 to 3.x, `pkg/ingester/stream.go`, `pkg/validation/validate.go`.
+    Loki's distributor groups equal errors, as `3 errors like: A; 2 errors like: B`. Its ingester writes
+    `total ignored: 3 out of 10` for each stream. Their sum is the least number that can be true: for a
+    stream that is rejected as a whole, Loki names no number of entries.
+    Source: Loki 2.4 to 3.x, `pkg/ingester/stream.go`, `pkg/validation/validate.go`, `pkg/util/errors.go`.
     """
     is_old = bool(_LOKI_OLD.search(words))
-    if not is_old and not _LOKI_NEW.search(words):
+    is_new = bool(_LOKI_NEW.search(words))
+    first, *groups = _LOKI_GROUP.split(words)
+    if not is_old and not is_new and not groups:
         return None
-    named = sum(int(total) for total in _LOKI_TOTALS.findall(words))
-    counted = len(_LOKI_OLD.findall(words)) + len(_LOKI_NEW.findall(words))
-    return Answer(
-        "partial",
-        "loki_too_old" if is_old else "loki_too_new",
-        rejected=named or counted,
-        message=printable(words),
-    )
+    rejected = _loki_count(first, 0)
+    for times, error in zip(groups[::2], groups[1::2], strict=True):
+        rejected += int(times) * _loki_count(error, 1)
+    reason = "loki_too_old" if is_old else "loki_too_new" if is_new else "loki_invalid"
+    return Answer("partial", reason, rejected, message=printable(words))
+
+
+def _loki_count(error: str, least: int) -> int:
+    """The number of entries in one error of Loki's, or `least` if it names none."""
+    named = sum(int(total) for total in _LOKI_TOTALS.findall(error))
+    return named or max(least, len(_LOKI_OLD.findall(error)) + len(_LOKI_NEW.findall(error)))
 
 
 def _words(content: bytes, media: str) -> str:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from exporter.http.routes import Handler, Request, Response, as_json
-from exporter.records import NANOS, OUTCOMES, RequestRow, Signal
+from exporter.records import NANOS, OUTCOMES, DeliveryStatus, RequestRow, Signal
 from exporter.store.database import StoreError
 from exporter.store.reader import Overview, Reader
 from exporter.store.search import Ended, Running
@@ -64,26 +64,11 @@ class Problem(NamedTuple):
         return f"{self.what}: {self.remedy}" if self.remedy else self.what
 
 
-class Delivery(NamedTuple):
-    """How the delivery of a signal stands; times are in seconds since the epoch, `message` and `rejection` a
-    backend's own words. The fields are those of the delivery's own status.
-    """
-
-    endpoint: str
-    last_success: float | None
-    failing_since: float | None
-    reason: str
-    message: str
-    held: bool
-    remedy: str
-    rejection: str
-
-
 class Live(NamedTuple):
     """What the daemon knows beside its store, now: `deliveries` by signal, `problems` worst first."""
 
     behind_bytes: int
-    deliveries: Mapping[Signal, Delivery]
+    deliveries: Mapping[Signal, DeliveryStatus]
     problems: Sequence[Problem]
 
 
@@ -278,7 +263,7 @@ def _ids(context: bytes) -> dict[str, str]:
     return {"trace_id": context[:TRACE_ID_BYTES].hex(), "span_id": context[TRACE_ID_BYTES:].hex()}
 
 
-def _delivery(signal: Signal, status: Delivery, overview: Overview) -> dict[str, Any]:
+def _delivery(signal: Signal, status: DeliveryStatus, overview: Overview) -> dict[str, Any]:
     waiting = overview.journal.get(signal)
     oldest = waiting.oldest_ns if waiting else None
     return {
