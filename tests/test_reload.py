@@ -303,6 +303,7 @@ def test_a_certificate_for_the_backend_that_is_gone(tmp_path: Path) -> None:
         env = manager.environ(sink.environ())
         with running("run", "--config", config, said=tmp_path / "said", env=env) as daemon:
             manager.wait_ready()
+            wait_until(lambda: len(sink.logs()) == 1)
             authority = Path(env["OTEL_EXPORTER_OTLP_CERTIFICATE"])
             authority.rename(tmp_path / "away")
             status = Reloaded(daemon, manager, config, settings).reload_file()
@@ -311,7 +312,7 @@ def test_a_certificate_for_the_backend_that_is_gone(tmp_path: Path) -> None:
                 stream.write(request_line(time.time(), "web2"))
             wait_until(lambda: len(sink.logs()) == 2)
 
-    assert "names a file that cannot be read" in status
+    assert "OTEL_EXPORTER_OTLP_CERTIFICATE: cannot read" in status
 
 
 def test_a_state_that_cannot_be_written(tmp_path: Path) -> None:
