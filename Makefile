@@ -1,20 +1,21 @@
-# The one front door: `make` prints what there is. All of it works in a fresh clone with Python 3.11 or later.
+# `make` prints all targets. They work in a fresh clone with Python 3.11 or later.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
-# Of the packages: a higher number for the same version built anew, where they go, and the Python that they carry.
+# For `make packages`: the release number (raise it to build the same version again), the output
+# directory, and the Python to include.
 RELEASE ?= 1
 DIST ?= dist
 PACKAGE_PYTHON ?= $(BIN)/python
 BIN := .venv/bin
-# Trust what the machine trusts: companies have certificates of their own.
+# Use the certificates of this machine: companies often have their own authority.
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-tools lint types format score newest bench crash weather soak rotate docs dashboards lock dist packages check clean
+.PHONY: help demo test e2e e2e-tools lint types format score newest bench crash weather soak rotate docs screenshots dashboards lock dist packages check clean
 
-help: ## print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## list all targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/uv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 ...")'
@@ -29,7 +30,7 @@ $(BIN)/uv:
 	$(BIN)/uv sync --quiet --frozen --inexact
 	@touch $@ .venv/runtime
 
-demo: .venv/runtime ## watch the exporter at work on a simulated Wok (40 seconds)
+demo: .venv/runtime ## run the exporter on a simulated Wok (40 seconds)
 	@$(BIN)/wok-exporter demo
 
 test: .venv/development ## run all tests
@@ -39,62 +40,65 @@ test: .venv/development ## run all tests
 	$(BIN)/uv sync --quiet --frozen --inexact --group e2e
 	@touch $@
 
-e2e-tools: .venv/development ## build Jaeger, a collector and a Debian to boot, for e2e (10 minutes; needs Go, debootstrap, root)
+e2e-tools: .venv/development ## build the backends and hosts that e2e needs (10 minutes; needs Go, debootstrap, root)
 	$(BIN)/python -m tests.e2e.tools
 
-e2e: .venv/e2e ## run the exporter among real backends (some minutes; what is missing is skipped and told)
+e2e: .venv/e2e ## test with real backends (some minutes; skips and lists what is missing)
 	$(BIN)/python -m pytest -rs tests/e2e $(E2E_FLAGS)
 
-lint: .venv/development ## look for what ruff finds wrong
+lint: .venv/development ## check style with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/development ## prove the types
+types: .venv/development ## check types with mypy
 	$(BIN)/mypy
 
-format: .venv/development ## let ruff lay out the code
+format: .venv/development ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-score: .venv/development ## score the correlation against logs with ground truth, where they lie beside the checkout
+score: .venv/development ## score the correlation against logs with ground truth, if there are any beside the checkout
 	$(BIN)/python -m tests.score
 
 newest: .venv/development ## test delivery with the newest packages in the registry, in a venv of its own (a minute)
 	$(BIN)/python -m tests.newest
 
-bench: .venv/development ## measure: lines a second, memory, CPU when idle, delay (a few minutes)
+bench: .venv/development ## measure lines per second, memory, idle CPU and delay (a few minutes)
 	$(BIN)/python -m tests.bench
 
-crash: .venv/development ## kill the daemon 100 times and recount (a few minutes)
+crash: .venv/development ## kill the daemon 100 times and compare its counters with the log (a few minutes)
 	$(BIN)/python -m tests.crash --kills 100
 
-weather: .venv/development ## try many orders of faults on the real daemon (an hour; WEATHER_EXAMPLES=n)
+weather: .venv/development ## test random sequences of faults on the real daemon (an hour; WEATHER_EXAMPLES=n)
 	WEATHER_EXAMPLES=$${WEATHER_EXAMPLES:-500} WEATHER_STEPS=$${WEATHER_STEPS:-25} $(BIN)/python -m pytest tests/test_weather.py
 
 soak: .venv/development ## run for an hour at 100 times a busy Wok, with faults, and draw the chart
 	$(BIN)/python -m tests.soak --chart docs/images/soak.svg
 
-rotate: .venv/development ## let logrotate rotate under load and recount (some minutes)
+rotate: .venv/development ## run logrotate under load and compare the counters with the log (some minutes)
 	$(BIN)/python -m tests.rotate
 
-docs: .venv/development ## write the generated pages of docs/ anew
+docs: .venv/development ## regenerate docs/ and run its examples
 	$(BIN)/python -m docs.pages
 
-dashboards: .venv/development ## write the dashboards of deploy/grafana anew
+screenshots: .venv/development ## take the screenshots of the README from a demo (a minute; needs Chromium)
+	$(BIN)/python -m docs.screenshots
+
+dashboards: .venv/development ## regenerate the dashboards of deploy/grafana
 	$(BIN)/python -m deploy.grafana
 
-lock: $(BIN)/uv ## lock the dependencies anew, whatever index this machine uses
+lock: $(BIN)/uv ## lock the dependencies, independent of this machine's index
 	env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv lock --no-config
 
 dist: $(BIN)/uv ## build the wheel and the source distribution
 	$(BIN)/uv build --quiet
 
-packages: $(BIN)/uv ## build the .deb and the .rpm, which carry a Python of their own, into dist/ (half a minute)
+packages: $(BIN)/uv ## build the .deb and the .rpm, which include Python, in dist/ (half a minute)
 	UV_PROJECT_ENVIRONMENT=build/packages/venv $(BIN)/uv sync --quiet --frozen --no-default-groups --group packages \
 	  --no-editable --reinstall-package wok-exporter --python $(PACKAGE_PYTHON)
 	build/packages/venv/bin/python -m deploy.packages.build --release $(RELEASE) --dist $(DIST)
 
-check: lint types test score ## all that CI asks for, but e2e
+check: lint types test score ## everything that CI runs, except e2e
 
-clean: ## remove what was built
+clean: ## remove all build results
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,11 +5,9 @@ A test checks that the committed files are current.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from docs.console import refreshed
 from exporter.cli import COMMANDS
 from exporter.config.reference import configuration_page, example_file
 from exporter.metrics.definitions import FAMILIES
@@ -17,16 +15,27 @@ from exporter.metrics.definitions import FAMILIES
 DOCS = Path(__file__).parent
 
 
+METRICS_HEAD = """\
+The metrics that `/metrics` serves, in Prometheus' text format and as OpenMetrics. OpenMetrics also
+has exemplars with the trace id of a task.
+
+Alert on `wok_tasks_finished_total{outcome="failure"}`: it exists at 0 before the first failure.
+[deploy/prometheus](../deploy/prometheus/README.md) has ready-made alerts.
+
+Labels have finite sets of values. A family has at most 1,000 series, and the rest is counted under
+`other`. At the first start, the `wok_*` families are withheld until the backlog has been read, so
+that old records do not look like a burst.
+"""
+
+
 def metrics_page() -> str:
     """Return docs/metrics.md, from the table that the scrape is made of."""
     lines = [
         "# Metrics",
         "",
-        "What `/metrics` serves, in Prometheus' text format and as OpenMetrics (with exemplars that carry the trace id of a task).",
-        "Labels are from finite sets; a family has at most 1,000 series, the rest is counted under `other`. The `wok_*` families are withheld on a first start until the",
-        'backlog has been read, so that history does not look like a burst. Alert on `wok_tasks_finished_total{outcome="failure"}`: it is there, at 0, before the first failure.',
+        *METRICS_HEAD.splitlines(),
         "",
-        "| name | type | labels | what |",
+        "| name | type | labels | meaning |",
         "|---|---|---|---|",
     ]
     for doc in FAMILIES:
@@ -36,24 +45,15 @@ def metrics_page() -> str:
 
 
 def commands_page() -> str:
-    """Return docs/commands.md: every command's own help."""
-    lines = [
-        "# Commands",
-        "",
-        "Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but something is wrong with what was looked at or sent; 2 the command, the configuration or the state",
-        "does not allow it; 130 interrupted.",
-    ]
-    for command in ("", *COMMANDS):
-        arguments = [command, "--help"] if command else ["--help"]
-        answer = subprocess.run(
-            [sys.executable, "-m", "exporter", *arguments],
-            env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        lines += ["", f"## wok-exporter {command}".rstrip(), "", "```", answer.stdout.rstrip(), "```"]
-    return "\n".join(lines) + "\n"
+    """Return docs/commands.md with the current output of its examples; the rest is written by hand.
+
+    A command that has no section yet gets one with its help.
+    """
+    page = (DOCS / "commands.md").read_text("utf-8")
+    for command in COMMANDS:
+        if f"\n## wok-exporter {command}\n" not in page:
+            page += f"\n## wok-exporter {command}\n\n```console\n$ wok-exporter {command} --help\n```\n"
+    return refreshed(page)
 
 
 PAGES = {

@@ -83,7 +83,7 @@ def test_promtool_accepts_the_configuration_with_its_rules_and_targets(tmp_path:
         (folder / "tls" / name).touch()
     done = promtool("check", "config", folder / "prometheus.yml")
     assert done.returncode == 0, done.stderr
-    assert "3 rule files found" in done.stdout
+    assert "4 rule files found" in done.stdout
     assert set(discovered(folder / "prometheus.yml")) == {"kvm01.example.net:10965"}
 
 

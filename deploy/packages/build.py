@@ -105,7 +105,9 @@ def stage(seconds: int) -> None:
     for name in PACKED:
         if (ROOT / name).is_dir():
             shutil.copytree(
-                ROOT / name, STAGE / name, ignore=shutil.ignore_patterns("__pycache__", "pages.py")
+                ROOT / name,
+                STAGE / name,
+                ignore=shutil.ignore_patterns("__pycache__", "pages.py", "console.py", "screenshots.py"),
             )
         else:
             shutil.copy(ROOT / name, STAGE)

@@ -83,8 +83,8 @@ EXAMPLE_HEAD = f"""\
 #
 # Everything is optional. Every setting below is a comment that shows its default: to change it,
 # remove the # and edit the value. `wok-exporter run --check-config` validates the file and prints
-# the effective settings. `systemctl reload wok-exporter` applies it, or logs what is wrong and keeps
-# running with the previous configuration. Only a change of `state` needs a restart.
+# the effective settings. `systemctl reload wok-exporter` applies it, or logs what is wrong and
+# keeps running with the previous configuration. Only a change of `state` needs a restart.
 #
 # Durations have units: 250ms, 90s, 24h, 7d. Sizes are bytes, or have units: 512MiB. Where to send
 # traces and log records is set with OpenTelemetry's own variables, in /etc/default/wok-exporter.
@@ -96,10 +96,10 @@ HEAD = f"""\
 Every setting is optional. Settings come from a TOML file, environment variables and flags: a
 variable overrides the file, and a flag overrides both.
 
-The file is `/{CONFIG_FILE}` if it exists, or the one that `--config FILE` or `{PREFIX}CONFIG`
-names. Its keys are top-level, without tables. To validate the configuration, run
-`wok-exporter run --check-config`. It reports all errors together, each with its place and remedy,
-or prints the effective settings and where each came from.
+The file is `/{CONFIG_FILE}` if it exists, or the one that `--config FILE` or
+`{PREFIX}CONFIG` names. Its keys are top-level, without tables. To validate the configuration,
+run `wok-exporter run --check-config`. It reports all errors together, each with its place and
+remedy, or prints the effective settings and where each came from.
 
 * Durations have units: `250ms`, `90s`, `24h`, `7d`, `1h30m`.
 * Sizes are bytes, or have units: `512MiB`, `1GB`.
@@ -111,7 +111,8 @@ To apply a changed file, run `systemctl reload wok-exporter` (SIGHUP). The daemo
 again, and the certificate, key and user file that it names, and validates all of it first. If there
 is an error, or the state cannot be written, the daemon logs the reason and keeps running with the
 previous configuration. Otherwise it starts again from its state: no line is lost or counted twice.
-Environment variables and `state` change only with a restart. In a terminal, SIGHUP stops the daemon.
+Environment variables and `state` change only with a restart. In a terminal, SIGHUP stops the
+daemon.
 """
 
 TAIL = """\
@@ -125,6 +126,6 @@ Where to send spans and log records is set with OpenTelemetry's standard variabl
 nothing is sent and nothing is queued.
 
 `OTEL_RESOURCE_ATTRIBUTES` (`key=value,key=value`, percent-encoded) adds attributes to the resource
-of every span and log record. `OTEL_SERVICE_NAME`, or `service.name` among these attributes, replaces
-the application's name as the service name of everything.
+of every span and log record. `OTEL_SERVICE_NAME`, or `service.name` among these attributes,
+replaces the application's name as the service name of everything.
 """
