@@ -49,11 +49,11 @@ def output(command: str) -> str:
         cwd=ROOT,
         env=ENVIRON,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         check=False,
         timeout=TIMEOUT_SECONDS,
     )
-    lines = [line.rstrip() for line in done.stdout.strip("\n").splitlines()]
+    # errors last, because their place among the other lines is a matter of time
+    lines = [line.rstrip() for line in (done.stdout + done.stderr).strip("\n").splitlines()]
     return "".join(f"{line}\n" for line in lines)
