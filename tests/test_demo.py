@@ -101,7 +101,8 @@ def test_every_kind_of_end_is_told(tmp_path: Path, place: Path) -> None:
         "> lost vms.clone for ada: 4 s | why: wokd was restarted before the task ended | trace ID"
     ) in found
     assert (
-        '> failed lvs.create, probably for josé: 1 s | why: GINLV00003E err="data has 12 GiB left" | trace ID'
+        "> failed lvs.create, probably for josé: 1 s"
+        " | why: the logical volume could not be created: data has 12 GiB left (GINLV00003E) | trace ID"
     ) in found
     assert list(place.iterdir()) == []
 

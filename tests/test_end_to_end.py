@@ -182,7 +182,7 @@ def test_a_clone_that_fails(shown: Shown, protocol: str) -> None:
     assert (request.name, task.name) == ("POST kimchi vms.clone", "task vms.clone")
     assert task.trace_id == request.trace_id == told.trace_id
     assert task.status.code == Status.STATUS_CODE_ERROR
-    assert "KCHVM0035E" in task.status.message
+    assert attributes(task)["error.type"] == "KCHVM0035E"
     assert "no space is left in the pool default" in task.status.message
     assert attributes(task)["wok.task.correlation"] == "exact"
     assert 2 <= (task.end_time_unix_nano - task.start_time_unix_nano) / NANOS <= 5

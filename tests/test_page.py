@@ -22,7 +22,7 @@ from tests.browser import Browser, Tab, chromium
 from tests.served import ABOUT, WELL, served
 from tests.store_made import commit, open_task, request_row, task_row
 
-STATIC = Path(__file__).parents[1] / "exporter" / "serve" / "static"
+STATIC = Path(__file__).parents[1] / "exporter" / "web" / "static"
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
 NOON = 1_785_585_600

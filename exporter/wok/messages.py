@@ -25,6 +25,8 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from exporter.wok.english import English
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -97,6 +99,7 @@ class Messages:
         self.digest = hashlib.sha256(content).hexdigest()
         self.problems = list(problems)
         self._templates = {code: _split(text) for code, text in templates.items()}
+        self._english = English.load()
         self._encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
         self._by_head: dict[str, list[tuple[str, _Template]]] = {}
         for code, template in self._templates.items():
@@ -151,15 +154,18 @@ class Messages:
     def render(self, code: str, params: Mapping[str, Any]) -> str:
         """Return the sentence of this code with these parameters, at most TEXT_CHARS characters.
 
-        A parameter that is missing stays as `%(name)s`. Newlines and tabs are kept. A code without a
-        template gives `CODE key=value key=value`, sorted by key, the values as JSON, at most PLAIN_CHARS.
+        A parameter that is missing in a template of Wok stays as `%(name)s`. Newlines and tabs are kept.
+        Without a template, our own English says it. A code that it does not have, or not with these
+        parameters, gives `CODE key=value key=value`, sorted by key, the values as JSON, at most
+        PLAIN_CHARS.
         """
-        template = self._templates.get(code)
+        template = self._templates.get(code) or self._english.of(code, params)
         if template is None:
             return self._plain(code, params)
 
-        pieces = [template.literals[0]]
-        for name, literal in zip(template.names, template.literals[1:], strict=True):
+        literals, names = template
+        pieces = [literals[0]]
+        for name, literal in zip(names, literals[1:], strict=True):
             value = params.get(name, f"%({name})s")
             pieces.append(value[: TEXT_CHARS + 1] if isinstance(value, str) else self._shown(value))
             pieces.append(literal)
