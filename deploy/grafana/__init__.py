@@ -1,7 +1,7 @@
-"""The Grafana dashboards as code: `python -m deploy.grafana` writes `dashboards/*.json` anew.
+"""The Grafana dashboards as code: `python -m deploy.grafana` writes `dashboards/*.json`.
 
-They are in the classic form of a dashboard, which Grafana reads from files. The SDK would rather have
-its successor, and says so when it is imported.
+They use the classic dashboard format, which Grafana reads from files. The SDK prefers the newer
+format, and warns about it when it is imported.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Write the dashboards as files that Grafana reads: `python -m deploy.grafana`, which is `make dashboards`."""
+"""Writes the dashboards as files for Grafana: `python -m deploy.grafana`, or `make dashboards`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASHBOARDS: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write every dashboard; whatever stood there is replaced."""
+    """Write every dashboard, replacing the previous file."""
     for name, dashboard in DASHBOARDS.items():
         (FOLDER / name).write_text(dashboard(), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Exporter health: whether the exporters themselves are well; the dashboard for whoever runs them."""
+"""Exporter health: the dashboard for those who run the exporters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dashboard() -> str:
     return rendered(
         "Exporter health",
         "wok-exporter-health",
-        "Whether the exporters read Wok's log, understand it, and get rid of what they make of it.",
+        "Whether the exporters read Wok's log, parse it, and deliver the data.",
         [_at_a_glance(), _exporters(), _reading(), _understanding(), _delivering()],
         from_time="now-6h",
     )
@@ -33,57 +33,60 @@ def _at_a_glance() -> Row:
         [
             number(
                 "Exporters up",
-                "Exporters that Prometheus can read, now.",
+                "Exporters that Prometheus can scrape now.",
                 f"sum({UP})",
                 decimals=0,
             ),
             number(
                 "Exporters down",
-                "Exporters that it cannot read. Nothing is lost as long as Wok's log is kept, but nothing is known either.",
+                "Exporters that Prometheus cannot scrape. Nothing is lost as long as Wok's log is kept, "
+                "but the state of these hosts is unknown.",
                 f"count({UP} == 0) or 0 * count({UP})",
                 steps={1: BAD},
                 decimals=0,
             ),
             number(
                 "Without task metrics",
-                "Exporters that tell of themselves but not of Wok: they are still reading their first backlog, or Wok has not logged anything yet.",
+                "Exporters without metrics of Wok: they are still reading their first backlog, or Wok "
+                "has not logged anything yet.",
                 f"count({BUILD} unless on (job, instance) {metric('wok_requests_total')}) or 0 * count({BUILD})",
                 steps={1: WARNING},
                 decimals=0,
             ),
             number(
                 "Unread log",
-                "Bytes of Wok's log that are still to be read; the most of any exporter. It is 0 nearly all of the time.",
+                "Unread bytes of Wok's log; the maximum over all exporters. It is almost always 0.",
                 f"max({BEHIND})",
                 "bytes",
                 steps={1_000_000: WARNING},
-                empty="Not known",
+                empty="Unknown",
             ),
             number(
-                "Waiting to be sent",
-                "The age of the oldest span or log record that a backend has not taken yet.",
+                "Queued",
+                "Age of the oldest span or log record that a backend has not accepted yet.",
                 f"time() - min({OLDEST})",
                 "s",
                 steps={300: WARNING, 3600: BAD},
-                empty="None waits",
+                empty="None",
             ),
             number(
                 "Lost",
-                "Spans and log records given up unsent in the chosen time, and gaps in the log (one each).",
+                "Spans and log records that were dropped in the selected time, and gaps in the log (one "
+                "each).",
                 f"round({increase('wok_exporter_lost_records_total', '', over=IN_RANGE)})",
                 steps={1: BAD},
                 decimals=0,
             ),
             number(
-                "Refused by a backend",
-                "Spans and log records that a backend refused for good in the chosen time.",
+                "Rejected by a backend",
+                "Spans and log records that a backend permanently rejected in the selected time.",
                 grown("wok_exporter_rejected_by_backend_total", ""),
                 steps={1: WARNING},
                 decimals=0,
             ),
             number(
-                "Lines not understood",
-                "Lines of the log in the chosen time that are no record of any known release of Wok.",
+                "Rejected lines",
+                "Lines of the log in the selected time that are not in any known format of Wok.",
                 f"round({increase('wok_exporter_rejected_lines_total', '', over=IN_RANGE)})",
                 steps={1: WARNING},
                 decimals=0,
@@ -99,14 +102,15 @@ def _exporters() -> Row:
         [
             listing(
                 "Exporters",
-                "Each exporter: whether it answers, whether it can read the log (its /readyz says why not), how long ago the latest record of its log was made, what it has not read yet, and what waits to be sent.",
+                "Each exporter: whether it answers, whether it can read the log (its /readyz states the "
+                "reason), the age of its latest record, unread bytes, and queued bytes.",
                 {"instance": "Instance", "version": "Version"},
                 [
                     Column(f"max by (instance, version) ({BUILD})", "Answers", "bool_yes_no"),
                     Column(f"1 - max by ({by}) ({PROBLEM})", "Reads", "bool_yes_no"),
                     Column(f"time() - max by ({by}) ({LAST_RECORD})", "Latest record", "s"),
                     Column(f"max by ({by}) ({BEHIND})", "Unread", "bytes", bad_from=1_000_000),
-                    Column(f"{total(metric('wok_exporter_journal_bytes'), by)}", "Waits", "bytes"),
+                    Column(f"{total(metric('wok_exporter_journal_bytes'), by)}", "Queued bytes", "bytes"),
                     Column(
                         f"{increase('wok_exporter_lost_records_total', by, over=IN_RANGE)}",
                         "Lost",
@@ -121,7 +125,7 @@ def _exporters() -> Row:
             ),
             graph(
                 "Exporters that answer",
-                "1 while Prometheus can read an exporter, 0 while it cannot.",
+                "1 while Prometheus can scrape an exporter, otherwise 0.",
                 [Curve(UP, "{{instance}}")],
                 "bool_on_off",
                 width=5,
@@ -129,7 +133,7 @@ def _exporters() -> Row:
             ),
             graph(
                 "Versions",
-                "How many exporters run which version.",
+                "Number of exporters by version.",
                 [Curve(f"count by (version) ({BUILD})", "{{version}}")],
                 is_stacked=True,
                 width=5,
@@ -145,7 +149,7 @@ def _reading() -> Row:
         [
             graph(
                 "Unread log",
-                "Bytes of the log that are known to be still unread. A line that does not fall is an exporter that is stuck.",
+                "Unread bytes of the log. If a line does not fall, that exporter is stuck.",
                 [Curve(BEHIND, "{{instance}}")],
                 "bytes",
                 width=8,
@@ -153,7 +157,7 @@ def _reading() -> Row:
             ),
             graph(
                 "Read",
-                "Bytes of the log read, a second, decompressed.",
+                "Bytes of the log read per second, after decompression.",
                 [Curve(rate("wok_exporter_read_bytes_total", "instance"), "{{instance}}")],
                 "Bps",
                 width=8,
@@ -161,7 +165,8 @@ def _reading() -> Row:
             ),
             graph(
                 "Age of the latest record",
-                "How long ago the latest record of the log was made. It grows while nobody uses Wok; a negative one is a wrong time zone.",
+                "Age of the latest record of the log. It grows while nobody uses Wok. A negative age "
+                "means a wrong time zone.",
                 [Curve(f"time() - {LAST_RECORD}", "{{instance}}")],
                 "s",
                 width=8,
@@ -169,7 +174,7 @@ def _reading() -> Row:
             ),
             graph(
                 "Rotations",
-                "Times that the log was rotated, truncated or replaced. With copytruncate lines can be lost.",
+                "How often the log was rotated, truncated or replaced. copytruncate can lose lines.",
                 [
                     Curve(
                         f"{increase('wok_exporter_rotations_total', 'instance, kind')} > 0",
@@ -182,8 +187,9 @@ def _reading() -> Row:
                 height=7,
             ),
             graph(
-                "Failed looks at the state",
-                "Scrapes that could not read the exporter's state and showed the values of the one before.",
+                "Scrapes without the state",
+                "Scrapes that could not read the exporter's state and returned the values of the "
+                "previous scrape.",
                 [Curve(increase("wok_exporter_collect_errors_total", "instance"), "{{instance}}")],
                 bars=True,
                 width=12,
@@ -195,19 +201,20 @@ def _reading() -> Row:
 
 def _understanding() -> Row:
     return Row(
-        "Understanding it",
+        "Parsing",
         [
             graph(
                 "Lines",
-                "Log lines per hour, by result: records, further lines of a record, forged records (somebody wrote a record into the log), and lines that cannot be parsed.",
+                "Log lines per hour, by result: records, further lines of a record, forged records, and "
+                "lines that cannot be parsed.",
                 [Curve(hourly("wok_exporter_lines_total", "result"), "{{result}}")],
                 is_stacked=True,
                 width=8,
                 height=8,
             ),
             graph(
-                "Lines not understood",
-                "Lines that are no record, in the time that a bar stands for, by what is wrong with them.",
+                "Rejected lines",
+                "Lines that could not be parsed, by reason.",
                 [
                     Curve(
                         f"{increase('wok_exporter_rejected_lines_total', 'instance, reason')} > 0",
@@ -215,7 +222,7 @@ def _understanding() -> Row:
                     )
                 ],
                 bars=True,
-                empty="All lines were understood",
+                empty="All lines were parsed",
                 width=8,
                 height=8,
             ),
@@ -233,8 +240,8 @@ def _understanding() -> Row:
                 height=8,
             ),
             graph(
-                "Joined to their requests",
-                "How sure it is which request a task belongs to: exact, likely, ambiguous, or none.",
+                "Matches with requests",
+                "Ended tasks by how certain their request is: exact, likely, ambiguous, or none.",
                 [Curve(increase("wok_exporter_correlations_total", "result"), "{{result}}")],
                 bars=True,
                 width=12,
@@ -242,7 +249,8 @@ def _understanding() -> Row:
             ),
             listing(
                 "Tasks that ended more than once",
-                "Further final records, in the chosen time, of tasks that had already ended. Wok reports some failures twice; many repeats of an operation are a bug of its plug-in.",
+                "End records of tasks that had already ended. Wok reports some failures twice. Many "
+                "repeats of one operation are a bug of its plug-in.",
                 {"app": "Application", "operation": "Operation"},
                 [Column(f"{grown('wok_task_repeats_total', 'app, operation')} > 0", "Repeats", decimals=0)],
                 sort_by="Repeats",
@@ -256,11 +264,11 @@ def _understanding() -> Row:
 
 def _delivering() -> Row:
     return Row(
-        "Delivering spans and log records",
+        "Delivery of spans and log records",
         [
             graph(
-                "Waiting to be sent",
-                "Spans and log records that a backend has not taken yet.",
+                "Queued",
+                "Spans and log records that a backend has not accepted yet.",
                 [
                     Curve(
                         total(metric("wok_exporter_journal_records"), "instance, signal"),
@@ -271,8 +279,9 @@ def _delivering() -> Row:
                 height=8,
             ),
             graph(
-                "Bytes waiting",
-                "How much room they take. At the limit (512 MiB unless configured) the oldest are given up.",
+                "Queued bytes",
+                "Size of the delivery queue. At its limit (512 MiB by default), the oldest items are "
+                "dropped.",
                 [
                     Curve(
                         total(metric("wok_exporter_journal_bytes"), "instance, signal"),
@@ -284,11 +293,11 @@ def _delivering() -> Row:
                 height=8,
             ),
             graph(
-                "Oldest waiting",
-                "The age of the oldest span or log record that waits. It rises while a backend does not take what it is sent.",
+                "Oldest queued item",
+                "Age of the oldest queued span or log record. It rises while a backend does not accept data.",
                 [Curve(f"time() - {OLDEST}", "{{signal}} of {{instance}}")],
                 "s",
-                empty="None waits",
+                empty="None",
                 width=8,
                 height=8,
             ),
@@ -301,7 +310,7 @@ def _delivering() -> Row:
             ),
             graph(
                 "Failed deliveries",
-                "Requests to a backend that failed and are tried again, in the time that a bar stands for, by the reason.",
+                "Requests to a backend that failed and are retried, by reason.",
                 [
                     Curve(
                         f"{increase('wok_exporter_delivery_failures_total', 'signal, reason')} > 0",
@@ -314,14 +323,14 @@ def _delivering() -> Row:
                 height=8,
             ),
             graph(
-                "Refused and lost",
-                "Spans and log records that a backend refused for good, and such that were given up unsent, in the time that a bar stands for.",
+                "Rejected and dropped",
+                "Spans and log records that a backend permanently rejected, and those that were dropped.",
                 [
                     Curve(
                         increase("wok_exporter_rejected_by_backend_total", "signal, reason"),
-                        "refused {{signal}}: {{reason}}",
+                        "rejected {{signal}}: {{reason}}",
                     ),
-                    Curve(increase("wok_exporter_lost_records_total", "reason"), "lost: {{reason}}"),
+                    Curve(increase("wok_exporter_lost_records_total", "reason"), "dropped: {{reason}}"),
                 ],
                 bars=True,
                 width=8,

@@ -85,7 +85,7 @@ def _chosen() -> list[build.QueryVariable]:
     instance = _query_variable(
         "instance",
         "Instance",
-        "The exporters, one a host with Wok.",
+        "The exporters, one per host with Wok.",
         'label_values(wok_exporter_build_info{job=~"$job"}, instance)',
     )
     return [

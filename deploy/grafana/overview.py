@@ -1,4 +1,4 @@
-"""Wok overview: what is asked of Wok, what runs, what failed and how long it takes, over all chosen hosts."""
+"""Wok overview: requests, running and failed tasks, and durations, over all selected hosts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dashboard() -> str:
     return rendered(
         "Wok overview",
         "wok-overview",
-        "What is asked of Wok, what became of it, and how long it took: requests and tasks of all chosen hosts.",
+        "Requests and tasks of all selected hosts: what was requested, how it ended, and how long it took.",
         [_at_a_glance(), _running(), _failures(), _durations(), _requests()],
     )
 
@@ -33,26 +33,29 @@ def _at_a_glance() -> Row:
         [
             number(
                 "Running tasks",
-                "Tasks that have started and not yet ended, now.",
+                "Tasks that have started and not ended.",
                 total(metric("wok_tasks_in_progress")),
             ),
             number(
                 "Longest running",
-                "For how long the oldest task in progress has been running. A task whose end Wok never logs is given up after a day.",
+                "Time since the oldest running task started. A task whose end Wok never logs is closed "
+                "after a day.",
                 f"time() - min({metric(OLDEST)})",
                 "s",
-                empty="None runs",
+                empty="None",
             ),
             number(
                 "Failed tasks",
-                "Tasks that failed in the chosen time. Their requests were answered as a success before: this is the only place where the failure shows.",
+                "Tasks that failed in the selected time. Wok had answered their requests with a "
+                "success, so the users may not know.",
                 f"round({increase(FINISHED, '', FAILURE, over=IN_RANGE)})",
                 steps={1: BAD},
                 decimals=0,
             ),
             number(
                 "Success ratio",
-                "Of the tasks that succeeded, failed or were lost in the chosen time: how many succeeded.",
+                "Share of successful tasks among those that succeeded, failed or were lost in the "
+                "selected time.",
                 f"{increase(FINISHED, '', SUCCESS, over=IN_RANGE)} / {known} >= 0",
                 "percentunit",
                 steps={0: BAD, 0.9: WARNING, 0.99: "green"},
@@ -61,26 +64,27 @@ def _at_a_glance() -> Row:
             ),
             number(
                 "Lost tasks",
-                "Tasks that died in the chosen time because Wok was restarted while they ran.",
+                "Tasks that ended in the selected time because wokd restarted.",
                 f"round({increase(FINISHED, '', LOST, over=IN_RANGE)})",
                 steps={1: WARNING},
                 decimals=0,
             ),
             number(
                 "Finished tasks",
-                "Tasks that ended in the chosen time, however they ended.",
+                "Tasks that ended in the selected time, with any outcome.",
                 f"round({increase(FINISHED, '', over=IN_RANGE)})",
                 decimals=0,
             ),
             number(
                 "Requests",
-                "Requests that changed something (POST, PUT, DELETE) in the chosen time; Wok does not log the others.",
+                "POST, PUT and DELETE requests in the selected time. Wok does not log other requests.",
                 f"round({increase('wok_requests_total', '', over=IN_RANGE)})",
                 decimals=0,
             ),
             number(
                 "Exporters down",
-                "Exporters that Prometheus cannot read. Of their hosts nothing is known: see the dashboard Exporter health.",
+                "Exporters that Prometheus cannot scrape. The state of their hosts is unknown: see the "
+                "dashboard Exporter health.",
                 f"count({metric('up')} == 0 and on (job) last_over_time({metric('wok_exporter_build_info')}[1d])) or 0 * count({metric('up')})",
                 steps={1: BAD},
                 decimals=0,
@@ -96,8 +100,9 @@ def _running() -> Row:
         [
             listing(
                 "Running tasks",
-                "What runs where, for how long the oldest of it has been running, and within which time 95 % of such tasks succeeded in the last week "
-                "(from the recording rules; empty for tasks that are rare). Click an operation for its details.",
+                "Running tasks by host: time since the oldest started, and the time within which 95 % "
+                "of such tasks succeeded in the last week (from the recording rules, empty for rare "
+                "tasks). Click an operation for its details.",
                 {"instance": "Instance", **TASK},
                 [
                     Column(f"{total(metric('wok_tasks_in_progress'), ON_HOST)} > 0", "Running", decimals=0),
@@ -115,7 +120,7 @@ def _running() -> Row:
             ),
             graph(
                 "Tasks in progress",
-                "How many tasks of each operation were running.",
+                "Number of running tasks, by operation.",
                 [
                     Curve(
                         f"{total(metric('wok_tasks_in_progress'), 'app, operation')} > 0",
@@ -140,7 +145,7 @@ def _failures() -> Row:
         [
             graph(
                 "Failed tasks by operation",
-                "Tasks that failed, in the time that a bar stands for.",
+                "Failed tasks, by operation.",
                 [Curve(f"{increase(FINISHED, 'app, operation', FAILURE)} > 0", "{{app}} {{operation}}")],
                 bars=True,
                 empty="No task has failed",
@@ -149,8 +154,9 @@ def _failures() -> Row:
             ),
             listing(
                 "Most failing operations",
-                "Operations with failed tasks in the chosen time: how many failed, which share that is of those whose outcome is known, and when it happened last. "
-                "Click an operation for its details.",
+                "Operations with failed tasks in the selected time: their number, their share of the "
+                "tasks with a known outcome, and the latest failure. Click an operation for its "
+                "details.",
                 TASK,
                 [
                     Column(f"round({failed}) > 0", "Failed", bad_from=1, decimals=0),
@@ -168,7 +174,8 @@ def _failures() -> Row:
             ),
             listing(
                 "Failures by error code",
-                "Why tasks failed in the chosen time: Wok's own error codes; `none` where Wok gave no reason.",
+                "Failed tasks in the selected time, by Wok's error code. `none` means that Wok logged "
+                "no code.",
                 {**TASK, "error_code": "Error code"},
                 [
                     Column(
@@ -184,7 +191,8 @@ def _failures() -> Row:
             ),
             graph(
                 "Lost and unknown tasks",
-                "Tasks that died in a restart of Wok (lost), and tasks whose end Wok never logged (unknown; most of them ended in silence).",
+                "Tasks that ended with a restart of wokd (lost), and tasks whose end Wok never logged "
+                "(unknown).",
                 [
                     Curve(
                         f"{increase(FINISHED, 'app, operation, outcome', NOT_TOLD)} > 0",
@@ -206,14 +214,15 @@ def _durations() -> Row:
         [
             durations(
                 "Durations of tasks",
-                "How long tasks took that ended then; the darker, the more of them. A point is one task: click it for its trace.",
+                "Durations of tasks by the time of their end. Darker cells contain more tasks. A point "
+                "is one task: click it for its trace.",
                 increase(f"{DURATION}_bucket", "le"),
                 width=12,
                 height=9,
             ),
             graph(
                 "Durations by operation",
-                "The median of the tasks that succeeded, and the time within which 95 % of them did.",
+                "Median and 95th percentile of successful tasks.",
                 [
                     Curve(quantile(0.5, "app, operation", SUCCESS), "{{app}} {{operation}} median"),
                     Curve(quantile(0.95, "app, operation", SUCCESS), "{{app}} {{operation}} 95 %"),
@@ -226,8 +235,9 @@ def _durations() -> Row:
             ),
             listing(
                 "Slowest operations",
-                "How long the tasks took that succeeded in the chosen time, how many there were, and when the last one succeeded. "
-                "Quantiles are as exact as the buckets of the histogram. Click an operation for its details.",
+                "Successful tasks in the selected time: durations, number, and the latest success. "
+                "Quantiles are as precise as the buckets of the histogram. Click an operation for its "
+                "details.",
                 TASK,
                 [
                     Column(quantile(0.95, "app, operation", SUCCESS, over=IN_RANGE), "95 %", "s"),
@@ -266,7 +276,7 @@ def _requests() -> Row:
         [
             graph(
                 "Requests per hour by application",
-                "Requests that changed something, per hour, by the plug-in that answered them.",
+                "POST, PUT and DELETE requests per hour, by plug-in.",
                 [Curve(hourly("wok_requests_total", "app"), "{{app}}")],
                 is_stacked=True,
                 width=8,
@@ -281,17 +291,17 @@ def _requests() -> Row:
                 height=8,
             ),
             graph(
-                "Refused and failed requests",
-                "Requests that were answered with an error at once (4xx, 5xx), in the time that a bar stands for.",
+                "Rejected and failed requests",
+                "Requests that were answered with an error (4xx, 5xx).",
                 [Curve(f"{refused} > 0", "{{code}} {{method}} {{app}}")],
                 bars=True,
-                empty="No request was refused",
+                empty="No request was rejected",
                 width=8,
                 height=8,
             ),
             graph(
                 "Tasks started and finished",
-                "Tasks in the time that a point stands for. Where more start than finish, work piles up.",
+                "If more tasks start than finish, they accumulate.",
                 [
                     Curve(increase(STARTED, ""), "started"),
                     Curve(increase(FINISHED, "outcome"), "{{outcome}}"),

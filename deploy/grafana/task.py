@@ -1,4 +1,4 @@
-"""Task detail: one operation of one application, over the chosen hosts, with its traces and log records."""
+"""Task detail: one operation of one application, over the selected hosts, with traces and log records."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ def dashboard() -> str:
     return rendered(
         "Task detail",
         "wok-task",
-        "One operation: who started it, what became of it, how long it takes, and what else was asked of Wok meanwhile.",
+        "One operation: who started it, how it ended, how long it takes, and what else was "
+        "requested meanwhile.",
         [_at_a_glance(), _over_time(), _durations(), _why()],
         variables=[
-            one_of("app", "Application", "The application (plug-in) whose operation it is.", app),
-            one_of("operation", "Operation", "What is done by the task.", operation),
+            one_of("app", "Application", "The application (plug-in) of the operation.", app),
+            one_of("operation", "Operation", "What the task does.", operation),
             source("tempo", "Traces", "tempo", "Tempo"),
             source("loki", "Log records", "loki", "Loki"),
         ],
@@ -62,39 +63,41 @@ def _at_a_glance() -> Row:
         [
             number(
                 "Running",
-                "Tasks of this operation that are running now.",
+                "Running tasks of this operation.",
                 total(_of("wok_tasks_in_progress")),
             ),
             number(
                 "Oldest",
-                "For how long the oldest of them has been running.",
+                "Time since the oldest of them started.",
                 f"time() - min({_of('wok_task_oldest_start_timestamp_seconds')})",
                 "s",
-                empty="None runs",
+                empty="None",
             ),
             number(
-                "Usually (95 %)",
-                "Within which time 95 % of such tasks succeeded in the last week, on the slowest of the chosen hosts; from the recording rules.",
+                "Usual (95 %)",
+                "Time within which 95 % of such tasks succeeded in the last week, on the slowest of the "
+                "selected hosts (from the recording rules).",
                 f"max({_of(USUAL)})",
                 "s",
-                empty="Not known",
+                empty="Unknown",
             ),
             number(
                 "Succeeded",
-                "Tasks that succeeded in the chosen time.",
+                "Tasks that succeeded in the selected time.",
                 f"round({increase(FINISHED, '', THIS, SUCCESS, over=IN_RANGE)})",
                 decimals=0,
             ),
             number(
                 "Failed",
-                "Tasks that failed in the chosen time.",
+                "Tasks that failed in the selected time.",
                 f"round({increase(FINISHED, '', THIS, FAILURE, over=IN_RANGE)})",
                 steps={1: BAD},
                 decimals=0,
             ),
             number(
                 "Success ratio",
-                "Of the tasks that succeeded, failed or were lost in the chosen time: how many succeeded.",
+                "Share of successful tasks among those that succeeded, failed or were lost in the "
+                "selected time.",
                 f"{increase(FINISHED, '', THIS, SUCCESS, over=IN_RANGE)} / {increase(FINISHED, '', THIS, ENDED, over=IN_RANGE)} >= 0",
                 "percentunit",
                 steps={0: BAD, 0.9: WARNING, 0.99: "green"},
@@ -103,14 +106,14 @@ def _at_a_glance() -> Row:
             ),
             number(
                 "Last success",
-                "When the latest task ended that succeeded.",
+                "End of the latest successful task.",
                 f"max({_of('wok_task_last_success_timestamp_seconds')}) * 1000",
                 "dateTimeFromNow",
                 empty="Never",
             ),
             number(
                 "Last failure",
-                "When the latest task ended that failed.",
+                "End of the latest failed task.",
                 f"max({_of('wok_task_last_failure_timestamp_seconds')}) * 1000",
                 "dateTimeFromNow",
                 empty="Never",
@@ -125,7 +128,7 @@ def _over_time() -> Row:
         [
             graph(
                 "Started and finished",
-                "Tasks in the time that a bar stands for.",
+                "Started and finished tasks, by outcome.",
                 [
                     Curve(increase(STARTED, "", THIS), "started"),
                     Curve(increase(FINISHED, "outcome", THIS), "{{outcome}}"),
@@ -135,7 +138,7 @@ def _over_time() -> Row:
             ),
             graph(
                 "Failed by instance",
-                "Tasks that failed, by host, in the time that a bar stands for.",
+                "Failed tasks, by host.",
                 [Curve(f"{increase(FINISHED, 'instance', THIS, FAILURE)} > 0", "{{instance}}")],
                 bars=True,
                 empty="No task has failed",
@@ -144,16 +147,17 @@ def _over_time() -> Row:
             ),
             graph(
                 "In progress",
-                "How many such tasks were running, by host.",
+                "Running tasks, by host.",
                 [Curve(total(_of("wok_tasks_in_progress"), "instance"), "{{instance}}")],
                 is_stacked=True,
                 width=12,
                 height=8,
             ),
             graph(
-                "Running against usual",
-                "For how long the oldest task had been running, by host, and within which time half and 95 % of such tasks succeed there "
-                "(from the recording rules). Where a line rises over its usual time, look at the host.",
+                "Running compared with usual",
+                "Time since the oldest running task started, by host, and the time within which 50 % "
+                "and 95 % of such tasks succeed there (from the recording rules). If a line rises above "
+                "the usual time, check that host.",
                 [
                     Curve(
                         f"time() - min by (instance) ({_of('wok_task_oldest_start_timestamp_seconds')})",
@@ -177,14 +181,15 @@ def _durations() -> Row:
         [
             durations(
                 "Durations",
-                "How long tasks took that ended then; the darker, the more of them. A point is one task: click it for its trace.",
+                "Durations of tasks by the time of their end. Darker cells contain more tasks. A point "
+                "is one task: click it for its trace.",
                 increase("wok_task_duration_seconds_bucket", "le", THIS),
                 width=12,
                 height=9,
             ),
             graph(
                 "Median and 95 %",
-                "The median of the tasks that succeeded, and the time within which 95 % of them did.",
+                "Median and 95th percentile of successful tasks.",
                 [
                     Curve(quantile(0.5, "", THIS, SUCCESS), "median"),
                     Curve(quantile(0.95, "", THIS, SUCCESS), "95 %"),
@@ -201,11 +206,12 @@ def _durations() -> Row:
 
 def _why() -> Row:
     return Row(
-        f"What became of {NAME}, and what else was asked meanwhile",
+        f"Outcome of {NAME}, and concurrent requests",
         [
             listing(
                 "Failures by error code",
-                "Why tasks failed in the chosen time: Wok's own error codes; `none` where Wok gave no reason.",
+                "Failed tasks in the selected time, by Wok's error code. `none` means that Wok logged "
+                "no code.",
                 {"instance": "Instance", "error_code": "Error code"},
                 [
                     Column(
@@ -221,8 +227,8 @@ def _why() -> Row:
             ),
             traces(
                 "Traces of failed tasks",
-                "Traces from Tempo in which this operation failed or was lost: who asked for it, and why it failed. The links of the task's span are the "
-                "requests that were made while it ran.",
+                "Traces from Tempo in which this operation failed or was lost: who started it, and why "
+                "it failed. The links of the task's span are the requests that were made meanwhile.",
                 '{ span.wok.app = "$app" && span.wok.operation = "$operation" && status = error }',
                 width=8,
                 height=9,
@@ -236,14 +242,16 @@ def _why() -> Row:
             ),
             records(
                 "Log records of this operation",
-                "From Loki: its requests, its tasks' starts and ends, and the reasons of failures. The details of a record lead to its trace.",
+                "From Loki: requests, starts and ends of tasks, and reasons of failures. The details of "
+                "a record link to its trace.",
                 '{service_namespace="wok"} | wok_app="$app" | wok_operation="$operation"',
                 width=12,
                 height=10,
             ),
             records(
-                "Requests made meanwhile",
-                "From Loki: all requests to Wok in the chosen time, of any operation. Zoom in to the time of a task to see what else was asked while it ran.",
+                "Concurrent requests",
+                "From Loki: all requests to Wok in the selected time, of any operation. Zoom in to the "
+                "time of a task to see what else was requested while it ran.",
                 '{service_namespace="wok"} | http_request_method!=""',
                 width=12,
                 height=10,
