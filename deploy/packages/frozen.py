@@ -1,6 +1,7 @@
-"""What the packaged program starts with: `wok-exporter`, or a module of it when it starts itself as an interpreter would.
+"""The entry point of the packaged program: `wok-exporter`, or one of its modules if it is started like an interpreter.
 
-The exporter's second process is `sys.executable -P -m exporter.pipeline.reader_process`; in a package, the executable is this program.
+The exporter starts its second process as `sys.executable -P -m exporter.pipeline.reader_process`. In
+a package, the executable is this program.
 """
 
 import os
@@ -11,9 +12,9 @@ from exporter.__main__ import main
 
 
 def give_back_library_path() -> None:
-    """Undo what PyInstaller's loader has set for this process: a browser that the demo opens has libraries of its own.
+    """Undo the environment of PyInstaller's loader, because a browser that the demo opens has its own libraries.
 
-    This program, started as a child, is told to set it for itself again.
+    This program, started as a child, sets it for itself again.
     """
     original = os.environ.pop("LD_LIBRARY_PATH_ORIG", "")
     if original:

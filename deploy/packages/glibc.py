@@ -1,4 +1,4 @@
-"""Which C library a tree of programs needs: the newest version that any of its files asks for by name."""
+"""Which C library a directory of programs needs: the newest version that any of its files requires."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 _VERSION = re.compile(rb"\0GLIBC_(\d+)\.(\d+)(?:\.\d+)?(?=\0)")
-"""As it stands among an ELF file's names of dynamic symbols."""
+"""As in the dynamic symbol names of an ELF file."""
 
 
 def glibc_needed(tree: Path) -> str:
-    """Return a version such as `2.36`. Raises ValueError when no file of the tree needs a C library."""
+    """Return a version such as `2.36`. Raises ValueError if no file needs a C library."""
     needed = max(
         (int(major), int(minor))
         for path in tree.rglob("*")

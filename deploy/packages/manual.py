@@ -1,4 +1,4 @@
-"""The manual page, made of what the program says of itself."""
+"""The manual page, made from the program's help."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _FILES = """\
 .SH FILES
 .TP
 .I /etc/wok\\-exporter.toml
-The configuration; every setting stands in it with its default.
+The configuration: every setting with its default.
 .TP
 .I /etc/default/wok\\-exporter
-Variables of the service, such as OTEL_EXPORTER_OTLP_ENDPOINT.
+Environment variables of the service, such as OTEL_EXPORTER_OTLP_ENDPOINT.
 .TP
 .I /var/lib/wok\\-exporter
-The state of the service: what was read and counted, and what is still to be sent.
+The state of the service: read positions, counters, history and queued data.
 .TP
 .I /usr/share/wok\\-exporter
 Rules for Prometheus and dashboards for Grafana.
@@ -25,13 +25,16 @@ Rules for Prometheus and dashboards for Grafana.
 .I /usr/share/doc/wok\\-exporter
 The documentation.
 .SH EXIT STATUS
-0 done; 1 done, but something is wrong with what was looked at or sent; 2 the command, the configuration or the state does not allow it;
-130 interrupted.
+0 success; 1 finished, but with problems in the log or in delivery; 2 the command line, the configuration
+or the state is wrong; 130 interrupted.
 """
 
 
 def manual_page(program: Path, version: str, date: str) -> str:
-    """Return wok-exporter(1) as roff, of the help of a program and of its commands; `date` is that of the sources."""
+    """Return wok-exporter(1) as roff, made from the help of the program and its commands.
+
+    `date` is the date of the sources.
+    """
     general = _help(program)
     commands = re.findall(r"^    ([a-z-]+)(?: |$)", general, re.MULTILINE)
     parts = [
@@ -47,7 +50,7 @@ def manual_page(program: Path, version: str, date: str) -> str:
 
 
 def _help(program: Path, *command: str) -> str:
-    # as wide as a manual page is on a terminal of 80 columns, less its indent
+    # the width of a manual page on a terminal of 80 columns, without its indentation
     environ = {**os.environ, "COLUMNS": "72", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(
         [program, *command, "--help"], env=environ, capture_output=True, text=True, check=True

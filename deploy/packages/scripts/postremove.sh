@@ -1,7 +1,7 @@
 #!/bin/sh
-# After files are removed, by dpkg (remove, purge, upgrade, ...) and rpm (0 on erasing, 1 on upgrading).
-# The state is what has been read, counted and not yet sent: only dpkg's purge, which asks for it, removes it. The account stays, as
-# files of its may be anywhere.
+# Runs after files are removed, by dpkg (remove, purge, upgrade, ...) and rpm (0 on erase, 1 on
+# upgrade). Only dpkg's purge removes the state (what was read, counted and queued). The user is
+# kept, because files may belong to it.
 set -e
 
 if [ "$1" = purge ]; then
