@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 from exporter.deliver import request as envelope
 from exporter.deliver import worker as deliver
 from exporter.deliver.isolate import Isolator
-from exporter.deliver.receipt import DELIVERED, FAILURES, REJECTED
+from exporter.deliver.receipt import DELIVERED, FAILURES, LOST, REJECTED
 from exporter.deliver.responses import Answer
 from exporter.deliver.sender import Sender, make_sender
 from exporter.deliver.worker import DeliveryTotals, DeliveryWorker
@@ -613,6 +613,105 @@ def test_rows_given_up_meanwhile_take_their_suspects_along() -> None:
     drive(subject, clock)
 
     assert ({"2", "3", "4"}, {}) == (set(judge.taken), subject.totals.rejected)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize(("first", "count"), [(11, 10), (1, 10), (11, 60), (41, 20)])
+def test_rejected_neighbours_do_not_block_the_items_behind_them(
+    protocol: Any, first: int, count: int, tmp_path: Any
+) -> None:
+    """Any number of adjacent rejected items, wherever they are, is set aside in bounded time; all others arrive."""
+    clock = Clock()
+    total = first + count + 20 if first != 41 else 60  # the last case has them at the end
+    bad = {str(n) for n in range(first, first + count)}
+    store = Store(tmp_path / "state")
+    store.load()
+    store.set_signals(frozenset(("traces", "logs")))
+    rows = [span_row(row, range(row * 3 - 2, row * 3 + 1)) for row in range(1, total // 3 + 1)]
+    total = total // 3 * 3
+    journal = [JournalRow("traces", r.resource, r.items, r.payload, 1, 2) for r in rows]
+    store.commit(Commit({}, "", [], [], {}, {}, {}, journal, [], []), 0.0)
+    with Sink(protocol) as sink:
+        sink.judge = lambda received: (
+            Reply(400, body=b"no", code="INVALID_ARGUMENT") if bad & set(names_in(received.body)) else None
+        )
+        sender = over(sink)
+        subject = delivery(sender, store, clock)
+        drive(subject, clock, 1000)
+        sender.close()
+        stored = {str(int.from_bytes(key[1])) for key in sink.spans()}
+        conflicts, requests = sink.counts()["conflicts"], sink.request_count
+    waiting = store.journal_status("traces").records
+    store.close()
+
+    bad &= {str(n) for n in range(1, total + 1)}
+    assert (waiting, conflicts, sum(subject.totals.rejected.values())) == (0, 0, len(bad))
+    assert stored == {str(n) for n in range(1, total + 1)} - bad
+    assert requests <= 3 * len(bad) + 40
+    assert clock.seconds - 1000 < 10
+    assert (subject.status.reason, subject.status.held) == ("", False)
+
+
+def test_rejected_neighbours_with_a_500_are_an_outage_once() -> None:
+    """The half minute that a 500 is doubted for passes once for a run of them, not once for each."""
+    clock = Clock()
+    journal = Journal("traces", [span_row(1, range(1, 101))])
+    bad = {str(n) for n in range(30, 45)}
+    judge = Judge(lambda names: Answer("rejected", "http_500") if bad & set(names) else Answer("accepted"))
+    subject = delivery(judge, journal, clock)
+    drive(subject, clock, 1000)
+
+    assert (journal.rows, subject.totals.rejected, clock.seconds - 1000) == ([], {"http_500": 15}, 31)
+
+
+def test_new_items_are_witnesses_for_a_lone_rejected_one() -> None:
+    """A rejected item that was alone is judged within seconds of the arrival of others, not after a long hold."""
+    clock = Clock()
+    journal = Journal("traces", [span_row(1, range(7, 8))])
+    judge = Judge(lambda names: Answer("rejected", "http_400") if "7" in names else Answer("accepted"))
+    subject = delivery(judge, journal, clock)
+    drive(subject, clock, 5)
+    journal.rows.append(span_row(2, range(8, 12)))
+    began = clock.seconds
+    drive(subject, clock)
+
+    assert (journal.rows, subject.totals.rejected, clock.seconds - began <= 2) == ([], {"http_400": 1}, True)
+
+
+def test_a_damaged_row_is_passed_and_counted_as_lost() -> None:
+    """A row whose payload is no list of items is lost with its items, said, and blocks nothing behind it."""
+    clock = Clock()
+    good, bad, last = (span_row(n, range(n * 10, n * 10 + 3)) for n in (1, 2, 3))
+    journal = Journal("traces", [good, bad._replace(payload=b"\xff" + bad.payload[1:], skip=1), last])
+    judge = Judge(lambda _: Answer("accepted"))
+    drive(delivery(judge, journal, clock), clock)
+
+    assert (journal.rows, judge.taken) == ([], ["10", "11", "12", "30", "31", "32"])
+    assert journal.counters == {(DELIVERED, "traces"): 6, (LOST, "damaged"): 2}
+
+
+def test_a_response_that_cannot_be_handled_does_not_end_delivery(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug of ours in a sender is retried like an outage and called a bug; the disk is not blamed."""
+    clock = Clock()
+    journal = Journal("traces", [span_row(1, range(1, 4))])
+    answers = iter([OverflowError("cannot convert float infinity to integer"), None])
+
+    def verdict(_: list[str]) -> Answer:
+        if (error := next(answers)) is not None:
+            raise error
+        return Answer("accepted")
+
+    subject = delivery(Judge(verdict), journal, clock)
+    subject.step()
+    ill = subject.status
+    drive(subject, clock)
+
+    assert (ill.reason, "bug" in ill.remedy, "disk" in ill.remedy, journal.rows) == (
+        "internal",
+        True,
+        False,
+        [],
+    )
 
 
 class Bell(threading.Event):

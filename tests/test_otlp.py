@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -253,6 +254,47 @@ def test_loki_refuses_times_after_taking_the_rest(
 
     assert ("partial", reason, rejected) == logs[:3]
     assert traces[:2] == ("rejected", "http_400")
+
+
+LOKI_LONG = (
+    "3 errors like: "
+    + LOKI_OLD
+    + "; 2 errors like: Max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "rejected"),
+    [
+        (f"1 errors like: {LOKI_OLD}", "loki_too_old", 1),
+        (f"7 errors like: {LOKI_OLD}", "loki_too_old", 7),
+        (f"1 error like: {LOKI_OLD}", "loki_too_old", 1),
+        (LOKI_LONG, "loki_too_old", 5),
+        (f"2 errors like: {LOKI_OLD.replace('too old', 'too new')}", "loki_too_new", 2),
+        ("4 errors like: Max entry size '262144' bytes exceeded", "loki_invalid", 4),
+        (f"2 errors like: {LOKI_BEHIND}", "loki_too_old", 6),
+        (f"{LOKI_BEHIND}; {LOKI_BEHIND}", "loki_too_old", 6),
+        (f"{LOKI_OLD}\n{LOKI_OLD}", "loki_too_old", 2),
+    ],
+)
+def test_lokis_groups_are_counted_as_it_says(http: Sink, words: str, reason: str, rejected: int) -> None:
+    """Loki's distributor groups equal errors and its ingester sums them: the number of entries is theirs."""
+    http.script([Reply(status=400, headers=PLAIN, body=words.encode())])
+
+    assert send(http.environ(), "logs")[:3] == ("partial", reason, rejected)
+
+
+@pytest.mark.parametrize("media", [PLAIN, OCTETS])
+def test_a_long_rejection_of_lokis_is_read_to_its_end(http: Sink, media: dict[str, str]) -> None:
+    """Of an answer of a megabyte every stream counts, and people see the beginning."""
+    streams = [f"{n} errors like: {LOKI_OLD.replace('wok', 'x' * 900 + str(n))}" for n in range(1, 1001)]
+    text = "; ".join(streams)
+    body = text.encode() if media is PLAIN else Status(code=400, message=text).SerializeToString()
+    http.script([Reply(status=400, headers=media, body=body)])
+    answer = send(http.environ(), "logs")
+
+    assert answer[:3] == ("partial", "loki_too_old", 500_500)
+    assert len(answer.message) <= answers.MESSAGE_CHARACTERS_MAX
 
 
 def test_retry_after_may_be_a_date(http: Sink) -> None:

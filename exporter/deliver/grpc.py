@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from exporter import __version__
+from exporter.deliver.probe import tls_of
 from exporter.deliver.responses import Answer, grpc_answer, printable, response, shown
 
 if TYPE_CHECKING:
@@ -82,10 +83,21 @@ class GrpcSender:
             if settings.proxy and answer.reason in _UNREACHABLE:
                 through = f"through the proxy {shown(settings.proxy)}: {answer.message}"
                 return answer._replace(reason="proxy", message=printable(through))
+            if answer.reason == "grpc_unavailable" and not settings.is_secure and not settings.proxy:
+                return self._diagnosed(answer)
             return answer
         except (OSError, ValueError) as error:
             return Answer("config", "request", message=printable(str(error)))
         return response(settings.signal, content, "application/x-protobuf")
+
+    def _diagnosed(self, answer: Answer) -> Answer:
+        """Look behind a plain connection that was closed: does the backend expect TLS?"""
+        if not any(sign in answer.message.lower() for sign in ("socket closed", "connection reset")):
+            return answer
+        parts = urlsplit(f"//{self._address}")
+        if tls_of(parts.hostname or "", parts.port or 443) == "none":
+            return answer
+        return Answer("config", "needs_tls", message="the backend hangs up on plain HTTP/2, and offers TLS")
 
     def close(self) -> None:
         """See `Sender`."""

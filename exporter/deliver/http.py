@@ -35,6 +35,7 @@ from exporter.deliver.http_errors import (
     TransportError,
     failure,
 )
+from exporter.deliver.probe import tls_of
 from exporter.deliver.responses import Answer, http_answer, printable, shown
 
 if TYPE_CHECKING:
@@ -97,10 +98,31 @@ class HttpSender:
         try:
             answer, is_reusable = self._exchange(body, end)
         except (OSError, http.client.HTTPException, ValueError, TransportError) as error:
-            answer, is_reusable = failure(error), False
+            answer, is_reusable = self._diagnosed(failure(error), error), False
         if not is_reusable:
             self.close()
         return answer
+
+    def _diagnosed(self, answer: Answer, error: Exception) -> Answer:
+        """Look behind a connection that was closed without a response: is the backend's port for something else?"""
+        if (
+            not isinstance(error, ConnectionResetError | BrokenPipeError)
+            or self._proxy is not None
+            or self._connection is None
+        ):
+            return answer
+        if self._connection.has_received:
+            return answer
+        match tls_of(self._target.host, self._target.port):
+            case "none":
+                return answer
+            case "h2" if self._settings.is_secure:
+                return Answer(
+                    "config", "needs_grpc", message="the backend hangs up on HTTP/1.1, and offers HTTP/2"
+                )
+            case _ if self._settings.is_secure:
+                return answer
+        return Answer("config", "needs_tls", message="the backend hangs up on plain HTTP, and offers TLS")
 
     def _exchange(self, body: bytes, end: float) -> tuple[Answer, bool]:
         """Send one request and read its response; return also whether the connection can be used again."""
@@ -196,6 +218,7 @@ class DeadlineSocket:
 
     def __init__(self, sock: socket.socket, end: float) -> None:
         self.end = end
+        self.has_received = False
         self._socket = sock
         self.reader = io.BufferedReader(_Reader(self))
 
@@ -233,7 +256,9 @@ class DeadlineSocket:
     def receive_into(self, buffer: memoryview) -> int:
         """Receive what there is; return its length, 0 at the end."""
         self._socket.settimeout(_left(self.end))
-        return self._socket.recv_into(buffer)
+        length = self._socket.recv_into(buffer)
+        self.has_received = self.has_received or length > 0
+        return length
 
     def makefile(self, _mode: str) -> io.BufferedReader[_Reader]:
         """Return the reader of the next response: what HTTPResponse wants of a socket."""

@@ -61,7 +61,7 @@ def failure(error: Exception) -> Answer:
             return _not_http(error.start)
         case ssl.SSLError():
             if error.reason in _NO_TLS:
-                return Answer("config", "wrong_scheme", message="the backend responds without TLS")
+                return Answer("config", "no_tls", message="the backend responds without TLS")
             return Answer("retry", "tls", message=printable(str(error)))
         case socket.gaierror():
             return Answer("retry", "dns", message=message)
@@ -80,9 +80,7 @@ def _not_http(start: bytes) -> Answer:
     """What sends something other than HTTP/1.1, by its first bytes."""
     if start[:1] == b"\0" and start[3:4] in (b"\x04", b"\x07"):
         # A SETTINGS or a GOAWAY frame: gRPC servers speak HTTP/2 alone.
-        return Answer(
-            "config", "wrong_protocol", message="the backend responds with HTTP/2, as gRPC servers do"
-        )
+        return Answer("config", "needs_grpc", message="the backend responds with HTTP/2, as gRPC servers do")
     if start[:2] in (b"\x15\x03", b"\x16\x03"):
-        return Answer("config", "wrong_scheme", message="the backend responds with TLS")
+        return Answer("config", "needs_tls", message="the backend responds with TLS")
     return Answer("config", "not_otlp", message=printable(start.decode("utf-8", "replace")))

@@ -161,8 +161,8 @@ def _validate_endpoint(signal: Signal, protocol: Protocols, environ: Mapping[str
     name, endpoint = _setting(signal, "ENDPOINT", environ)
     if not endpoint:
         raise OtlpConfigError(f"no backend for {signal}: set {name}, e.g. to http://localhost:4318")
-    has_scheme = "://" in endpoint
-    if protocol == "grpc" and not has_scheme:
+    is_bare = protocol == "grpc" and "://" not in endpoint
+    if is_bare:
         insecure = _setting(signal, "INSECURE", environ)[1].lower() == "true"
         endpoint, is_secure = f"//{endpoint}", not insecure
     else:
@@ -175,7 +175,7 @@ def _validate_endpoint(signal: Signal, protocol: Protocols, environ: Mapping[str
         )
     except ValueError:
         is_whole = False
-    if not is_whole or (endpoint[:2] != "//" and parts.scheme.lower() not in ("http", "https")):
+    if not is_whole or (not is_bare and parts.scheme.lower() not in ("http", "https")):
         raise OtlpConfigError(
             f"{name} must be http://host:port or https://host:port, got: {shown(endpoint.removeprefix('//'))}"
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DELIVERED = "wok_exporter_delivered_total"
 REJECTED = "wok_exporter_rejected_by_backend_total"
+LOST = "wok_exporter_lost_records_total"
 FAILURES = "wok_exporter_delivery_failures_total"
 
 
@@ -50,6 +51,11 @@ class Receipt:
         self._cursor = (row, item)
         self._counters[DELIVERED, self._signal] += delivered
         self._counters[REJECTED, self._signal, reason] += rejected
+
+    def add_lost(self, row: int, item: int, items: int) -> None:
+        """Move the cursor past a damaged row, and count its items."""
+        self._cursor = (row, item)
+        self._counters[LOST, "damaged"] += items
 
     def commit(self, queue: DeliveryQueue) -> None:
         """Write everything in one transaction; raises what the queue raises, and is then complete still."""

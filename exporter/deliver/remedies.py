@@ -19,8 +19,10 @@ _SYMPTOMS: Mapping[str, str] = {
     "proxy": "cannot be reached through the proxy",
     "redirect": "redirects to another address",
     "not_otlp": "does not respond like an OTLP receiver",
-    "wrong_scheme": "does not match the scheme http:// or https:// of its endpoint",
-    "wrong_protocol": "does not speak the configured OTLP protocol",
+    "needs_tls": "expects TLS",
+    "no_tls": "responds without TLS",
+    "needs_grpc": "speaks gRPC, but OTEL_EXPORTER_OTLP_PROTOCOL is http/protobuf",
+    "needs_http": "does not speak gRPC, but OTEL_EXPORTER_OTLP_PROTOCOL is grpc",
     "request": "cannot be sent requests",
     "internal": "gave a response that the exporter failed to handle",
     "store": "cannot be sent data because the delivery queue cannot be used",
@@ -28,18 +30,21 @@ _SYMPTOMS: Mapping[str, str] = {
 _REMEDIES: Mapping[str, str] = {
     "dns": "check the host name in OTEL_EXPORTER_OTLP_ENDPOINT, and name resolution on this host",
     "refused_connection": "is the backend running? Check OTEL_EXPORTER_OTLP_ENDPOINT",
-    "connection": "check the backend's log. A backend that expects TLS needs https:// in"
-    " OTEL_EXPORTER_OTLP_ENDPOINT",
-    "tls": "check OTEL_EXPORTER_OTLP_CERTIFICATE, and the backend's certificate and its dates",
+    "connection": "check the log of the backend, and of proxies and load balancers in front of it",
+    "tls": "check OTEL_EXPORTER_OTLP_CERTIFICATE, and the backend's certificate and its dates. A backend"
+    " without TLS needs http:// in OTEL_EXPORTER_OTLP_ENDPOINT",
     "timeout": "check the load of the backend, the firewall, and OTEL_EXPORTER_OTLP_TIMEOUT (in seconds)",
     "proxy": "check the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, or add the backend to NO_PROXY."
     " Only http:// proxies are supported, SOCKS is not",
     "redirect": "set OTEL_EXPORTER_OTLP_ENDPOINT to the address of the redirect",
     "not_otlp": "something other than an OTLP receiver responds (a login page, a proxy, another port)."
     " Check OTEL_EXPORTER_OTLP_ENDPOINT",
-    "wrong_scheme": "change http:// to https:// in OTEL_EXPORTER_OTLP_ENDPOINT, or the reverse",
-    "wrong_protocol": "the port of OTEL_EXPORTER_OTLP_ENDPOINT is for another protocol: port 4317 is usually for"
-    " OTEL_EXPORTER_OTLP_PROTOCOL=grpc, port 4318 for http/protobuf",
+    "needs_tls": "change http:// to https:// in OTEL_EXPORTER_OTLP_ENDPOINT",
+    "no_tls": "change https:// to http:// in OTEL_EXPORTER_OTLP_ENDPOINT, or check the port",
+    "needs_grpc": "set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or use the backend's port for OTLP over HTTP"
+    " (usually 4318)",
+    "needs_http": "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use the backend's port for gRPC"
+    " (usually 4317)",
     "request": "check the URL, headers and certificates in the OTEL_EXPORTER_OTLP_* variables",
     "internal": "this is a bug in the exporter. Report it with the log",
     "http_401": "check the credentials in OTEL_EXPORTER_OTLP_HEADERS",
@@ -52,7 +57,7 @@ _REMEDIES: Mapping[str, str] = {
     "grpc_permission_denied": "check the permissions of the credentials in OTEL_EXPORTER_OTLP_HEADERS",
     "grpc_unimplemented": "check that OTEL_EXPORTER_OTLP_ENDPOINT is a gRPC receiver (usually port 4317)"
     " that accepts this signal",
-    "grpc_unavailable": "check the backend's log, and whether OTEL_EXPORTER_OTLP_ENDPOINT needs http:// or https://",
+    "grpc_unavailable": "check the log of the backend, and of proxies and load balancers in front of it",
     "store": "check the disk that holds the state",
 }
 

@@ -65,6 +65,18 @@ def cut(entries: Sequence[JournalEntry], passed: int, items_max: int, bytes_max:
     return Request(parts, items, row, item) if parts else None
 
 
+def whole_rows(entries: Sequence[JournalEntry]) -> Sequence[JournalEntry]:
+    """Return the rows before the first one whose payload is not what it should be."""
+
+    def is_whole(entry: JournalEntry) -> bool:
+        try:
+            return _walk(entry.payload, 0, entry.items) == len(entry.payload)
+        except ValueError:
+            return False
+
+    return list(itertools.takewhile(is_whole, entries))
+
+
 def first_item(request: Request) -> Request:
     """Return a request for the first item of another one."""
     resource, payload = request.parts[0]

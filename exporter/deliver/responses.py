@@ -54,9 +54,11 @@ _GRPC_KINDS: Mapping[str, Kind] = {
     "NOT_FOUND": "config",
 }
 _GRPC_SIGNS = (  # gRPC has one code for all trouble on the way, and tells its kind in words only
-    ("http1.x", "wrong_protocol"),
-    ("http/1", "wrong_protocol"),
-    ("wrong_version_number", "wrong_scheme"),
+    ("http1.x", "needs_http"),
+    ("http/1", "needs_http"),
+    ("failed parsing http/2", "needs_http"),
+    ("alpn", "needs_http"),
+    ("wrong_version_number", "no_tls"),
     ("resolv", "dns"),
     ("name resol", "dns"),
     ("dns", "dns"),
@@ -114,9 +116,10 @@ def http_answer(signal: Signal, status: int, headers: Headers, content: bytes) -
         return response(signal, content, media)
     message = _words(content, media)
     if 300 <= status < 400:
-        return Answer("config", "redirect", message=printable(f"to {shown(headers.get('Location', '?'))}"))
+        place = shown(headers.get("Location", ""))
+        return Answer("config", "redirect", message=f"to {place}" if place else "")
     if status == 400 and _TLS_WANTED.search(message):
-        return Answer("config", "wrong_scheme", message=printable(message))
+        return Answer("config", "needs_tls", message=printable(message))
     if status == 400 and signal == "logs" and (loki := _loki(message)):
         return loki
     reason = f"http_{status}" if status in _HTTP_NAMED else "http_other"
@@ -154,7 +157,7 @@ def grpc_answer(signal: Signal, error: Any) -> Answer:
     elif code == "UNAVAILABLE":
         lowered = words.lower()
         reason = next((name for sign, name in _GRPC_SIGNS if sign in lowered), reason)
-        kind = "config" if reason in ("wrong_protocol", "wrong_scheme") else kind
+        kind = "config" if reason in ("needs_http", "no_tls") else kind
     if kind == "retry":
         after = _retry_info_seconds(error.trailing_metadata() or ())
     if code == "RESOURCE_EXHAUSTED" and after is None and "larger than max" in words:

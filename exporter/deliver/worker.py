@@ -32,7 +32,7 @@ from exporter.deliver.backoff import HOLD_SECONDS, outage_seconds, rejection_sec
 from exporter.deliver.isolate import DISTANCE_MAX, Isolator, Phase
 from exporter.deliver.receipt import Receipt
 from exporter.deliver.remedies import remedy_of
-from exporter.deliver.request import Request, cut, first_item, wrap
+from exporter.deliver.request import Request, cut, first_item, whole_rows, wrap
 from exporter.deliver.responses import DOUBTFUL, Answer, printable
 from exporter.records import DeliveryStatus
 
@@ -160,11 +160,29 @@ class DeliveryWorker:
             return IDLE_SECONDS
         last = sum(entry.items - entry.skip for entry in entries) - 1
         skip = max(last, plan.skip) if plan.is_newest else plan.skip
-        request = cut(entries, skip, plan.items_max, self._bytes_max)
+        try:
+            request = cut(entries, skip, plan.items_max, self._bytes_max)
+        except ValueError:
+            return self._pass_damaged(entries)
         if request is not None:
             return self._send(request, entries)
         self._isolator.no_item()
         return self._pause_if_held()
+
+    def _pass_damaged(self, entries: Sequence[JournalEntry]) -> float:
+        """Send the rows before a damaged one; the damaged one itself is lost."""
+        whole = whole_rows(entries)
+        request = cut(whole, 0, REQUEST_ITEMS_MAX, self._bytes_max)
+        if request is not None:
+            self._isolator.interrupted()
+            return self._send(request, whole)
+        row = entries[0]
+        log.warning(
+            "a row of the journal of %s is damaged: %d items lost", self._signal, row.items - row.skip
+        )
+        self._receipt.add_lost(row.row, row.items, row.items - row.skip)
+        self._receipt.commit(self._queue)
+        return 0
 
     def _read(self, skip: int) -> Sequence[JournalEntry]:
         """Read what a request after `skip` items needs."""
