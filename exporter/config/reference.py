@@ -122,8 +122,16 @@ Where to send spans and log records is set with OpenTelemetry's standard variabl
 `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL` (`http/protobuf` or `grpc`), `_HEADERS`, `_CERTIFICATE`,
 `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, `_COMPRESSION` and `_TIMEOUT`. Write
 `OTEL_EXPORTER_OTLP_TRACES_` or `OTEL_EXPORTER_OTLP_LOGS_` in front to set one signal.
-`OTEL_TRACES_EXPORTER=none` and `OTEL_LOGS_EXPORTER=none` disable a signal. Without an endpoint,
-nothing is sent and nothing is queued.
+`OTEL_TRACES_EXPORTER=none` and `OTEL_LOGS_EXPORTER=none` disable a signal, `OTEL_SDK_DISABLED=true`
+disables both. Without an endpoint, nothing is sent and nothing is queued.
+
+`_TIMEOUT` is in seconds and covers the whole request. `_HEADERS` is a list `name=value,name=value`
+without quotes, percent-encoded; `_COMPRESSION` is `gzip`, `none` or, over HTTP, `deflate`. Over HTTP,
+`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` apply; the proxy must be an `http://` one.
+Without `_CERTIFICATE`, HTTP trusts the certificates of the operating system (`SSL_CERT_FILE`
+replaces them), and gRPC trusts its own list. Certificate files are read again for each new
+connection, so renewed ones need no reload. Credential providers of the Python SDK
+(`OTEL_PYTHON_EXPORTER_OTLP_..._CREDENTIAL_PROVIDER`) are not supported.
 
 `OTEL_RESOURCE_ATTRIBUTES` (`key=value,key=value`, percent-encoded) adds attributes to the resource
 of every span and log record. `OTEL_SERVICE_NAME`, or `service.name` among these attributes,
