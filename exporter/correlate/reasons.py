@@ -8,13 +8,17 @@ where the exception was Wok's. So a block *fits* a failure when all of this hold
 2. a WokException has the record's code, and the values of the record's error stand in its text; any other exception
    has a record without a code;
 3. a request that can have this target_uri was logged in the second of the task's start, or in the next; a time
-   inside the target_uri is that of the start;
-4. blocks and records stand in the same order: a block that stands before one that is known to be a record's is no
-   later than that record.
+   inside the target_uri is that of the start. A record that carries a task id fits the blocks of this id alone;
+4. blocks and records stand in the same order: a block that stands before one that is known to be a record's, or
+   before the mark of a restart, is no later than that.
 
 A block is *joined* to a record when it is the only one that fits, and fits no other record within two seconds. Else
-the record goes without: a wrong reason is as bad as a wrong parent. The decision falls when the record's settling
-window closes. A block is on disk before its record, so it has been read by then.
+the record goes without: a wrong reason is as bad as a wrong parent. Only where all blocks that a record could have
+say the same, and there are enough of them, the reason is known although the id is not (`same`).
+
+The decision falls when the record's settling window closes. A block is on disk before its record, so it has been
+read by then. What is read ahead of the request log is not seen before its time: a block is *admitted* when the
+request log has reached the start of its task, so that the same blocks count however the files are cut into batches.
 
 Anybody can write into wok-error.log. What may be forged can cast doubt on others, and do nothing else: an id that
 stands twice, that stands inside the text of another block, or that a parameter of the request log has brought there
@@ -27,81 +31,81 @@ its own. So the fraction of a second counts only after two joined blocks of a bo
 from __future__ import annotations
 
 import json
-import re
-from collections import deque
-from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections import Counter, deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from exporter.correlate.evidence import is_requestless, targets_of
-from exporter.parse.redact import REDACTED
-from exporter.records import NANOS, Record
+from exporter.records import NANOS
 from exporter.wok.error_log import (
     Block,
     Doubt,
-    Dropped,
     Frame,
     Header,
     Mark,
     clock_sequence_of,
-    is_builtin,
+    is_wok,
+    plain_pieces,
     start_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from exporter.correlate.operations import Operations
+    from exporter.records import Record
     from exporter.wok.error_log import Item
+    from exporter.wok.task_functions import TaskFunctions
 
 NEAR_NANOS = 2 * NANOS
 """Records that are less than this apart compete for a block: the settling window."""
 RECORD_NANOS = NANOS
-"""A block stands milliseconds before its record, whose time is a whole second: this is as far as they may differ."""
+"""A block stands milliseconds before its record, whose time is a whole second: as far as they may differ."""
 COARSE_NANOS = 10_000_000
-"""The log's seconds are those of the kernel's coarse clock, up to 4 ms behind; a start this early may be of the
-second before."""
+"""The log's seconds are those of the kernel's coarse clock, up to 4 ms behind; a start this early in a second may
+be logged in the second before."""
 EARLY_NANOS = 2 * NANOS
 """How early a uuid1 may be where uuidd runs."""
 EPOCH_NANOS = 500_000_000
 """How far a time inside a target_uri may be from the start of its task."""
 LATE_FRACTION = 500_000_000
-"""A request that is logged in the second after its task's start was seldom given half a second for that."""
-VALUE_CHARS_MAX = 200
+"""A start in the first half of a second has its request logged in the same second, if there is one."""
 WAITING_MAX = 4096
-IDS_MAX = 8192
+WAITING_CHARS_MAX = 8 * 1024 * 1024
+AHEAD_ITEMS = 8
+"""Items of wok-error.log that are looked at behind one that seems to be of the future: a forged id may be of any
+time, and must not hold up what follows it."""
+PAIRS_MAX = 16
+"""Failures that are paired with blocks together: a crowd has more than one way."""
+IDS_MAX = 256
 """Ids that are remembered to see whether they come again."""
 BOOTS_MAX = 4
-WRAPPERS = frozenset({"tasklog"})
-"""Plug-ins that run the functions of others: their frames say nothing about the operation."""
 
-_NOT_PLAIN = re.compile(r"[^\x20-\x7e]+|" + re.escape(REDACTED))
-_QUOTED = re.compile(rb"Error in async_task ([0-9a-f]{8}-[0-9a-f]{4}-1[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})")
-_QUOTED_MARK = re.compile(rb"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d\] ENGINE Bus STARTED")
+Result = Literal["joined", "same", "unsure", "none"]
+BlockResult = Literal["joined", "unsure", "discredited", "without_record"]
 
-# The classes of wok/exception.py: Python 2 prints them without their module.
-_WOK_CLASSES = frozenset(
-    {
-        "WokException",
-        "NotFoundError",
-        "OperationFailed",
-        "MissingParameter",
-        "InvalidParameter",
-        "InvalidOperation",
-        "IsoFormatError",
-        "ImageFormatError",
-        "TimeoutExpired",
-        "UnauthorizedError",
-    }
-)
 
-Result = Literal["joined", "unsure", "none"]
+class Started(NamedTuple):
+    """A request that can have started a task: the second in which it was logged, and its span."""
+
+    time: int
+    context: bytes
+
+
+class Requests(Protocol):
+    """The requests that are known, by the forms of the target_uri that their tasks can have."""
+
+    def find(self, app: str, form: str) -> Sequence[Started]:
+        """Return the requests of a form, those whose task has ended a while ago included."""
 
 
 class Decision(NamedTuple):
-    """What wok-error.log says about a failed record: its block where that is sure (`joined`).
+    """What wok-error.log says about a failure.
 
-    `start` is the task's start in nanoseconds, 0 where it is not to be trusted. `requests` are the contexts of the
-    requests that can have started this task, by the second of its start: one is exact.
+    `joined`: `block` is this failure's. `start` is the task's start in nanoseconds, 0 where it is not to be trusted,
+    and `requests` are the contexts of the requests that can have started it by the second of its start: a single one
+    is exact. `same`: class and text of `block` are this failure's, nothing else of it. `unsure`: there are blocks,
+    but which of them nobody can say. `none`: no block fits.
     """
 
     result: Result
@@ -110,241 +114,337 @@ class Decision(NamedTuple):
     requests: tuple[bytes, ...] = ()
 
 
-NOTHING = Decision("none")
+class _Failure(NamedTuple):
+    """What of a final record is compared with blocks; `pieces` of its error's values stand in Wok's text."""
 
-
-class TaskFunctions:
-    """Which operations a function of a plug-in's file serves: `task_functions.tsv`, read once at the start."""
-
-    def __init__(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
-        self._operations: dict[tuple[str, str, str], frozenset[str]] = {}
-        for app, file, function, operation in rows:
-            known = self._operations.get((app, file, function), frozenset())
-            self._operations[app, file, function] = known | {operation}
-
-    @classmethod
-    def load(cls) -> TaskFunctions:
-        """Read the table from the package; raises ValueError for one that is damaged."""
-        text = resources.files("exporter.wok").joinpath("task_functions.tsv").read_text("utf-8")
-        lines = [line for line in text.splitlines() if not line.startswith("#")]
-        rows = []
-        for line in lines[1:]:
-            app, file, function, operation = line.split("\t")
-            rows.append((app, file, function, operation))
-        return cls(rows)
-
-    def of_block(self, block: Block) -> tuple[str, frozenset[str]]:
-        """Return the application and the operations that a block can be of; none for a function nobody knows."""
-        frames = [frame for frame in block.frames if frame.plugin not in WRAPPERS]
-        if frames:
-            plugin, file, function = frames[0]
-            return plugin, self._operations.get((plugin, file, function), frozenset())
-        if block.exception == "TypeError" and block.text.startswith("'str' object"):
-            # Kimchi 2.5 and later give the task the name of a function: calling it fails in Wok's own frame.
-            return "kimchi", frozenset({"vms.hostdevs.attach"})
-        return "", frozenset()
-
-
-def quoted_ids(data: bytes) -> tuple[str, ...]:
-    """Return the task ids that a line of the request log could have put into wok-error.log as headers.
-
-    A line break in a parameter is escaped there; lines without one are told by the first test.
-    """
-    if rb"\n" not in data or b"async_task" not in data:
-        return ()
-    return tuple(found.decode() for found in _QUOTED.findall(data))
-
-
-def quoted_marks(data: bytes) -> tuple[str, ...]:
-    """Return the marks of a start that a line of the request log could have put into wok-error.log."""
-    if rb"\n" not in data or b"ENGINE" not in data:
-        return ()
-    return tuple(found.decode() for found in _QUOTED_MARK.findall(data))
+    file: str
+    offset: int
+    time: int
+    app: str
+    target_uri: str
+    operation: str
+    task_id: str
+    code: str
+    pieces: tuple[str, ...]
 
 
 class _Waiting:
     """A block that waits for its record, which is not later than `latest` (0: not known yet)."""
 
-    __slots__ = ("app", "block", "boot", "latest", "operations", "starts")
+    __slots__ = ("app", "block", "boot", "latest", "operations", "starts", "was_asked")
 
-    def __init__(self, block: Block, app: str, operations: frozenset[str], boot: int, latest: int = 0) -> None:
+    def __init__(self, block: Block, app: str, operations: frozenset[str], boot: int) -> None:
         self.block = block
         self.app = app
         self.operations = operations
         self.boot = boot
-        self.latest = latest
+        self.latest = 0
+        self.was_asked = False
         self.starts = tuple(map(start_of, block.ids))
-
-    def limit(self, latest: int) -> None:
-        """Say that its record is not later than `latest`."""
-        self.latest = min(self.latest, latest) if self.latest else latest
-
-
-class _Request(NamedTuple):
-    time: int
-    context: bytes
 
 
 class Reasons:
-    """What is known of both logs, and what follows for each failure.
+    """What is known of both logs, and what follows for each failure. Times are nanoseconds.
 
-    `offer` takes what wok-error.log says, `request` and `failed` the records of the request log in its order,
-    `decide` closes the window of a failure.
+    `offer` takes what wok-error.log says, in its order; `advance` the time of each record of the request log; `failed`
+    its failures; `decide` closes the window of one. `expiry` is how long a block waits at most.
     """
 
-    def __init__(self, naming: Operations, functions: TaskFunctions, *, expiry: int, state: str = "") -> None:
+    def __init__(
+        self,
+        naming: Operations,
+        functions: TaskFunctions,
+        requests: Requests,
+        *,
+        expiry: int,
+        state: str = "",
+    ) -> None:
         self._naming = naming
         self._functions = functions
+        self._requests = requests
         self._expiry = expiry
+        self._queue: deque[Item] = deque()
         self._waiting: dict[int, _Waiting] = {}
-        self._headers: dict[str, int] = {}
+        self._chars = 0
+        self._due = 0
+        self._admitted = 0
+        self._seen: dict[str, int] = {}
         self._discredited: dict[str, None] = {}
         self._boot = 0
         self._sequences: dict[int, list[str]] = {}
-        self._failures: deque[Record] = deque()
-        self._requests: dict[tuple[str, str], list[_Request]] = {}
+        self._failures: deque[_Failure] = deque()
+        self._counts: Counter[BlockResult] = Counter()
+        if state:
+            self._restore(json.loads(state))
 
     # wok-error.log
 
-    def offer(self, item: Item) -> None:
-        """Take what the error log says next."""
-        if isinstance(item, Header):
-            seen = self._headers.pop(item.task_id, 0) + 1
-            self._headers[item.task_id] = seen
-            _bound(self._headers, IDS_MAX)
-            if item.is_quoted or seen > 1:
-                self.discredit([item.task_id])
-        elif isinstance(item, Block):
-            app, operations = self._functions.of_block(item)
-            self._waiting[item.number] = _Waiting(item, app, operations, self._boot)
-            _bound(self._waiting, WAITING_MAX)
-        elif isinstance(item, Doubt):
-            self.discredit(item.ids)
-        elif isinstance(item, Mark) and item.is_chained:
-            self._boot += 1
+    def offer(self, items: Iterable[Item]) -> None:
+        """Take what the error log says next; what has been admitted before is ignored."""
+        self._queue.extend(item for item in items if item.number > self._admitted)
+
+    @property
+    def admitted(self) -> int:
+        """The number of the last item that need not be offered again after a restart."""
+        return self._admitted
+
+    @property
+    def ahead(self) -> int:
+        """How many items wait for the request log to reach their time."""
+        return len(self._queue)
 
     def discredit(self, ids: Iterable[str]) -> None:
         """Never join a block of these ids."""
         for task_id in ids:
+            self._discredited.pop(task_id, None)
             self._discredited[task_id] = None
         _bound(self._discredited, IDS_MAX)
 
+    def _admit(self, item: Item) -> None:
+        self._admitted = item.number
+        if isinstance(item, Header):
+            seen = self._seen.pop(item.task_id, 0) + 1
+            self._seen[item.task_id] = seen
+            _bound(self._seen, IDS_MAX)
+            if item.is_quoted or seen > 1:
+                self.discredit([item.task_id])
+        elif isinstance(item, Block):
+            app, operations = self._functions.of_block(item)
+            self._wait(_Waiting(item, app, operations, self._boot))
+        elif isinstance(item, Doubt):
+            self.discredit(item.ids)
+        elif isinstance(item, Mark) and item.is_chained:
+            # A restart kills all tasks: what has failed has been logged.
+            self._boot += 1
+            for waiting in self._waiting.values():
+                self._limit(waiting, item.time + RECORD_NANOS)
+
+    def _wait(self, waiting: _Waiting) -> None:
+        self._waiting[waiting.block.number] = waiting
+        self._chars += _chars(waiting.block)
+        self._soon(max(waiting.starts, default=0) + self._expiry)
+        while len(self._waiting) > WAITING_MAX or self._chars > WAITING_CHARS_MAX:
+            self._retire(next(iter(self._waiting.values())))
+
+    def _limit(self, waiting: _Waiting, latest: int) -> None:
+        """Say that the record of a block is not later than `latest`."""
+        waiting.latest = min(waiting.latest, latest) if waiting.latest else latest
+        self._soon(waiting.latest + NEAR_NANOS)
+
+    def _soon(self, due: int) -> None:
+        self._due = min(self._due, due) if self._due else due
+
+    def _retire(self, waiting: _Waiting) -> None:
+        block = waiting.block
+        del self._waiting[block.number]
+        self._chars -= _chars(block)
+        if block.is_odd or any(task_id in self._discredited for task_id in block.ids):
+            self._counts["discredited"] += 1
+        elif waiting.was_asked or len(block.ids) != 1:
+            self._counts["unsure"] += 1
+        else:
+            self._counts["without_record"] += 1
+
     # The request log
 
-    def request(self, record: Record, forms: Iterable[str], context: bytes) -> None:
-        """Take a request that may have started a task whose target_uri has one of these forms."""
-        for form in forms:
-            self._requests.setdefault((record.app, form), []).append(_Request(record.time, context))
+    def advance(self, now: int) -> None:
+        """Let the request log's clock move on: to be called with the time of each record, before it is taken."""
+        queue = self._queue
+        while queue and (
+            _bound_of(queue[0]) <= now
+            or any(_bound_of(item) <= now for item in islice(queue, 1, 1 + AHEAD_ITEMS))
+        ):
+            self._admit(queue.popleft())
+        if self._due and now > self._due:
+            self._due = 0
+            for waiting in list(self._waiting.values()):
+                due = waiting.latest + NEAR_NANOS if waiting.latest else max(waiting.starts) + self._expiry
+                if now > due:
+                    self._retire(waiting)
+                else:
+                    self._soon(due)
 
     def failed(self, record: Record) -> None:
         """Take a final record of a failure."""
+        failure = self._failure(record)
         while self._failures and abs(record.time - self._failures[0].time) >= 2 * NEAR_NANOS:
             self._failures.popleft()
-        self._failures.append(record)
-        for number in [
-            number
-            for number, waiting in self._waiting.items()
-            if waiting.latest and waiting.latest + NEAR_NANOS < record.time
-        ]:
-            del self._waiting[number]
+        self._failures.append(failure)
+
+    def withdraw(self, record: Record) -> None:
+        """Take a final record for a repeat of another one: it has no reason of its own."""
+        failure = self._failure(record)
+        if failure in self._failures:
+            self._failures.remove(failure)
 
     def decide(self, record: Record) -> Decision:
         """Say why the task of this record failed; to be asked when its settling window closes."""
-        fitting = self._fitting(record, are_values_asked=True)
+        failure = self._failure(record)
+        self.advance(record.time + NEAR_NANOS)
+        fitting = self._fitting(failure, are_values_asked=True)
         are_values_asked = bool(fitting)
         if not fitting:
             # Some of Wok's messages do not say the values that they are given.
-            fitting = self._fitting(record, are_values_asked=False)
-        for waiting in fitting:
-            waiting.limit(record.time + RECORD_NANOS)
+            fitting = self._fitting(failure, are_values_asked=False)
         if not fitting:
-            return NOTHING
+            return Decision("none")
+        for waiting in fitting:
+            waiting.was_asked = True
+            self._limit(waiting, record.time + RECORD_NANOS)
         found = fitting[0]
-        if (
-            len(fitting) > 1
-            or self._is_doubtful(found.block)
-            or self._has_rival(found, record, are_values_asked=are_values_asked)
-        ):
+        if any(self._is_discredited(waiting.block) for waiting in fitting):
             return Decision("unsure")
-        number = found.block.number
-        del self._waiting[number]
-        self._failures.remove(record)
+        rivals = self._rivals(fitting, failure, are_values_asked=are_values_asked)
+        own = found if len(fitting) == 1 and not rivals else self._only_match(failure, fitting, rivals)
+        if own is not None and len(own.block.ids) == 1:
+            return self._join(own, failure)
+        if len(fitting) > len(rivals) and len({waiting.block[2:6] for waiting in fitting}) == 1:
+            return Decision("same", found.block)
+        return Decision("unsure")
+
+    def take_counts(self) -> Counter[BlockResult]:
+        """Return what has become of blocks since the last call."""
+        counts, self._counts = self._counts, Counter()
+        return counts
+
+    def _join(self, found: _Waiting, failure: _Failure) -> Decision:
+        block = found.block
+        del self._waiting[block.number]
+        self._chars -= _chars(block)
+        self._counts["joined"] += 1
+        if failure in self._failures:
+            self._failures.remove(failure)
         for waiting in self._waiting.values():
-            if waiting.block.number < number:
-                waiting.limit(record.time + RECORD_NANOS)
+            if waiting.block.number < block.number:
+                self._limit(waiting, failure.time + RECORD_NANOS)
         start = found.starts[0]
         is_fine = self._is_fine(found.boot)
-        requests = self._started_by(record, start, is_fine)
+        requests = self._started_by(failure, start, is_fine=is_fine)
         sequences = self._sequences.setdefault(found.boot, [])
-        sequence = clock_sequence_of(found.block.ids[0])
-        if sequence not in sequences:
+        sequence = clock_sequence_of(block.ids[0])
+        if not is_fine and sequence not in sequences:
             sequences.append(sequence)
-        _bound(self._sequences, BOOTS_MAX)
+            _bound(self._sequences, BOOTS_MAX)
         return Decision(
-            "joined", found.block, start if is_fine else 0, tuple(request.context for request in requests)
+            "joined", block, start if is_fine else 0, tuple(request.context for request in requests)
         )
 
-    def _fitting(self, record: Record, *, are_values_asked: bool) -> list[_Waiting]:
+    def _failure(self, record: Record) -> _Failure:
+        return _Failure(
+            file=record.file.hex(),
+            offset=record.offset,
+            time=record.time,
+            app=record.app,
+            target_uri=record.target_uri,
+            operation=self._naming.of_target(record.app, record.target_uri),
+            task_id=record.task_id,
+            code=record.error_code,
+            pieces=tuple(piece for value in record.error_params.values() for piece in plain_pieces(value)),
+        )
+
+    # What fits
+
+    def _fitting(self, failure: _Failure, *, are_values_asked: bool) -> list[_Waiting]:
         return [
             waiting
             for waiting in self._waiting.values()
-            if self._fits(waiting, record, are_values_asked=are_values_asked)
+            if self._fits(waiting, failure, are_values_asked=are_values_asked)
         ]
 
-    def _has_rival(self, waiting: _Waiting, record: Record, *, are_values_asked: bool) -> bool:
-        return any(
-            self._fits(waiting, other, are_values_asked=are_values_asked)
+    def _rivals(
+        self, fitting: Sequence[_Waiting], failure: _Failure, *, are_values_asked: bool
+    ) -> list[_Failure]:
+        """Return the other failures near this one that one of these blocks fits as well."""
+        return [
+            other
             for other in self._failures
-            if other is not record
-            and abs(other.time - record.time) < NEAR_NANOS
-            and not self._is_same_end(record, other)
-        )
+            if other != failure
+            and abs(other.time - failure.time) < NEAR_NANOS
+            and not self._is_same_end(failure, other)
+            and any(self._fits(waiting, other, are_values_asked=are_values_asked) for waiting in fitting)
+        ]
 
-    def _is_same_end(self, record: Record, other: Record) -> bool:
+    def _only_match(
+        self, failure: _Failure, fitting: Sequence[_Waiting], rivals: Sequence[_Failure]
+    ) -> _Waiting | None:
+        """Return the block of a failure where all failures and blocks around it can be paired in one way only.
+
+        As many blocks as failures, and none in doubt: each failure has a block then, and each block a failure.
+        """
+        if not rivals or len(rivals) >= PAIRS_MAX:
+            return None
+        choices: dict[_Failure, set[int]] = {failure: {waiting.block.number for waiting in fitting}}
+        blocks = {waiting.block.number: waiting for waiting in fitting}
+        reached = list(rivals)
+        while reached:
+            other = reached.pop()
+            if other in choices:
+                continue
+            found = self._fitting(other, are_values_asked=True) or self._fitting(
+                other, are_values_asked=False
+            )
+            choices[other] = {waiting.block.number for waiting in found}
+            new = [waiting for waiting in found if waiting.block.number not in blocks]
+            blocks |= {waiting.block.number: waiting for waiting in new}
+            reached += self._rivals(new, failure, are_values_asked=False)
+            if len(choices) > PAIRS_MAX or len(blocks) > PAIRS_MAX:
+                return None
+        if len(choices) != len(blocks) or any(
+            len(waiting.block.ids) != 1 or self._is_discredited(waiting.block) for waiting in blocks.values()
+        ):
+            return None
+        return blocks.get(_peel(choices).get(failure, 0))
+
+    def _is_same_end(self, failure: _Failure, other: _Failure) -> bool:
         """Tell whether two records must be of one task, which has told its end twice."""
-        if record.app != other.app or record.target_uri != other.target_uri:
+        if failure.app != other.app or failure.target_uri != other.target_uri:
             return False
-        for target in targets_of(self._naming, record.app, record.target_uri):
-            requests = self._requests.get((record.app, target.text))
+        for target in targets_of(self._naming, failure.app, failure.target_uri):
+            requests = self._requests.find(failure.app, target.text)
             if requests:
                 return len(requests) == 1
         return False
 
-    def _is_doubtful(self, block: Block) -> bool:
-        return len(block.ids) != 1 or block.is_odd or block.ids[0] in self._discredited
+    def _is_discredited(self, block: Block) -> bool:
+        return block.is_odd or any(task_id in self._discredited for task_id in block.ids)
 
     def _is_fine(self, boot: int) -> bool:
         return len(self._sequences.get(boot, ())) > 1
 
-    def _fits(self, waiting: _Waiting, record: Record, *, are_values_asked: bool) -> bool:
+    def _fits(self, waiting: _Waiting, failure: _Failure, *, are_values_asked: bool) -> bool:
         block = waiting.block
+        if (
+            waiting.app != failure.app
+            or failure.operation not in waiting.operations
+            or (waiting.latest and failure.time > waiting.latest)
+            or not (failure.task_id or _says(block, failure, are_values_asked=are_values_asked))
+        ):
+            return False
         if block.is_odd and any(task_id in self._discredited for task_id in block.ids):
             return False  # forged for certain: it casts no doubt either
-        if waiting.app != record.app or (waiting.latest and record.time > waiting.latest):
-            return False
-        if self._naming.of_target(record.app, record.target_uri) not in waiting.operations:
-            return False
-        if not says(block, record, are_values_asked=are_values_asked):
-            return False
+        if failure.task_id:
+            return failure.task_id in block.ids
         is_fine = self._is_fine(waiting.boot)
         return any(
-            start < record.time + NANOS
-            and (is_requestless(record.target_uri) or self._started_by(record, start, is_fine))
+            start < failure.time + NANOS
+            and (
+                is_requestless(failure.target_uri) or bool(self._started_by(failure, start, is_fine=is_fine))
+            )
             for start in waiting.starts
         )
 
-    def _started_by(self, record: Record, start: int, is_fine: bool) -> Sequence[_Request]:
-        """Return the requests that can have started the task of this record at `start`."""
-        for target in targets_of(self._naming, record.app, record.target_uri):
+    def _started_by(self, failure: _Failure, start: int, *, is_fine: bool) -> Sequence[Started]:
+        """Return the requests that can have started the task of this failure at `start`."""
+        for target in targets_of(self._naming, failure.app, failure.target_uri):
             if target.epoch:
                 slack = EPOCH_NANOS + target.epoch_unit + (0 if is_fine else EARLY_NANOS)
                 if abs(start - target.epoch) > slack:
                     continue
-            requests = self._requests.get((record.app, target.text), ())
             found = [
                 request
-                for request in requests
-                if request.time < record.time + NEAR_NANOS and logged_at(request.time, start, is_fine)
+                for request in self._requests.find(failure.app, target.text)
+                if request.time < failure.time + NEAR_NANOS
+                and is_logged_at(request.time, start, is_fine=is_fine)
             ]
             if found:
                 second = start // NANOS * NANOS
@@ -353,39 +453,140 @@ class Reasons:
                 return found
         return ()
 
+    # The store
 
-def logged_at(time: int, start: int, is_fine: bool) -> bool:
+    @property
+    def state(self) -> str:
+        """What to go on from, as JSON text; what is not admitted yet must be offered again."""
+        return json.dumps(
+            {
+                "admitted": self._admitted,
+                "waiting": [
+                    [waiting.block, waiting.boot, waiting.latest, waiting.was_asked]
+                    for waiting in self._waiting.values()
+                ],
+                "seen": self._seen,
+                "discredited": list(self._discredited),
+                "boot": self._boot,
+                "sequences": list(self._sequences.items()),
+                "failures": list(self._failures),
+            },
+            separators=(",", ":"),
+        )
+
+    def _restore(self, kept: dict[str, Any]) -> None:
+        self._admitted = kept["admitted"]
+        self._boot = kept["boot"]
+        self._sequences = dict(kept["sequences"])
+        self._seen = kept["seen"]
+        self._discredited = dict.fromkeys(kept["discredited"])
+        for fields in kept["failures"]:
+            values = dict(zip(_Failure._fields, fields, strict=True))
+            values["pieces"] = tuple(values["pieces"])
+            self._failures.append(_Failure(**values))
+        for fields, boot, latest, was_asked in kept["waiting"]:
+            values = dict(zip(Block._fields, fields, strict=True))
+            values["ids"] = tuple(values["ids"])
+            values["frames"] = tuple(Frame(*frame) for frame in values["frames"])
+            block = Block(**values)
+            app, operations = self._functions.of_block(block)
+            waiting = _Waiting(block, app, operations, boot)
+            waiting.was_asked = was_asked
+            self._wait(waiting)
+            if latest:
+                self._limit(waiting, latest)
+
+
+class RequestMemory:
+    """The last requests that may have started a task, by the forms of its target_uri; the oldest are forgotten."""
+
+    def __init__(self, limit: int, state: str = "") -> None:
+        self._limit = limit
+        self._kept: deque[tuple[str, tuple[str, ...], Started]] = deque()
+        self._by_form: dict[tuple[str, str], list[Started]] = {}
+        for app, forms, time, context in json.loads(state) if state else ():
+            self.add(app, forms, Started(time, bytes.fromhex(context)))
+
+    def add(self, app: str, forms: Iterable[str], started: Started) -> None:
+        """Remember a request."""
+        texts = tuple(forms)
+        self._kept.append((app, texts, started))
+        for form in texts:
+            self._by_form.setdefault((app, form), []).append(started)
+        while len(self._kept) > self._limit:
+            app, texts, oldest = self._kept.popleft()
+            for form in texts:
+                known = self._by_form[app, form]
+                known.remove(oldest)
+                if not known:
+                    del self._by_form[app, form]
+
+    def find(self, app: str, form: str) -> Sequence[Started]:
+        """Return the requests of a form, the oldest first."""
+        return self._by_form.get((app, form), ())
+
+    @property
+    def state(self) -> str:
+        """What is remembered, as JSON text."""
+        return json.dumps(
+            [[app, forms, started.time, started.context.hex()] for app, forms, started in self._kept],
+            separators=(",", ":"),
+        )
+
+
+def _peel(choices: dict[_Failure, set[int]]) -> dict[_Failure, int]:
+    """Pair failures and blocks as far as one of the two has no other choice: all of them, where there is one way."""
+    choices = {failure: set(numbers) for failure, numbers in choices.items()}
+    pairs: dict[_Failure, int] = {}
+    while choices:
+        counts = Counter(number for numbers in choices.values() for number in numbers)
+        forced = next(
+            (
+                (failure, number)
+                for failure, numbers in choices.items()
+                for number in numbers
+                if len(numbers) == 1 or counts[number] == 1
+            ),
+            None,
+        )
+        if forced is None:
+            return {}
+        failure, number = forced
+        pairs[failure] = number
+        del choices[failure]
+        for numbers in choices.values():
+            numbers.discard(number)
+    return pairs
+
+
+def is_logged_at(time: int, start: int, *, is_fine: bool) -> bool:
     """Tell whether the request of a task that was started at `start` can have been logged in the second `time`."""
     second = start // NANOS * NANOS
     first = second - NANOS if start - second < COARSE_NANOS else second
     return first <= time <= second + NANOS + (0 if is_fine else EARLY_NANOS)
 
 
-def says(block: Block, record: Record, *, are_values_asked: bool = True) -> bool:
+def _says(block: Block, failure: _Failure, *, are_values_asked: bool) -> bool:
     """Tell whether the exception of a block can have been reported by this record."""
     if not block.code:
-        return not record.error_code
-    if record.error_code != block.code:
-        # Of a class that is not Wok's, the text may look like a code without being one.
-        return not record.error_code and not is_wok(block.exception)
-    return not are_values_asked or all(
-        piece in block.text for value in record.error_params.values() for piece in _plain_pieces(value)
-    )
+        return not failure.code
+    if failure.code != block.code:
+        # Of a class that is not Wok's, the text may begin like a code without being one.
+        return not failure.code and not is_wok(block.exception)
+    return not are_values_asked or all(piece in block.text for piece in failure.pieces)
 
 
-def _plain_pieces(value: Any) -> list[str]:
-    """Return what of an error's value must stand in the text: its first line but for what is redacted or not ASCII,
-    which Python 2 escapes and a latin-1 locale loses.
-    """
-    if isinstance(value, str):
-        line = value[:VALUE_CHARS_MAX].partition("\n")[0]
-        return [piece for piece in _NOT_PLAIN.split(line) if piece]
-    return [str(value)] if isinstance(value, int) else []
+def _bound_of(item: Item) -> int:
+    """Return the time before which an item cannot have been written, 0 where it says nothing."""
+    if isinstance(item, Header):
+        return start_of(item.task_id)
+    if isinstance(item, Block):
+        return max(map(start_of, item.ids))
+    return item.time if isinstance(item, Mark) else 0
 
 
-def is_wok(exception: str) -> bool:
-    """Tell whether this is the class of a WokException, as either Python prints it."""
-    return exception.startswith("wok.exception.") or exception in _WOK_CLASSES
+def _chars(block: Block) -> int:
+    return len(block.text) + len(block.stack)
 
 
 def _bound(values: dict[Any, Any], limit: int) -> None:

@@ -34,9 +34,10 @@ from __future__ import annotations
 import builtins
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from exporter.parse.redact import redact_text
+from exporter.parse.redact import REDACTED, redact_text
+from exporter.wok.log_time import TIME, nanos_of
 
 if TYPE_CHECKING:
     from exporter.parse.zones import Zones
@@ -49,6 +50,8 @@ STACK_BYTES_MAX = 16 * 1024
 """Of a longer stack the head and the tail are kept: where the task began, and where it broke."""
 FRAMES_MAX = 3
 """Frames of plug-ins that are kept: the task's function, and what a wrapper of it may hide."""
+VALUE_CHARS_MAX = 200
+"""What of an error's value is compared with a text."""
 IDS_MAX = 16
 """Headers that may wait for their tracebacks at one time: more threads do not fail within a millisecond."""
 HELPERS_MAX = 8
@@ -61,8 +64,23 @@ _HEADER = re.compile(
     rb"\AError in async_task ([0-9a-f]{8}-[0-9a-f]{4}-1[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}) ?\r?\Z"
 )
 _ENGINE = re.compile(
-    rb"\A\[(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d)\] ENGINE "
+    rb"\A" + TIME + rb" ENGINE "
     rb"(Listening for SIG[A-Z0-9]{1,8}\.|Bus STARTING|Serving on [^\r]{1,256}|Bus STARTED)\r?\Z"
+)
+# The classes of wok/exception.py: Python 2 prints them without their module.
+_WOK_CLASSES = frozenset(
+    {
+        "WokException",
+        "NotFoundError",
+        "OperationFailed",
+        "MissingParameter",
+        "InvalidParameter",
+        "InvalidOperation",
+        "IsoFormatError",
+        "ImageFormatError",
+        "TimeoutExpired",
+        "UnauthorizedError",
+    }
 )
 _TRACEBACK = "Traceback (most recent call last):"
 _GROUP = "  + Exception Group " + _TRACEBACK
@@ -75,15 +93,10 @@ _HELPER = re.compile(r'\A  File "([^"\n]{0,4096}asynctask\.pyc?)", line (\d{1,9}
 _FRAME = re.compile(r'\A  File "([^"\n]{1,4096})", line \d{1,9}, in ([^\s()]{1,256})\Z')
 _PLUGIN = re.compile(r"wok/plugins/([^/]{1,64})/([^\n]{1,256})\Z")
 _CLASS = re.compile(r"\A([^\W\d][\w.<>]{0,255})(?:: ?(.*))?\Z", re.DOTALL)
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]+|" + re.escape(REDACTED))
 _MESSAGE = re.compile(r"\A[A-Z][A-Z0-9]{2,40}\d[A-Z]: ")
 """What follows a traceback that has no end: the text of a WokException, told when it was made."""
 _CODE = re.compile(r"\A([A-Z][A-Z0-9]{2,40}): ")
-_MONTHS = {
-    name: f"{number:02}"
-    for number, name in enumerate(
-        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1
-    )
-}
 
 
 class Frame(NamedTuple):
@@ -100,6 +113,7 @@ class Mark(NamedTuple):
     `is_chained` when the lines that wokd writes before it stand there too. `text` is the line.
     """
 
+    number: int
     time: int
     is_chained: bool
     text: str
@@ -108,6 +122,7 @@ class Mark(NamedTuple):
 class Header(NamedTuple):
     """The id of a task that has raised; `is_quoted` when the line stands inside the text of another block."""
 
+    number: int
     task_id: str
     is_quoted: bool
 
@@ -115,7 +130,7 @@ class Header(NamedTuple):
 class Block(NamedTuple):
     """An exception that ended a task, redacted and bounded.
 
-    `number` counts the blocks of the file. `ids` has one task id; more where the pair of header and traceback is
+    `ids` has one task id; more where the pair of header and traceback is
     unsure. `code` is Wok's error code, empty for all but a WokException. `text` is its first paragraph, `is_cut`
     when there may have been more. `is_odd` when its `_run_helper` is not where that of the other blocks is.
     """
@@ -134,16 +149,19 @@ class Block(NamedTuple):
 class Doubt(NamedTuple):
     """A further traceback of tasks without a header of its own: one of the two is not Wok's."""
 
+    number: int
     ids: tuple[str, ...]
 
 
 class Dropped(NamedTuple):
     """A traceback that is damaged or over a limit, of one of these tasks."""
 
+    number: int
     ids: tuple[str, ...]
 
 
 Item = Mark | Header | Block | Doubt | Dropped
+"""What the file says, one thing at a time; `number` counts all of them."""
 
 
 def start_of(task_id: str) -> int:
@@ -228,11 +246,11 @@ class ErrorLog:
         self._ids.append(task_id)
         del self._ids[:-IDS_MAX]
         self._expected = min(self._expected + 1, IDS_MAX)
-        return Header(task_id, is_quoted=False)
+        return Header(self._next(), task_id, is_quoted=False)
 
     def _engine(self, data: bytes) -> list[Item]:
         match = _ENGINE.match(data)
-        if match is None or match[2] not in _MONTHS:
+        if match is None:
             return []
         said = match[5]
         if said.startswith(b"Listening"):
@@ -242,15 +260,14 @@ class ErrorLog:
         elif said.startswith(b"Serving"):
             self._stage = 3 if self._stage >= 2 else self._stage
         else:
-            date = f"{match[3].decode()}-{_MONTHS[match[2]]}-{match[1].decode()}"
-            time = self._zones.nanos(date, match[4].decode(), "")
+            time = nanos_of(match[1], match[2], match[3], match[4], self._zones)
             if time is None:
                 return []
             is_chained = self._stage == 3
             if is_chained:
                 # A forged mark in the middle must not take the chain from the true one.
                 self._stage = 0
-            return [Mark(time, is_chained, _decoded(data))]
+            return [Mark(self._next(), time, is_chained, _decoded(data))]
         return []
 
     # Inside of tracebacks
@@ -328,7 +345,7 @@ class ErrorLog:
         """Give up a traceback: its last line is no part of one, or it is too long."""
         last = self._raw[-1]
         self._forget()
-        dropped: Item = Dropped(tuple(self._ids))
+        dropped: Item = Dropped(self._next(), tuple(self._ids))
         self._expected = max(0, self._expected - 1)
         return [dropped, *self._outside(last)]
 
@@ -340,11 +357,11 @@ class ErrorLog:
         for data in raw[at + 1 :]:
             header = _HEADER.match(data)
             if header is not None:
-                items.append(Header(header[1].decode(), is_quoted=True))
+                items.append(Header(self._next(), header[1].decode(), is_quoted=True))
             elif data.startswith(b"["):
                 items += self._engine(data)
         if not self._expected:
-            return [*items, Doubt(tuple(self._ids))]
+            return [*items, Doubt(self._next(), tuple(self._ids))]
         ids = tuple(self._ids)
         helper = _HELPER.match(self._plain(lines[own + 1]))
         place = f"{helper[1]}:{helper[2]}" if helper is not None else ""
@@ -358,9 +375,8 @@ class ErrorLog:
         whole = redact_text("\n".join(text))
         kept = _head(whole, TEXT_BYTES_MAX)
         code = _CODE.match(kept)
-        self._number += 1
         block = Block(
-            number=self._number,
+            number=self._next(),
             ids=ids,
             exception=exception,
             code=code[1] if code is not None and not is_builtin(exception) else "",
@@ -374,12 +390,31 @@ class ErrorLog:
         self._has_traceback = True
         return [*items, block]
 
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
     def _is_odd(self, place: str) -> bool:
         """Tell whether most of the last blocks have their `_run_helper` elsewhere; it is in one place in a boot."""
         same = self._helpers.count(place) + 1
         others = max((self._helpers.count(other) for other in set(self._helpers) - {place}), default=0)
         self._helpers = [*self._helpers, place][-HELPERS_MAX:]
         return others > 2 * same
+
+
+def is_wok(exception: str) -> bool:
+    """Tell whether this is the class of a WokException, as either Python prints it."""
+    return exception.startswith("wok.exception.") or exception in _WOK_CLASSES
+
+
+def plain_pieces(value: Any) -> list[str]:
+    """Return what of an error's value must stand in the text of its WokException: its first line, but for what is
+    redacted or not ASCII. Python 2 escapes that in a traceback, and a latin-1 locale loses it.
+    """
+    if isinstance(value, str):
+        line = value[:VALUE_CHARS_MAX].partition("\n")[0]
+        return [piece for piece in _NOT_PLAIN.split(line) if piece]
+    return [str(value)] if isinstance(value, int) else []
 
 
 def is_builtin(exception: str) -> bool:

@@ -1,0 +1,28 @@
+"""The times that CherryPy writes into wok-error.log and wok-access.log: `[23/Nov/2026:00:16:42]`.
+
+They are local times in whole seconds, without a zone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.parse.zones import Zones
+
+TIME = rb"\[(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d)\]"
+"""A pattern with four groups: what `nanos_of` takes."""
+
+_MONTHS = {
+    name: f"{number:02}"
+    for number, name in enumerate(
+        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1
+    )
+}
+
+
+def nanos_of(day: bytes, month: bytes, year: bytes, clock: bytes, zones: Zones) -> int | None:
+    """Return a time in nanoseconds; None where there is no such date."""
+    if month not in _MONTHS:
+        return None
+    return zones.nanos(f"{year.decode()}-{_MONTHS[month]}-{day.decode()}", clock.decode(), "")
