@@ -25,7 +25,7 @@ from exporter.parse.zones import Zones
 from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded
 from exporter.source.archive import Archive
 from exporter.wok.error_log import ErrorLog, Item, Mark
-from exporter.wok.forgery import forged_headers, forged_marks
+from exporter.wok.forgery import forged_by
 from exporter.wok.task_functions import TaskFunctions
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -165,8 +165,9 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
     blocks: Counter[Any] = Counter()
     states = ""
     for line in _lines(folder / "user-requests.data"):
-        joined.discredit(forged_headers(line.data))
-        marks.forged(forged_marks(line.data))
+        forged = forged_by(line.data)
+        joined.discredit(forged.ids)
+        marks.forged(forged.marks)
         for record in parser.feed(line):
             if not isinstance(record, Record):
                 continue

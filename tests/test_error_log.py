@@ -26,7 +26,7 @@ from exporter.wok.error_log import (
     clock_sequence_of,
     start_of,
 )
-from exporter.wok.forgery import forged_headers, forged_marks
+from exporter.wok.forgery import Forged, forged_by
 
 from .error_log_made import (
     BOOT,
@@ -345,10 +345,8 @@ def test_what_a_parameter_has_written() -> None:
     """Headers and marks behind an escaped line break of the request log are found, others are not."""
     line = rb'{"username": "x\nError in async_task ' + ONE.encode() + rb"\n" + BOOT[-1] + rb'"}'
 
-    assert forged_headers(line) == (ONE,)
-    assert forged_marks(line) == (BOOT[-1].decode(),)
-    assert forged_headers(line.replace(rb"\n", b" ")) == ()
-    assert forged_marks(b"") == ()
+    assert forged_by(line) == Forged((ONE,), (BOOT[-1].decode(),))
+    assert forged_by(line.replace(rb"\n", b" ")) == forged_by(b"") == forged_by(rb"a\nb") == Forged()
 
 
 LINES = st.lists(

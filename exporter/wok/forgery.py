@@ -8,20 +8,28 @@ What is found there proves that the lines in wok-error.log are not Wok's own.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 _HEADER = re.compile(rb"Error in async_task ([0-9a-f]{8}-[0-9a-f]{4}-1[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})")
 _MARK = re.compile(rb"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d\] ENGINE Bus STARTED")
 
 
-def forged_headers(line: bytes) -> tuple[str, ...]:
-    """Return the task ids that a raw line of the request log can have brought into wok-error.log as headers."""
-    if rb"\n" not in line or b"async_task" not in line:
-        return ()
-    return tuple(found.decode() for found in _HEADER.findall(line))
+class Forged(NamedTuple):
+    """What is not Wok's own in wok-error.log: headers, by their task ids, and marks of a start, by their text."""
+
+    ids: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
-def forged_marks(line: bytes) -> tuple[str, ...]:
-    """Return the marks of a start of wokd that a raw line of the request log can have brought there."""
-    if rb"\n" not in line or b"ENGINE" not in line:
-        return ()
-    return tuple(found.decode() for found in _MARK.findall(line))
+NOTHING = Forged()
+
+
+def forged_by(line: bytes) -> Forged:
+    """Return what a raw line of the request log can have brought into wok-error.log."""
+    # One quick test for the many lines without an escaped line break.
+    if rb"\n" not in line or (b"async_task" not in line and b"ENGINE" not in line):
+        return NOTHING
+    return Forged(
+        tuple(found.decode() for found in _HEADER.findall(line)),
+        tuple(found.decode() for found in _MARK.findall(line)),
+    )
