@@ -195,7 +195,7 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
             events += correlator.feed(record)
     for last in open_windows:
         decisions[last.record_id] = joined.decide(last)
-        joined.advance(last.time + 2 * EXPIRY)
+    joined.advance(open_windows[-1].time + 2 * EXPIRY)
     blocks += joined.take_counts()
     return Run(decisions, events + correlator.finish(), believed, states + joined.state, blocks)
 

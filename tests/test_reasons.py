@@ -554,15 +554,20 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(json.loads(joined.state)["waiting"]) == 3
 
 
-def test_requests_are_forgotten_in_order() -> None:
-    """The memory of requests keeps the last ones, also over a restart."""
+def test_requests_are_forgotten_after_their_tasks() -> None:
+    """The memory keeps the requests of running tasks, and the last ones of ended tasks, also over a restart."""
     memory = RequestMemory(2)
-    for number in range(3):
-        memory.add("kimchi", ["a", f"b{number}"], Started(number, bytes([number])))
+    requests = [Started(number * NANOS, bytes([number])) for number in range(4)]
+    for number, request in enumerate(requests):
+        memory.add("kimchi", ["a", f"b{number}"], request)
+    for number, request in enumerate(requests[:3]):
+        memory.end("kimchi", ["a", f"b{number}"], request)
     again = RequestMemory(2, memory.state)
 
-    assert [started.time for started in again.find("kimchi", "a")] == [1, 2]
-    assert again.find("kimchi", "b0") == ()
+    assert memory.logged("kimchi", "a", 0, 9 * NANOS) == requests[1:]
+    assert again.logged("kimchi", "a", 0, 9 * NANOS) == requests[1:3]
+    assert again.logged("kimchi", "a", 2 * NANOS, 2 * NANOS) == [requests[2]]
+    assert (again.count("kimchi", "b0"), again.count("kimchi", "b1"), again.count("ginger", "a")) == (0, 1, 0)
     assert again.state == memory.state
 
 

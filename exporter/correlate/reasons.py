@@ -40,6 +40,7 @@ from exporter.records import NANOS
 from exporter.wok.error_log import (
     Block,
     Doubt,
+    Dropped,
     Frame,
     Header,
     Mark,
@@ -93,10 +94,15 @@ class Started(NamedTuple):
 
 
 class Requests(Protocol):
-    """The requests that are known, by the forms of the target_uri that their tasks can have."""
+    """The requests that are known, by the forms of the target_uri that their tasks can have; those whose task has
+    ended a while ago are among them.
+    """
 
-    def find(self, app: str, form: str) -> Sequence[Started]:
-        """Return the requests of a form, those whose task has ended a while ago included."""
+    def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
+        """Return the requests of a form that were logged in the whole seconds from `first` to `last`."""
+
+    def count(self, app: str, form: str) -> int:
+        """Return how many requests of a form are known."""
 
 
 class Decision(NamedTuple):
@@ -213,6 +219,8 @@ class Reasons:
             self._wait(_Waiting(item, app, operations, self._boot))
         elif isinstance(item, Doubt):
             self.discredit(item.ids)
+        elif isinstance(item, Dropped):
+            self._counts["unsure"] += 1
         elif isinstance(item, Mark) and item.is_chained:
             # A restart kills all tasks: what has failed has been logged.
             self._boot += 1
@@ -400,9 +408,9 @@ class Reasons:
         if failure.app != other.app or failure.target_uri != other.target_uri:
             return False
         for target in targets_of(self._naming, failure.app, failure.target_uri):
-            requests = self._requests.find(failure.app, target.text)
-            if requests:
-                return len(requests) == 1
+            known = self._requests.count(failure.app, target.text)
+            if known:
+                return known == 1
         return False
 
     def _is_discredited(self, block: Block) -> bool:
@@ -440,14 +448,10 @@ class Reasons:
                 slack = EPOCH_NANOS + target.epoch_unit + (0 if is_fine else EARLY_NANOS)
                 if abs(start - target.epoch) > slack:
                     continue
-            found = [
-                request
-                for request in self._requests.find(failure.app, target.text)
-                if request.time < failure.time + NEAR_NANOS
-                and is_logged_at(request.time, start, is_fine=is_fine)
-            ]
+            second, first, last = _logged_at(start, is_fine=is_fine)
+            last = min(last, (failure.time + NEAR_NANOS - 1) // NANOS * NANOS)
+            found = self._requests.logged(failure.app, target.text, first, last)
             if found:
-                second = start // NANOS * NANOS
                 if is_fine and start - second < LATE_FRACTION:
                     return [request for request in found if request.time <= second] or found
                 return found
@@ -498,38 +502,53 @@ class Reasons:
 
 
 class RequestMemory:
-    """The last requests that may have started a task, by the forms of its target_uri; the oldest are forgotten."""
+    """The requests whose tasks run, and the last `limit` of those whose tasks have ended."""
 
     def __init__(self, limit: int, state: str = "") -> None:
         self._limit = limit
-        self._kept: deque[tuple[str, tuple[str, ...], Started]] = deque()
-        self._by_form: dict[tuple[str, str], list[Started]] = {}
+        self._ended: deque[tuple[str, tuple[str, ...], Started]] = deque()
+        self._by_form: dict[tuple[str, str], dict[int, list[Started]]] = {}
         for app, forms, time, context in json.loads(state) if state else ():
-            self.add(app, forms, Started(time, bytes.fromhex(context)))
+            request = Started(time, bytes.fromhex(context))
+            self.add(app, forms, request)
+            self.end(app, forms, request)
 
-    def add(self, app: str, forms: Iterable[str], started: Started) -> None:
-        """Remember a request."""
-        texts = tuple(forms)
-        self._kept.append((app, texts, started))
-        for form in texts:
-            self._by_form.setdefault((app, form), []).append(started)
-        while len(self._kept) > self._limit:
-            app, texts, oldest = self._kept.popleft()
-            for form in texts:
-                known = self._by_form[app, form]
-                known.remove(oldest)
-                if not known:
-                    del self._by_form[app, form]
+    def add(self, app: str, forms: Iterable[str], request: Started) -> None:
+        """Remember a request whose task can have one of these forms."""
+        for form in dict.fromkeys(forms):
+            self._by_form.setdefault((app, form), {}).setdefault(request.time, []).append(request)
 
-    def find(self, app: str, form: str) -> Sequence[Started]:
-        """Return the requests of a form, the oldest first."""
-        return self._by_form.get((app, form), ())
+    def end(self, app: str, forms: Iterable[str], request: Started) -> None:
+        """Say that the task of a request has ended; the oldest of these are forgotten."""
+        self._ended.append((app, tuple(forms), request))
+        while len(self._ended) > self._limit:
+            self._forget(*self._ended.popleft())
+
+    def _forget(self, app: str, forms: Iterable[str], request: Started) -> None:
+        for form in dict.fromkeys(forms):
+            seconds = self._by_form[app, form]
+            seconds[request.time].remove(request)
+            if not seconds[request.time]:
+                del seconds[request.time]
+            if not seconds:
+                del self._by_form[app, form]
+
+    def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
+        """Return the requests of a form that were logged in the whole seconds from `first` to `last`."""
+        seconds = self._by_form.get((app, form))
+        if seconds is None:
+            return ()
+        return [request for second in range(first, last + 1, NANOS) for request in seconds.get(second, ())]
+
+    def count(self, app: str, form: str) -> int:
+        """Return how many requests of a form are known."""
+        return sum(map(len, self._by_form.get((app, form), {}).values()))
 
     @property
     def state(self) -> str:
-        """What is remembered, as JSON text."""
+        """The requests whose tasks have ended, as JSON text; the others are known with their tasks."""
         return json.dumps(
-            [[app, forms, started.time, started.context.hex()] for app, forms, started in self._kept],
+            [[app, forms, request.time, request.context.hex()] for app, forms, request in self._ended],
             separators=(",", ":"),
         )
 
@@ -559,11 +578,11 @@ def _peel(choices: dict[_Failure, set[int]]) -> dict[_Failure, int]:
     return pairs
 
 
-def is_logged_at(time: int, start: int, *, is_fine: bool) -> bool:
-    """Tell whether the request of a task that was started at `start` can have been logged in the second `time`."""
+def _logged_at(start: int, *, is_fine: bool) -> tuple[int, int, int]:
+    """Return the second of a start, and the first and the last one in which its request can have been logged."""
     second = start // NANOS * NANOS
     first = second - NANOS if start - second < COARSE_NANOS else second
-    return first <= time <= second + NANOS + (0 if is_fine else EARLY_NANOS)
+    return second, first, second + NANOS + (0 if is_fine else EARLY_NANOS)
 
 
 def _says(block: Block, failure: _Failure, *, are_values_asked: bool) -> bool:
