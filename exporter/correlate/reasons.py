@@ -76,6 +76,11 @@ WAITING_CHARS_MAX = 8 * 1024 * 1024
 AHEAD_ITEMS = 8
 """Items of wok-error.log that are looked at behind one that seems to be of the future: a forged id may be of any
 time, and must not hold up what follows it."""
+CROSSING_MAX = 8
+"""Failures of one second: so many apart, two have their blocks in the same order. Three was the most that was seen."""
+LATE_CROSSING_MAX = 2
+"""The same for failures of different seconds, of which none was ever seen to cross."""
+ANCHORS_MAX = 256
 PAIRS_MAX = 16
 """Failures that are paired with blocks together: a crowd has more than one way."""
 IDS_MAX = 256
@@ -121,8 +126,11 @@ class Decision(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """What of a final record is compared with blocks; `pieces` of its error's values stand in Wok's text."""
+    """What of a final record is compared with blocks: `number` counts the failures of the log, `pieces` of its error's
+    values stand in Wok's text.
+    """
 
+    number: int
     file: str
     offset: int
     time: int
@@ -132,6 +140,14 @@ class _Failure(NamedTuple):
     task_id: str
     code: str
     pieces: tuple[str, ...]
+
+
+class _Anchor(NamedTuple):
+    """A failure, by number and time, and the number of the block that is its own."""
+
+    number: int
+    time: int
+    block: int
 
 
 class _Waiting:
@@ -179,6 +195,8 @@ class Reasons:
         self._boot = 0
         self._sequences: dict[int, list[str]] = {}
         self._failures: deque[_Failure] = deque()
+        self._failed = 0
+        self._joined: deque[_Anchor] = deque(maxlen=ANCHORS_MAX)
         self._counts: Counter[BlockResult] = Counter()
         if state:
             self._restore(json.loads(state))
@@ -274,26 +292,28 @@ class Reasons:
 
     def failed(self, record: Record) -> None:
         """Take a final record of a failure."""
-        failure = self._failure(record)
+        self._failed += 1
+        failure = self._failure(record, self._failed)
         while self._failures and abs(record.time - self._failures[0].time) >= 2 * NEAR_NANOS:
             self._failures.popleft()
         self._failures.append(failure)
 
     def withdraw(self, record: Record) -> None:
         """Take a final record for a repeat of another one: it has no reason of its own."""
-        failure = self._failure(record)
+        failure = self._known(record)
         if failure in self._failures:
             self._failures.remove(failure)
 
     def decide(self, record: Record) -> Decision:
         """Say why the task of this record failed; to be asked when its settling window closes."""
-        failure = self._failure(record)
+        failure = self._known(record)
         self.advance(record.time + NEAR_NANOS)
-        fitting = self._fitting(failure, are_values_asked=True)
+        anchors = self._anchors(failure)
+        fitting = self._fitting(failure, anchors, are_values_asked=True)
         are_values_asked = bool(fitting)
         if not fitting:
             # Some of Wok's messages do not say the values that they are given.
-            fitting = self._fitting(failure, are_values_asked=False)
+            fitting = self._fitting(failure, anchors, are_values_asked=False)
         if not fitting:
             return Decision("none")
         for waiting in fitting:
@@ -302,8 +322,10 @@ class Reasons:
         found = fitting[0]
         if any(self._is_discredited(waiting.block) for waiting in fitting):
             return Decision("unsure")
-        rivals = self._rivals(fitting, failure, are_values_asked=are_values_asked)
-        own = found if len(fitting) == 1 and not rivals else self._only_match(failure, fitting, rivals)
+        rivals = self._rivals(fitting, failure, anchors, are_values_asked=are_values_asked)
+        own = (
+            found if len(fitting) == 1 and not rivals else self._only_match(failure, fitting, rivals, anchors)
+        )
         if own is not None and len(own.block.ids) == 1:
             return self._join(own, failure)
         if len(fitting) > len(rivals) and len({waiting.block[2:6] for waiting in fitting}) == 1:
@@ -322,6 +344,7 @@ class Reasons:
         self._counts["joined"] += 1
         if failure in self._failures:
             self._failures.remove(failure)
+        self._joined.append(_Anchor(failure.number, failure.time, block.number))
         for waiting in self._waiting.values():
             if waiting.block.number < block.number:
                 self._limit(waiting, failure.time + RECORD_NANOS)
@@ -337,8 +360,17 @@ class Reasons:
             "joined", block, start if is_fine else 0, tuple(request.context for request in requests)
         )
 
-    def _failure(self, record: Record) -> _Failure:
+    def _known(self, record: Record) -> _Failure:
+        """Return a failure that has been taken."""
+        file = record.file.hex()
+        for failure in self._failures:
+            if failure.offset == record.offset and failure.file == file:
+                return failure
+        return self._failure(record, self._failed)
+
+    def _failure(self, record: Record, number: int) -> _Failure:
         return _Failure(
+            number=number,
             file=record.file.hex(),
             offset=record.offset,
             time=record.time,
@@ -352,15 +384,37 @@ class Reasons:
 
     # What fits
 
-    def _fitting(self, failure: _Failure, *, are_values_asked: bool) -> list[_Waiting]:
+    def _anchors(self, failure: _Failure) -> list[_Anchor]:
+        """Return the failures near this one whose blocks are known, or named by code and values."""
+        anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
+        for other in self._failures:
+            if other != failure and other.pieces and abs(other.time - failure.time) < NEAR_NANOS:
+                named = self._fitting(other, (), are_values_asked=True)
+                if (
+                    len(named) == 1
+                    and len(named[0].block.ids) == 1
+                    and not self._is_discredited(named[0].block)
+                ):
+                    anchors.append(_Anchor(other.number, other.time, named[0].block.number))
+        return anchors
+
+    def _fitting(
+        self, failure: _Failure, anchors: Sequence[_Anchor], *, are_values_asked: bool
+    ) -> list[_Waiting]:
         return [
             waiting
             for waiting in self._waiting.values()
             if self._fits(waiting, failure, are_values_asked=are_values_asked)
+            and not _crosses(waiting.block.number, failure, anchors)
         ]
 
     def _rivals(
-        self, fitting: Sequence[_Waiting], failure: _Failure, *, are_values_asked: bool
+        self,
+        fitting: Sequence[_Waiting],
+        failure: _Failure,
+        anchors: Sequence[_Anchor],
+        *,
+        are_values_asked: bool,
     ) -> list[_Failure]:
         """Return the other failures near this one that one of these blocks fits as well."""
         return [
@@ -369,11 +423,19 @@ class Reasons:
             if other != failure
             and abs(other.time - failure.time) < NEAR_NANOS
             and not self._is_same_end(failure, other)
-            and any(self._fits(waiting, other, are_values_asked=are_values_asked) for waiting in fitting)
+            and any(
+                self._fits(waiting, other, are_values_asked=are_values_asked)
+                and not _crosses(waiting.block.number, other, anchors)
+                for waiting in fitting
+            )
         ]
 
     def _only_match(
-        self, failure: _Failure, fitting: Sequence[_Waiting], rivals: Sequence[_Failure]
+        self,
+        failure: _Failure,
+        fitting: Sequence[_Waiting],
+        rivals: Sequence[_Failure],
+        anchors: Sequence[_Anchor],
     ) -> _Waiting | None:
         """Return the block of a failure where all failures and blocks around it can be paired in one way only.
 
@@ -388,13 +450,12 @@ class Reasons:
             other = reached.pop()
             if other in choices:
                 continue
-            found = self._fitting(other, are_values_asked=True) or self._fitting(
-                other, are_values_asked=False
-            )
+            found = self._fitting(other, anchors, are_values_asked=True)
+            found = found or self._fitting(other, anchors, are_values_asked=False)
             choices[other] = {waiting.block.number for waiting in found}
             new = [waiting for waiting in found if waiting.block.number not in blocks]
             blocks |= {waiting.block.number: waiting for waiting in new}
-            reached += self._rivals(new, failure, are_values_asked=False)
+            reached += self._rivals(new, failure, anchors, are_values_asked=False)
             if len(choices) > PAIRS_MAX or len(blocks) > PAIRS_MAX:
                 return None
         if len(choices) != len(blocks) or any(
@@ -473,7 +534,9 @@ class Reasons:
                 "discredited": list(self._discredited),
                 "boot": self._boot,
                 "sequences": list(self._sequences.items()),
+                "failed": self._failed,
                 "failures": list(self._failures),
+                "joined": list(self._joined),
             },
             separators=(",", ":"),
         )
@@ -484,6 +547,8 @@ class Reasons:
         self._sequences = dict(kept["sequences"])
         self._seen = kept["seen"]
         self._discredited = dict.fromkeys(kept["discredited"])
+        self._failed = kept["failed"]
+        self._joined.extend(_Anchor(*fields) for fields in kept["joined"])
         for fields in kept["failures"]:
             values = dict(zip(_Failure._fields, fields, strict=True))
             values["pieces"] = tuple(values["pieces"])
@@ -551,6 +616,19 @@ class RequestMemory:
             [[app, forms, request.time, request.context.hex()] for app, forms, request in self._ended],
             separators=(",", ":"),
         )
+
+
+def _crosses(block: int, failure: _Failure, anchors: Iterable[_Anchor]) -> bool:
+    """Tell whether a block would stand on the wrong side of a known one: they are written in the order of the records
+    but for neighbours, within milliseconds.
+    """
+    return any(
+        (anchor.number < failure.number) != (anchor.block < block)
+        for anchor in anchors
+        if anchor.block != block
+        and abs(anchor.number - failure.number)
+        >= (CROSSING_MAX if anchor.time == failure.time else LATE_CROSSING_MAX)
+    )
 
 
 def _peel(choices: dict[_Failure, set[int]]) -> dict[_Failure, int]:
