@@ -160,6 +160,16 @@ def test_two_answers_to_equal_requests() -> None:
     assert statuses([put(log, 10, ident="web"), put(log, 10, ident="web", error="KCHVM0015E")], both) == [303]
 
 
+def test_equal_requests_in_neighbouring_seconds() -> None:
+    """Each of two renames has an answer, whichever is whose."""
+    log = Log()
+    answers = [answer(at, "/plugins/kimchi/vms/web", 303) for at in (10, 11)]
+
+    assert statuses([put(log, 10, ident="web"), put(log, 11, ident="web")], answers) == [303, 303]
+    answers[1] = answers[1]._replace(status=500)
+    assert statuses([put(log, 10, ident="web"), put(log, 11, ident="web")], answers) == [303, 500]
+
+
 def test_the_pool_of_a_volume() -> None:
     """All resources that the request names stand in the path."""
     log = Log()

@@ -33,14 +33,16 @@ _NAMES = ("ident", "vm", "vmid", "pool")
 
 
 class _Asked(NamedTuple):
-    """A request that was logged with 500: `names` must stand in its path, the last of them at the end."""
+    """A request that was logged with 500: `names` must stand in its path, the first of them at the end. `is_true`
+    when Wok's error shows that the answer was a 500 indeed.
+    """
 
     time: int
     address: str
     method: str
     app: str
     names: tuple[str, ...]
-    has_error: bool
+    is_true: bool
 
 
 class TrueStatus:
@@ -55,8 +57,8 @@ class TrueStatus:
         self._answers: deque[Answer] = deque((Answer(*fields) for fields in kept["answers"]), ANSWERS_MAX)
         self._asked: deque[_Asked] = deque(
             (
-                _Asked(time, address, method, app, tuple(names), has_error)
-                for time, address, method, app, names, has_error in kept["asked"]
+                _Asked(time, address, method, app, tuple(names), is_true)
+                for time, address, method, app, names, is_true in kept["asked"]
             ),
             ASKED_MAX,
         )
@@ -84,18 +86,23 @@ class TrueStatus:
             self._answers.popleft()
         while self._asked and self._asked[0].time < own.time - 2 * ANSWER_NANOS:
             self._asked.popleft()
-        answers = [answer.status for answer in self._answers if _fits(answer, own)]
         true = RENAMED if own.method == "PUT" else UNAUTHORIZED
         others = [
             asked
             for asked in self._asked
             if asked[1:5] == own[1:5] and abs(asked.time - own.time) <= ANSWER_NANOS
         ]
+        if own in others:
+            others.remove(own)
+        answers = [
+            answer for answer in self._answers if any(_fits(answer, asked) for asked in [own, *others])
+        ]
+        _take_what_is_clear(others, answers)
+        found = [answer.status for answer in answers]
         # A 500 with an error of Wok's is a true one, and has its own answer.
-        errors = sum(asked.has_error for asked in others) if own.method == "PUT" else 0
-        doubtful = max(1, len(others) - errors)
-        is_sure = answers.count(LOGGED) <= errors and answers.count(true) >= doubtful
-        return true if is_sure else LOGGED
+        errors = sum(asked.is_true for asked in others)
+        is_sure = found.count(LOGGED) <= errors and found.count(true) > len(others) - errors
+        return true if is_sure and any(_fits(answer, own) for answer in answers) else LOGGED
 
     @property
     def state(self) -> str:
@@ -111,13 +118,28 @@ def _asked_of(record: Record) -> _Asked:
         record.method,
         record.app,
         tuple(name for name in names if isinstance(name, str) and name) if record.method == "PUT" else (),
-        bool(record.error_code),
+        record.method == "PUT" and bool(record.error_code),
     )
+
+
+def _take_what_is_clear(others: list[_Asked], answers: list[Answer]) -> None:
+    """Take away requests for which only one answer is left, and their answers."""
+    while True:
+        for asked in others:
+            fitting = [answer for answer in answers if _fits(answer, asked)]
+            if len(fitting) == 1:
+                others.remove(asked)
+                answers.remove(fitting[0])
+                break
+        else:
+            return
 
 
 def _fits(answer: Answer, asked: _Asked) -> bool:
     """Tell whether an answer can be the one to a request."""
     if not 0 <= answer.time - asked.time <= ANSWER_NANOS or answer.method != asked.method:
+        return False
+    if asked.is_true and answer.status != LOGGED:
         return False
     if not answer.client.startswith(asked.address + " - "):
         return False
