@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from exporter.correlate import reasons
 from exporter.correlate.evidence import of_request
 from exporter.correlate.operations import Operations
-from exporter.correlate.reasons import AHEAD_ITEMS, NEAR_NANOS, Decision, Reasons, RequestMemory, Started
+from exporter.correlate.reasons import AHEAD_ITEMS, NEAR_NANOS, Decision, Reasons
+from exporter.correlate.request_memory import RequestMemory, Started
 from exporter.correlate.restart_marks import RestartMarks
 from exporter.records import NANOS, Record
 from exporter.wok.error_log import Item, Mark, start_of

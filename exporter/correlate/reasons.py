@@ -33,9 +33,10 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from exporter.correlate.evidence import is_requestless, targets_of
+from exporter.correlate.pairing import Anchor, Failure, crosses, pairs_of, says
 from exporter.records import NANOS
 from exporter.wok.error_log import (
     Block,
@@ -45,7 +46,6 @@ from exporter.wok.error_log import (
     Header,
     Mark,
     clock_sequence_of,
-    is_wok,
     plain_pieces,
     start_of,
 )
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from exporter.correlate.operations import Operations
+    from exporter.correlate.request_memory import Requests, Started
     from exporter.records import Record
     from exporter.wok.error_log import Item
     from exporter.wok.task_functions import TaskFunctions
@@ -76,10 +77,6 @@ WAITING_CHARS_MAX = 8 * 1024 * 1024
 AHEAD_ITEMS = 8
 """Items of wok-error.log that are looked at behind one that seems to be of the future: a forged id may be of any
 time, and must not hold up what follows it."""
-CROSSING_MAX = 8
-"""Failures of one second: so many apart, two have their blocks in the same order. Three was the most that was seen."""
-LATE_CROSSING_MAX = 2
-"""The same for failures of different seconds, of which none was ever seen to cross."""
 ANCHORS_MAX = 256
 PAIRS_MAX = 16
 """Failures that are paired with blocks together: a crowd has more than one way."""
@@ -89,25 +86,6 @@ BOOTS_MAX = 4
 
 Result = Literal["joined", "same", "unsure", "none"]
 BlockResult = Literal["joined", "unsure", "discredited", "without_record"]
-
-
-class Started(NamedTuple):
-    """A request that can have started a task: the second in which it was logged, and its span."""
-
-    time: int
-    context: bytes
-
-
-class Requests(Protocol):
-    """The requests that are known, by the forms of the target_uri that their tasks can have; those whose task has
-    ended a while ago are among them.
-    """
-
-    def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
-        """Return the requests of a form that were logged in the whole seconds from `first` to `last`."""
-
-    def count(self, app: str, form: str) -> int:
-        """Return how many requests of a form are known."""
 
 
 class Decision(NamedTuple):
@@ -123,31 +101,6 @@ class Decision(NamedTuple):
     block: Block | None = None
     start: int = 0
     requests: tuple[bytes, ...] = ()
-
-
-class _Failure(NamedTuple):
-    """What of a final record is compared with blocks: `number` counts the failures of the log, `pieces` of its error's
-    values stand in Wok's text.
-    """
-
-    number: int
-    file: str
-    offset: int
-    time: int
-    app: str
-    target_uri: str
-    operation: str
-    task_id: str
-    code: str
-    pieces: tuple[str, ...]
-
-
-class _Anchor(NamedTuple):
-    """A failure, by number and time, and the number of the block that is its own."""
-
-    number: int
-    time: int
-    block: int
 
 
 class _Waiting:
@@ -194,9 +147,9 @@ class Reasons:
         self._discredited: dict[str, None] = {}
         self._boot = 0
         self._sequences: dict[int, list[str]] = {}
-        self._failures: deque[_Failure] = deque()
+        self._failures: deque[Failure] = deque()
         self._failed = 0
-        self._joined: deque[_Anchor] = deque(maxlen=ANCHORS_MAX)
+        self._joined: deque[Anchor] = deque(maxlen=ANCHORS_MAX)
         self._counts: Counter[BlockResult] = Counter()
         if state:
             self._restore(json.loads(state))
@@ -337,14 +290,14 @@ class Reasons:
         counts, self._counts = self._counts, Counter()
         return counts
 
-    def _join(self, found: _Waiting, failure: _Failure) -> Decision:
+    def _join(self, found: _Waiting, failure: Failure) -> Decision:
         block = found.block
         del self._waiting[block.number]
         self._chars -= _chars(block)
         self._counts["joined"] += 1
         if failure in self._failures:
             self._failures.remove(failure)
-        self._joined.append(_Anchor(failure.number, failure.time, block.number))
+        self._joined.append(Anchor(failure.number, failure.time, block.number))
         for waiting in self._waiting.values():
             if waiting.block.number < block.number:
                 self._limit(waiting, failure.time + RECORD_NANOS)
@@ -360,7 +313,7 @@ class Reasons:
             "joined", block, start if is_fine else 0, tuple(request.context for request in requests)
         )
 
-    def _known(self, record: Record) -> _Failure:
+    def _known(self, record: Record) -> Failure:
         """Return a failure that has been taken."""
         file = record.file.hex()
         for failure in self._failures:
@@ -368,8 +321,8 @@ class Reasons:
                 return failure
         return self._failure(record, self._failed)
 
-    def _failure(self, record: Record, number: int) -> _Failure:
-        return _Failure(
+    def _failure(self, record: Record, number: int) -> Failure:
+        return Failure(
             number=number,
             file=record.file.hex(),
             offset=record.offset,
@@ -384,7 +337,7 @@ class Reasons:
 
     # What fits
 
-    def _anchors(self, failure: _Failure) -> list[_Anchor]:
+    def _anchors(self, failure: Failure) -> list[Anchor]:
         """Return the failures near this one whose blocks are known, or named by code and values."""
         anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
         for other in self._failures:
@@ -395,27 +348,27 @@ class Reasons:
                     and len(named[0].block.ids) == 1
                     and not self._is_discredited(named[0].block)
                 ):
-                    anchors.append(_Anchor(other.number, other.time, named[0].block.number))
+                    anchors.append(Anchor(other.number, other.time, named[0].block.number))
         return anchors
 
     def _fitting(
-        self, failure: _Failure, anchors: Sequence[_Anchor], *, are_values_asked: bool
+        self, failure: Failure, anchors: Sequence[Anchor], *, are_values_asked: bool
     ) -> list[_Waiting]:
         return [
             waiting
             for waiting in self._waiting.values()
             if self._fits(waiting, failure, are_values_asked=are_values_asked)
-            and not _crosses(waiting.block.number, failure, anchors)
+            and not crosses(waiting.block.number, failure, anchors)
         ]
 
     def _rivals(
         self,
         fitting: Sequence[_Waiting],
-        failure: _Failure,
-        anchors: Sequence[_Anchor],
+        failure: Failure,
+        anchors: Sequence[Anchor],
         *,
         are_values_asked: bool,
-    ) -> list[_Failure]:
+    ) -> list[Failure]:
         """Return the other failures near this one that one of these blocks fits as well."""
         return [
             other
@@ -425,17 +378,17 @@ class Reasons:
             and not self._is_same_end(failure, other)
             and any(
                 self._fits(waiting, other, are_values_asked=are_values_asked)
-                and not _crosses(waiting.block.number, other, anchors)
+                and not crosses(waiting.block.number, other, anchors)
                 for waiting in fitting
             )
         ]
 
     def _only_match(
         self,
-        failure: _Failure,
+        failure: Failure,
         fitting: Sequence[_Waiting],
-        rivals: Sequence[_Failure],
-        anchors: Sequence[_Anchor],
+        rivals: Sequence[Failure],
+        anchors: Sequence[Anchor],
     ) -> _Waiting | None:
         """Return the block of a failure where all failures and blocks around it can be paired in one way only.
 
@@ -443,7 +396,7 @@ class Reasons:
         """
         if not rivals or len(rivals) >= PAIRS_MAX:
             return None
-        choices: dict[_Failure, set[int]] = {failure: {waiting.block.number for waiting in fitting}}
+        choices: dict[Failure, set[int]] = {failure: {waiting.block.number for waiting in fitting}}
         blocks = {waiting.block.number: waiting for waiting in fitting}
         reached = list(rivals)
         while reached:
@@ -462,9 +415,9 @@ class Reasons:
             len(waiting.block.ids) != 1 or self._is_discredited(waiting.block) for waiting in blocks.values()
         ):
             return None
-        return blocks.get(_peel(choices).get(failure, 0))
+        return blocks.get(pairs_of(choices).get(failure, 0))
 
-    def _is_same_end(self, failure: _Failure, other: _Failure) -> bool:
+    def _is_same_end(self, failure: Failure, other: Failure) -> bool:
         """Tell whether two records must be of one task, which has told its end twice."""
         if failure.app != other.app or failure.target_uri != other.target_uri:
             return False
@@ -480,13 +433,13 @@ class Reasons:
     def _is_fine(self, boot: int) -> bool:
         return len(self._sequences.get(boot, ())) > 1
 
-    def _fits(self, waiting: _Waiting, failure: _Failure, *, are_values_asked: bool) -> bool:
+    def _fits(self, waiting: _Waiting, failure: Failure, *, are_values_asked: bool) -> bool:
         block = waiting.block
         if (
             waiting.app != failure.app
             or failure.operation not in waiting.operations
             or (waiting.latest and failure.time > waiting.latest)
-            or not (failure.task_id or _says(block, failure, are_values_asked=are_values_asked))
+            or not (failure.task_id or says(block, failure, are_values_asked=are_values_asked))
         ):
             return False
         if block.is_odd and any(task_id in self._discredited for task_id in block.ids):
@@ -502,7 +455,7 @@ class Reasons:
             for start in waiting.starts
         )
 
-    def _started_by(self, failure: _Failure, start: int, *, is_fine: bool) -> Sequence[Started]:
+    def _started_by(self, failure: Failure, start: int, *, is_fine: bool) -> Sequence[Started]:
         """Return the requests that can have started the task of this failure at `start`."""
         for target in targets_of(self._naming, failure.app, failure.target_uri):
             if target.epoch:
@@ -548,11 +501,11 @@ class Reasons:
         self._seen = kept["seen"]
         self._discredited = dict.fromkeys(kept["discredited"])
         self._failed = kept["failed"]
-        self._joined.extend(_Anchor(*fields) for fields in kept["joined"])
+        self._joined.extend(Anchor(*fields) for fields in kept["joined"])
         for fields in kept["failures"]:
-            values = dict(zip(_Failure._fields, fields, strict=True))
+            values = dict(zip(Failure._fields, fields, strict=True))
             values["pieces"] = tuple(values["pieces"])
-            self._failures.append(_Failure(**values))
+            self._failures.append(Failure(**values))
         for fields, boot, latest, was_asked in kept["waiting"]:
             values = dict(zip(Block._fields, fields, strict=True))
             values["ids"] = tuple(values["ids"])
@@ -566,111 +519,11 @@ class Reasons:
                 self._limit(waiting, latest)
 
 
-class RequestMemory:
-    """The requests whose tasks run, and the last `limit` of those whose tasks have ended."""
-
-    def __init__(self, limit: int, state: str = "") -> None:
-        self._limit = limit
-        self._ended: deque[tuple[str, tuple[str, ...], Started]] = deque()
-        self._by_form: dict[tuple[str, str], dict[int, list[Started]]] = {}
-        for app, forms, time, context in json.loads(state) if state else ():
-            request = Started(time, bytes.fromhex(context))
-            self.add(app, forms, request)
-            self.end(app, forms, request)
-
-    def add(self, app: str, forms: Iterable[str], request: Started) -> None:
-        """Remember a request whose task can have one of these forms."""
-        for form in dict.fromkeys(forms):
-            self._by_form.setdefault((app, form), {}).setdefault(request.time, []).append(request)
-
-    def end(self, app: str, forms: Iterable[str], request: Started) -> None:
-        """Say that the task of a request has ended; the oldest of these are forgotten."""
-        self._ended.append((app, tuple(forms), request))
-        while len(self._ended) > self._limit:
-            self._forget(*self._ended.popleft())
-
-    def _forget(self, app: str, forms: Iterable[str], request: Started) -> None:
-        for form in dict.fromkeys(forms):
-            seconds = self._by_form[app, form]
-            seconds[request.time].remove(request)
-            if not seconds[request.time]:
-                del seconds[request.time]
-            if not seconds:
-                del self._by_form[app, form]
-
-    def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
-        """Return the requests of a form that were logged in the whole seconds from `first` to `last`."""
-        seconds = self._by_form.get((app, form))
-        if seconds is None:
-            return ()
-        return [request for second in range(first, last + 1, NANOS) for request in seconds.get(second, ())]
-
-    def count(self, app: str, form: str) -> int:
-        """Return how many requests of a form are known."""
-        return sum(map(len, self._by_form.get((app, form), {}).values()))
-
-    @property
-    def state(self) -> str:
-        """The requests whose tasks have ended, as JSON text; the others are known with their tasks."""
-        return json.dumps(
-            [[app, forms, request.time, request.context.hex()] for app, forms, request in self._ended],
-            separators=(",", ":"),
-        )
-
-
-def _crosses(block: int, failure: _Failure, anchors: Iterable[_Anchor]) -> bool:
-    """Tell whether a block would stand on the wrong side of a known one: they are written in the order of the records
-    but for neighbours, within milliseconds.
-    """
-    return any(
-        (anchor.number < failure.number) != (anchor.block < block)
-        for anchor in anchors
-        if anchor.block != block
-        and abs(anchor.number - failure.number)
-        >= (CROSSING_MAX if anchor.time == failure.time else LATE_CROSSING_MAX)
-    )
-
-
-def _peel(choices: dict[_Failure, set[int]]) -> dict[_Failure, int]:
-    """Pair failures and blocks as far as one of the two has no other choice: all of them, where there is one way."""
-    choices = {failure: set(numbers) for failure, numbers in choices.items()}
-    pairs: dict[_Failure, int] = {}
-    while choices:
-        counts = Counter(number for numbers in choices.values() for number in numbers)
-        forced = next(
-            (
-                (failure, number)
-                for failure, numbers in choices.items()
-                for number in numbers
-                if len(numbers) == 1 or counts[number] == 1
-            ),
-            None,
-        )
-        if forced is None:
-            return {}
-        failure, number = forced
-        pairs[failure] = number
-        del choices[failure]
-        for numbers in choices.values():
-            numbers.discard(number)
-    return pairs
-
-
 def _logged_at(start: int, *, is_fine: bool) -> tuple[int, int, int]:
     """Return the second of a start, and the first and the last one in which its request can have been logged."""
     second = start // NANOS * NANOS
     first = second - NANOS if start - second < COARSE_NANOS else second
     return second, first, second + NANOS + (0 if is_fine else EARLY_NANOS)
-
-
-def _says(block: Block, failure: _Failure, *, are_values_asked: bool) -> bool:
-    """Tell whether the exception of a block can have been reported by this record."""
-    if not block.code:
-        return not failure.code
-    if failure.code != block.code:
-        # Of a class that is not Wok's, the text may begin like a code without being one.
-        return not failure.code and not is_wok(block.exception)
-    return not are_values_asked or all(piece in block.text for piece in failure.pieces)
 
 
 def _bound_of(item: Item) -> int:
