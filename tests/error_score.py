@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.evidence import general_forms, of_request
 from exporter.correlate.operations import Operations
-from exporter.correlate.reasons import NEAR_NANOS, Decision, Reasons
+from exporter.correlate.reasons import Decision, Reasons
 from exporter.correlate.request_memory import RequestMemory, Started
 from exporter.correlate.restart_marks import RestartMarks
+from exporter.correlate.waiting_blocks import NEAR_NANOS
 from exporter.identity import request_span_id
 from exporter.parse.parser import Parser
 from exporter.parse.redact import redact_text

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.correlate import reasons
+from exporter.correlate import waiting_blocks
 from exporter.correlate.evidence import of_request
 from exporter.correlate.operations import Operations
-from exporter.correlate.reasons import AHEAD_ITEMS, NEAR_NANOS, Decision, Reasons
+from exporter.correlate.reasons import Decision, Reasons
 from exporter.correlate.request_memory import RequestMemory, Started
 from exporter.correlate.restart_marks import RestartMarks
+from exporter.correlate.waiting_blocks import AHEAD_ITEMS, NEAR_NANOS
 from exporter.records import NANOS, Record
 from exporter.wok.error_log import Item, Mark, start_of
 from exporter.wok.task_functions import TaskFunctions
@@ -316,6 +317,41 @@ def test_rule_4_order() -> None:
     assert results(story.decided()) == ["joined", "none"], late
 
 
+def test_rule_4_known_pairs_keep_others_on_their_side() -> None:
+    """A block behind that of a later record, known by code and values, is not of an earlier record."""
+    story = Story()
+    for at in (10, 10, 11):
+        story.swap(at)
+    story.raises(task_id(10.1, 1), SWAPS_CREATE, "ValueError: first")
+    story.raises(task_id(10.2, 2), SWAPS_CREATE, "OperationFailed: GINSP00005E: /s1: x")
+    story.raises(task_id(10.3, 3), SWAPS_CREATE, "OperationFailed: GINSP00005E: /s2: x")
+    story.raises(task_id(10.4, 4), SWAPS_CREATE, "ValueError: last")
+    story.fails(12, SWAP, app="ginger")
+    for number in (1, 2):
+        story.fails(12, SWAP, "GINSP00005E", app="ginger", file_loc=f"/s{number}")
+    story.fails(13, SWAP, app="ginger")
+
+    assert [decision.block.text for decision in story.decided() if decision.block] == [
+        "first",
+        "GINSP00005E: /s1: x",
+        "GINSP00005E: /s2: x",
+        "last",
+    ]
+
+
+def test_neighbours_may_stand_the_other_way_round() -> None:
+    """Two that fail within milliseconds may have their blocks in the other order: that is no evidence."""
+    story = Story()
+    story.swap(10)
+    story.swap(10)
+    story.raises(task_id(10.2, 2), SWAPS_CREATE, "OperationFailed: GINSP00005E: /s1: x")
+    story.raises(task_id(10.1, 1), SWAPS_CREATE, "ValueError: before")
+    story.fails(12, SWAP, app="ginger")
+    story.fails(12, SWAP, "GINSP00005E", app="ginger", file_loc="/s1")
+
+    assert results(story.decided()) == ["joined", "joined"]
+
+
 def test_rule_5_several_blocks_or_several_records() -> None:
     """Two blocks for one failure, or two failures for one block, leave all of them without."""
     for blocks, failures in ((2, 1), (1, 2), (2, 2)):
@@ -546,13 +582,13 @@ def test_what_becomes_of_blocks_is_counted() -> None:
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the oldest blocks are given up, and counted."""
-    monkeypatch.setattr(reasons, "WAITING_MAX", 3)
+    monkeypatch.setattr(waiting_blocks, "WAITING_MAX", 3)
     joined = Reasons(NAMING, FUNCTIONS, RequestMemory(10), expiry=EXPIRY)
     joined.offer(parsed([line for number in range(10) for line in block(task_id(number))]))
     joined.advance((EPOCH + 100) * NANOS)
 
     assert joined.take_counts() == {"without_record": 7}
-    assert len(json.loads(joined.state)["waiting"]) == 3
+    assert len(json.loads(joined.state)["blocks"]["waiting"]) == 3
 
 
 def test_requests_are_forgotten_after_their_tasks() -> None:

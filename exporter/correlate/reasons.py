@@ -32,22 +32,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from exporter.correlate.evidence import is_requestless, targets_of
 from exporter.correlate.pairing import Anchor, Failure, crosses, pairs_of, says
+from exporter.correlate.waiting_blocks import NEAR_NANOS, WaitingBlocks
 from exporter.records import NANOS
 from exporter.wok.error_log import (
     Block,
-    Doubt,
-    Dropped,
-    Frame,
-    Header,
-    Mark,
     clock_sequence_of,
     plain_pieces,
-    start_of,
 )
 
 if TYPE_CHECKING:
@@ -55,14 +49,11 @@ if TYPE_CHECKING:
 
     from exporter.correlate.operations import Operations
     from exporter.correlate.request_memory import Requests, Started
+    from exporter.correlate.waiting_blocks import BlockResult, WaitingBlock
     from exporter.records import Record
     from exporter.wok.error_log import Item
     from exporter.wok.task_functions import TaskFunctions
 
-NEAR_NANOS = 2 * NANOS
-"""Records that are less than this apart compete for a block: the settling window."""
-RECORD_NANOS = NANOS
-"""A block stands milliseconds before its record, whose time is a whole second: as far as they may differ."""
 COARSE_NANOS = 10_000_000
 """The log's seconds are those of the kernel's coarse clock, up to 4 ms behind; a start this early in a second may
 be logged in the second before."""
@@ -72,20 +63,12 @@ EPOCH_NANOS = 500_000_000
 """How far a time inside a target_uri may be from the start of its task."""
 LATE_FRACTION = 500_000_000
 """A start in the first half of a second has its request logged in the same second, if there is one."""
-WAITING_MAX = 4096
-WAITING_CHARS_MAX = 8 * 1024 * 1024
-AHEAD_ITEMS = 8
-"""Items of wok-error.log that are looked at behind one that seems to be of the future: a forged id may be of any
-time, and must not hold up what follows it."""
 ANCHORS_MAX = 256
 PAIRS_MAX = 16
 """Failures that are paired with blocks together: a crowd has more than one way."""
-IDS_MAX = 256
-"""Ids that are remembered to see whether they come again."""
 BOOTS_MAX = 4
 
 Result = Literal["joined", "same", "unsure", "none"]
-BlockResult = Literal["joined", "unsure", "discredited", "without_record"]
 
 
 class Decision(NamedTuple):
@@ -101,21 +84,6 @@ class Decision(NamedTuple):
     block: Block | None = None
     start: int = 0
     requests: tuple[bytes, ...] = ()
-
-
-class _Waiting:
-    """A block that waits for its record, which is not later than `latest` (0: not known yet)."""
-
-    __slots__ = ("app", "block", "boot", "latest", "operations", "starts", "was_asked")
-
-    def __init__(self, block: Block, app: str, operations: frozenset[str], boot: int) -> None:
-        self.block = block
-        self.app = app
-        self.operations = operations
-        self.boot = boot
-        self.latest = 0
-        self.was_asked = False
-        self.starts = tuple(map(start_of, block.ids))
 
 
 class Reasons:
@@ -135,113 +103,44 @@ class Reasons:
         state: str = "",
     ) -> None:
         self._naming = naming
-        self._functions = functions
         self._requests = requests
-        self._expiry = expiry
-        self._queue: deque[Item] = deque()
-        self._waiting: dict[int, _Waiting] = {}
-        self._chars = 0
-        self._due = 0
-        self._admitted = 0
-        self._seen: dict[str, int] = {}
-        self._discredited: dict[str, None] = {}
-        self._boot = 0
+        self._blocks = WaitingBlocks(functions, expiry=expiry)
         self._sequences: dict[int, list[str]] = {}
         self._failures: deque[Failure] = deque()
         self._failed = 0
         self._joined: deque[Anchor] = deque(maxlen=ANCHORS_MAX)
-        self._counts: Counter[BlockResult] = Counter()
         if state:
             self._restore(json.loads(state))
 
-    # wok-error.log
+    # What the error log says
 
     def offer(self, items: Iterable[Item]) -> None:
         """Take what the error log says next; what has been admitted before is ignored."""
-        self._queue.extend(item for item in items if item.number > self._admitted)
+        self._blocks.offer(items)
 
     @property
     def admitted(self) -> int:
         """The number of the last item that need not be offered again after a restart."""
-        return self._admitted
+        return self._blocks.admitted
 
     @property
     def ahead(self) -> int:
         """How many items wait for the request log to reach their time."""
-        return len(self._queue)
+        return self._blocks.ahead
 
-    def discredit(self, ids: Iterable[str]) -> None:
-        """Never join a block of these ids."""
-        for task_id in ids:
-            self._discredited.pop(task_id, None)
-            self._discredited[task_id] = None
-        _bound(self._discredited, IDS_MAX)
-
-    def _admit(self, item: Item) -> None:
-        self._admitted = item.number
-        if isinstance(item, Header):
-            seen = self._seen.pop(item.task_id, 0) + 1
-            self._seen[item.task_id] = seen
-            _bound(self._seen, IDS_MAX)
-            if item.is_quoted or seen > 1:
-                self.discredit([item.task_id])
-        elif isinstance(item, Block):
-            app, operations = self._functions.of_block(item)
-            self._wait(_Waiting(item, app, operations, self._boot))
-        elif isinstance(item, Doubt):
-            self.discredit(item.ids)
-        elif isinstance(item, Dropped):
-            self._counts["unsure"] += 1
-        elif isinstance(item, Mark) and item.is_chained:
-            # A restart kills all tasks: what has failed has been logged.
-            self._boot += 1
-            for waiting in self._waiting.values():
-                self._limit(waiting, item.time + RECORD_NANOS)
-
-    def _wait(self, waiting: _Waiting) -> None:
-        self._waiting[waiting.block.number] = waiting
-        self._chars += _chars(waiting.block)
-        self._soon(max(waiting.starts, default=0) + self._expiry)
-        while len(self._waiting) > WAITING_MAX or self._chars > WAITING_CHARS_MAX:
-            self._retire(next(iter(self._waiting.values())))
-
-    def _limit(self, waiting: _Waiting, latest: int) -> None:
-        """Say that the record of a block is not later than `latest`."""
-        waiting.latest = min(waiting.latest, latest) if waiting.latest else latest
-        self._soon(waiting.latest + NEAR_NANOS)
-
-    def _soon(self, due: int) -> None:
-        self._due = min(self._due, due) if self._due else due
-
-    def _retire(self, waiting: _Waiting) -> None:
-        block = waiting.block
-        del self._waiting[block.number]
-        self._chars -= _chars(block)
-        if block.is_odd or any(task_id in self._discredited for task_id in block.ids):
-            self._counts["discredited"] += 1
-        elif waiting.was_asked or len(block.ids) != 1:
-            self._counts["unsure"] += 1
-        else:
-            self._counts["without_record"] += 1
+    def take_counts(self) -> Counter[BlockResult]:
+        """Return what has become of blocks since the last call."""
+        return self._blocks.take_counts()
 
     # The request log
 
+    def discredit(self, ids: Iterable[str]) -> None:
+        """Never join a block of these ids: the request log shows who has written them."""
+        self._blocks.discredit(ids)
+
     def advance(self, now: int) -> None:
-        """Let the request log's clock move on: to be called with the time of each record, before it is taken."""
-        queue = self._queue
-        while queue and (
-            _bound_of(queue[0]) <= now
-            or any(_bound_of(item) <= now for item in islice(queue, 1, 1 + AHEAD_ITEMS))
-        ):
-            self._admit(queue.popleft())
-        if self._due and now > self._due:
-            self._due = 0
-            for waiting in list(self._waiting.values()):
-                due = waiting.latest + NEAR_NANOS if waiting.latest else max(waiting.starts) + self._expiry
-                if now > due:
-                    self._retire(waiting)
-                else:
-                    self._soon(due)
+        """Let the request log's clock move on: to the time up to which all windows are closed."""
+        self._blocks.advance(now)
 
     def failed(self, record: Record) -> None:
         """Take a final record of a failure."""
@@ -270,10 +169,9 @@ class Reasons:
         if not fitting:
             return Decision("none")
         for waiting in fitting:
-            waiting.was_asked = True
-            self._limit(waiting, record.time + RECORD_NANOS)
+            self._blocks.asked(waiting, record.time)
         found = fitting[0]
-        if any(self._is_discredited(waiting.block) for waiting in fitting):
+        if any(self._is_doubtful(waiting.block) for waiting in fitting):
             return Decision("unsure")
         rivals = self._rivals(fitting, failure, anchors, are_values_asked=are_values_asked)
         own = (
@@ -285,22 +183,12 @@ class Reasons:
             return Decision("same", found.block)
         return Decision("unsure")
 
-    def take_counts(self) -> Counter[BlockResult]:
-        """Return what has become of blocks since the last call."""
-        counts, self._counts = self._counts, Counter()
-        return counts
-
-    def _join(self, found: _Waiting, failure: Failure) -> Decision:
+    def _join(self, found: WaitingBlock, failure: Failure) -> Decision:
         block = found.block
-        del self._waiting[block.number]
-        self._chars -= _chars(block)
-        self._counts["joined"] += 1
+        self._blocks.join(found, failure.time)
         if failure in self._failures:
             self._failures.remove(failure)
         self._joined.append(Anchor(failure.number, failure.time, block.number))
-        for waiting in self._waiting.values():
-            if waiting.block.number < block.number:
-                self._limit(waiting, failure.time + RECORD_NANOS)
         start = found.starts[0]
         is_fine = self._is_fine(found.boot)
         requests = self._started_by(failure, start, is_fine=is_fine)
@@ -343,27 +231,23 @@ class Reasons:
         for other in self._failures:
             if other != failure and other.pieces and abs(other.time - failure.time) < NEAR_NANOS:
                 named = self._fitting(other, (), are_values_asked=True)
-                if (
-                    len(named) == 1
-                    and len(named[0].block.ids) == 1
-                    and not self._is_discredited(named[0].block)
-                ):
+                if len(named) == 1 and len(named[0].block.ids) == 1 and not self._is_doubtful(named[0].block):
                     anchors.append(Anchor(other.number, other.time, named[0].block.number))
         return anchors
 
     def _fitting(
         self, failure: Failure, anchors: Sequence[Anchor], *, are_values_asked: bool
-    ) -> list[_Waiting]:
+    ) -> list[WaitingBlock]:
         return [
             waiting
-            for waiting in self._waiting.values()
+            for waiting in self._blocks
             if self._fits(waiting, failure, are_values_asked=are_values_asked)
             and not crosses(waiting.block.number, failure, anchors)
         ]
 
     def _rivals(
         self,
-        fitting: Sequence[_Waiting],
+        fitting: Sequence[WaitingBlock],
         failure: Failure,
         anchors: Sequence[Anchor],
         *,
@@ -386,10 +270,10 @@ class Reasons:
     def _only_match(
         self,
         failure: Failure,
-        fitting: Sequence[_Waiting],
+        fitting: Sequence[WaitingBlock],
         rivals: Sequence[Failure],
         anchors: Sequence[Anchor],
-    ) -> _Waiting | None:
+    ) -> WaitingBlock | None:
         """Return the block of a failure where all failures and blocks around it can be paired in one way only.
 
         As many blocks as failures, and none in doubt: each failure has a block then, and each block a failure.
@@ -412,7 +296,7 @@ class Reasons:
             if len(choices) > PAIRS_MAX or len(blocks) > PAIRS_MAX:
                 return None
         if len(choices) != len(blocks) or any(
-            len(waiting.block.ids) != 1 or self._is_discredited(waiting.block) for waiting in blocks.values()
+            len(waiting.block.ids) != 1 or self._is_doubtful(waiting.block) for waiting in blocks.values()
         ):
             return None
         return blocks.get(pairs_of(choices).get(failure, 0))
@@ -427,13 +311,13 @@ class Reasons:
                 return known == 1
         return False
 
-    def _is_discredited(self, block: Block) -> bool:
-        return block.is_odd or any(task_id in self._discredited for task_id in block.ids)
+    def _is_doubtful(self, block: Block) -> bool:
+        return block.is_odd or self._blocks.is_discredited(block)
 
     def _is_fine(self, boot: int) -> bool:
         return len(self._sequences.get(boot, ())) > 1
 
-    def _fits(self, waiting: _Waiting, failure: Failure, *, are_values_asked: bool) -> bool:
+    def _fits(self, waiting: WaitingBlock, failure: Failure, *, are_values_asked: bool) -> bool:
         block = waiting.block
         if (
             waiting.app != failure.app
@@ -442,7 +326,7 @@ class Reasons:
             or not (failure.task_id or says(block, failure, are_values_asked=are_values_asked))
         ):
             return False
-        if block.is_odd and any(task_id in self._discredited for task_id in block.ids):
+        if block.is_odd and self._blocks.is_discredited(block):
             return False  # forged for certain: it casts no doubt either
         if failure.task_id:
             return failure.task_id in block.ids
@@ -478,14 +362,7 @@ class Reasons:
         """What to go on from, as JSON text; what is not admitted yet must be offered again."""
         return json.dumps(
             {
-                "admitted": self._admitted,
-                "waiting": [
-                    [waiting.block, waiting.boot, waiting.latest, waiting.was_asked]
-                    for waiting in self._waiting.values()
-                ],
-                "seen": self._seen,
-                "discredited": list(self._discredited),
-                "boot": self._boot,
+                "blocks": self._blocks.to_json(),
                 "sequences": list(self._sequences.items()),
                 "failed": self._failed,
                 "failures": list(self._failures),
@@ -495,28 +372,14 @@ class Reasons:
         )
 
     def _restore(self, kept: dict[str, Any]) -> None:
-        self._admitted = kept["admitted"]
-        self._boot = kept["boot"]
+        self._blocks.restore(kept["blocks"])
         self._sequences = dict(kept["sequences"])
-        self._seen = kept["seen"]
-        self._discredited = dict.fromkeys(kept["discredited"])
         self._failed = kept["failed"]
         self._joined.extend(Anchor(*fields) for fields in kept["joined"])
         for fields in kept["failures"]:
             values = dict(zip(Failure._fields, fields, strict=True))
             values["pieces"] = tuple(values["pieces"])
             self._failures.append(Failure(**values))
-        for fields, boot, latest, was_asked in kept["waiting"]:
-            values = dict(zip(Block._fields, fields, strict=True))
-            values["ids"] = tuple(values["ids"])
-            values["frames"] = tuple(Frame(*frame) for frame in values["frames"])
-            block = Block(**values)
-            app, operations = self._functions.of_block(block)
-            waiting = _Waiting(block, app, operations, boot)
-            waiting.was_asked = was_asked
-            self._wait(waiting)
-            if latest:
-                self._limit(waiting, latest)
 
 
 def _logged_at(start: int, *, is_fine: bool) -> tuple[int, int, int]:
@@ -524,19 +387,6 @@ def _logged_at(start: int, *, is_fine: bool) -> tuple[int, int, int]:
     second = start // NANOS * NANOS
     first = second - NANOS if start - second < COARSE_NANOS else second
     return second, first, second + NANOS + (0 if is_fine else EARLY_NANOS)
-
-
-def _bound_of(item: Item) -> int:
-    """Return the time before which an item cannot have been written, 0 where it says nothing."""
-    if isinstance(item, Header):
-        return start_of(item.task_id)
-    if isinstance(item, Block):
-        return max(map(start_of, item.ids))
-    return item.time if isinstance(item, Mark) else 0
-
-
-def _chars(block: Block) -> int:
-    return len(block.text) + len(block.stack)
 
 
 def _bound(values: dict[Any, Any], limit: int) -> None:
