@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.wok.error_log import Block, ErrorLog, Item
 
 from .records_made import EPOCH

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.correlate.correlator import Correlator
-from exporter.correlate.evidence import general_forms, of_request
-from exporter.correlate.operations import Operations
+from exporter.correlate.evidence import forms_of
 from exporter.correlate.reasons import Decision, Reasons
 from exporter.correlate.request_memory import RequestMemory, Started
 from exporter.correlate.restart_marks import RestartMarks
 from exporter.correlate.waiting_blocks import NEAR_NANOS
-from exporter.identity import request_span_id
+from exporter.ids import request_span_id
 from exporter.parse.parser import Parser
 from exporter.parse.redact import redact_text
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded
 from exporter.source.archive import Archive
 from exporter.wok.error_log import ErrorLog, Item, Mark
 from exporter.wok.forgery import forged_by
+from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -188,7 +188,10 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
             if record.kind == "request" and (
                 record.status == 202 or (record.status == 500 and not record.error_code)
             ):
-                forms = of_request(record.app, record.code, record.params) or general_forms(record.params)
+                operation = naming.of_request(
+                    record.app, record.method, record.code, record.params, record.status
+                )
+                forms = forms_of(naming, record.app, record.code, operation, record.params)
                 context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
                 memory.add(record.app, [form.text for form in forms], Started(record.time, context))
             elif record.kind == "finished" and record.failed:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from exporter.correlate.true_status import TrueStatus
 from exporter.parse.parser import Parser
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Line, Record
 from exporter.wok.access_log import Answer, answer_of
 

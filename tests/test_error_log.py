@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import NANOS
 from exporter.wok import error_log
 from exporter.wok.error_log import (

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.correlate import waiting_blocks
-from exporter.correlate.evidence import of_request
-from exporter.correlate.operations import Operations
+from exporter.correlate.evidence import forms_of
 from exporter.correlate.reasons import Decision, Reasons
 from exporter.correlate.request_memory import RequestMemory, Started
 from exporter.correlate.restart_marks import RestartMarks
 from exporter.correlate.waiting_blocks import AHEAD_ITEMS, NEAR_NANOS
 from exporter.records import NANOS, Record
 from exporter.wok.error_log import Item, Mark, start_of
+from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
 
 from .error_log_made import (
@@ -91,7 +91,10 @@ def decided(
         while windows and record.time - windows[0].time >= NEAR_NANOS:
             found.append(joined.decide(windows.popleft()))
         if record.kind == "request":
-            forms = [form.text for form in of_request(record.app, record.code, record.params)]
+            operation = NAMING.of_request(record.app, record.method, record.code, record.params, 202)
+            forms = [
+                form.text for form in forms_of(NAMING, record.app, record.code, operation, record.params)
+            ]
             memory.add(record.app, forms, Started(record.time, record.trace_id))
         else:
             joined.failed(record)

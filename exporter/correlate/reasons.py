@@ -34,7 +34,7 @@ import json
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from exporter.correlate.evidence import is_requestless, targets_of
+from exporter.correlate.evidence import targets_of
 from exporter.correlate.pairing import Anchor, Failure, crosses, pairs_of, says
 from exporter.correlate.waiting_blocks import NEAR_NANOS, WaitingBlocks
 from exporter.records import NANOS
@@ -47,11 +47,11 @@ from exporter.wok.error_log import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from exporter.correlate.operations import Operations
     from exporter.correlate.request_memory import Requests, Started
     from exporter.correlate.waiting_blocks import BlockResult, WaitingBlock
     from exporter.records import Record
     from exporter.wok.error_log import Item
+    from exporter.wok.operations import Operations
     from exporter.wok.task_functions import TaskFunctions
 
 COARSE_NANOS = 10_000_000
@@ -331,11 +331,10 @@ class Reasons:
         if failure.task_id:
             return failure.task_id in block.ids
         is_fine = self._is_fine(waiting.boot)
+        is_unlogged = self._naming.is_unlogged(failure.app, failure.target_uri)
         return any(
             start < failure.time + NANOS
-            and (
-                is_requestless(failure.target_uri) or bool(self._started_by(failure, start, is_fine=is_fine))
-            )
+            and (is_unlogged or bool(self._started_by(failure, start, is_fine=is_fine)))
             for start in waiting.starts
         )
 
@@ -343,7 +342,9 @@ class Reasons:
         """Return the requests that can have started the task of this failure at `start`."""
         for target in targets_of(self._naming, failure.app, failure.target_uri):
             if target.epoch:
-                slack = EPOCH_NANOS + target.epoch_unit + (0 if is_fine else EARLY_NANOS)
+                # A time of whole seconds may be up to a second before the start.
+                unit = NANOS if target.epoch % NANOS == 0 else 0
+                slack = EPOCH_NANOS + unit + (0 if is_fine else EARLY_NANOS)
                 if abs(start - target.epoch) > slack:
                     continue
             second, first, last = _logged_at(start, is_fine=is_fine)

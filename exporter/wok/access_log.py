@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from exporter.wok.log_time import TIME, nanos_of
 
 if TYPE_CHECKING:
-    from exporter.parse.zones import Zones
+    from exporter.parse.timezone import Zones
 
 _LINE = re.compile(
     rb"\A([^\r\n]{1,4096}?) "

@@ -40,7 +40,7 @@ from exporter.parse.redact import REDACTED, redact_text
 from exporter.wok.log_time import TIME, nanos_of
 
 if TYPE_CHECKING:
-    from exporter.parse.zones import Zones
+    from exporter.parse.timezone import Zones
 
 TRACEBACK_LINES_MAX = 4000
 """A recursion without end has 2,000 lines in Python 2; what is longer was not written by Python."""

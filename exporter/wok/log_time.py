@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from exporter.parse.zones import Zones
+    from exporter.parse.timezone import Zones
 
 TIME = rb"\[(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d)\]"
 """A pattern with four groups: what `nanos_of` takes."""
