@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from exporter.correlate.believed_marks import BelievedMarks
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.evidence import forms_of
 from exporter.correlate.reasons import Decision, Reasons
 from exporter.correlate.request_memory import RequestMemory, Started
-from exporter.correlate.restart_marks import RestartMarks
 from exporter.correlate.waiting_blocks import NEAR_NANOS
 from exporter.ids import request_span_id
 from exporter.parse.parser import Parser
@@ -155,7 +155,7 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
         Correlator(naming, expiry=EXPIRY),
         RequestMemory(4096),
     )
-    joined, marks = Reasons(naming, functions, memory, expiry=EXPIRY), RestartMarks()
+    joined, marks = Reasons(naming, functions, memory, expiry=EXPIRY), BelievedMarks()
     joined.offer(items)
     for item in items:
         if isinstance(item, Mark):

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.correlate import waiting_blocks
+from exporter.correlate import reasons, waiting_blocks
+from exporter.correlate.believed_marks import BelievedMarks
 from exporter.correlate.evidence import forms_of
 from exporter.correlate.reasons import Decision, Reasons
 from exporter.correlate.request_memory import RequestMemory, Started
-from exporter.correlate.restart_marks import RestartMarks
 from exporter.correlate.waiting_blocks import AHEAD_ITEMS, NEAR_NANOS
 from exporter.records import NANOS, Record
 from exporter.wok.error_log import Item, Mark, start_of
@@ -594,6 +594,21 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(json.loads(joined.state)["blocks"]["waiting"]) == 3
 
 
+def test_a_flood_of_blocks_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody floods the error log with blocks of one operation, its failures go without a reason."""
+    monkeypatch.setattr(reasons, "CROWD_MAX", 3)
+    story = Story()
+    story.migrate(10, "web")
+    story.swap(10)
+    for number in range(4):
+        story.raises(task_id(5 + number / 10), said="ValueError: forged")
+    story.raises(task_id(10.1), SWAPS_CREATE)
+    story.fails(12, MIGRATE.format("web"))
+    story.fails(12, SWAP, app="ginger")
+
+    assert results(story.decided()) == ["unsure", "joined"]
+
+
 def test_requests_are_forgotten_after_their_tasks() -> None:
     """The memory keeps the requests of running tasks, and the last ones of ended tasks, also over a restart."""
     memory = RequestMemory(2)
@@ -617,10 +632,10 @@ def mark(at: int, *, is_chained: bool = True) -> Mark:
 
 def test_marks_are_believed_after_two_seconds() -> None:
     """A mark with its chain is told once, when the log is two seconds past it; one without is never."""
-    marks = RestartMarks()
+    marks = BelievedMarks()
     marks.offer(mark(10))
     marks.offer(mark(11, is_chained=False))
-    marks = RestartMarks(marks.state)
+    marks = BelievedMarks(marks.state)
 
     assert marks.due == (EPOCH + 12) * NANOS
     assert marks.believed((EPOCH + 11) * NANOS) == []
@@ -631,14 +646,14 @@ def test_marks_are_believed_after_two_seconds() -> None:
 
 def test_marks_that_are_forged_or_refuted() -> None:
     """A mark that a parameter has brought, or that a task has survived, is dropped."""
-    marks = RestartMarks()
+    marks = BelievedMarks()
     for at in (10, 20, 30):
         marks.offer(mark(at))
     marks.forged(["mark 10"])
     marks.survived((EPOCH + 15) * NANOS, (EPOCH + 25) * NANOS)
     marks.survived((EPOCH + 30) * NANOS, (EPOCH + 35) * NANOS)
 
-    assert RestartMarks(marks.state).believed((EPOCH + 100) * NANOS) == [(EPOCH + 30) * NANOS]
+    assert BelievedMarks(marks.state).believed((EPOCH + 100) * NANOS) == [(EPOCH + 30) * NANOS]
 
 
 def scored(name: str, **how: bool) -> Score:

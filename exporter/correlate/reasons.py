@@ -64,6 +64,8 @@ EPOCH_NANOS = 500_000_000
 LATE_FRACTION = 500_000_000
 """A start in the first half of a second has its request logged in the same second, if there is one."""
 ANCHORS_MAX = 256
+CROWD_MAX = 256
+"""Blocks of one operation, or failures within the window, among which nothing is looked for: somebody floods a log."""
 PAIRS_MAX = 16
 """Failures that are paired with blocks together: a crowd has more than one way."""
 BOOTS_MAX = 4
@@ -160,6 +162,8 @@ class Reasons:
         """Say why the task of this record failed; to be asked when its settling window closes."""
         failure = self._known(record)
         self.advance(record.time + NEAR_NANOS)
+        if len(self._blocks.of(failure.app, failure.operation)) > CROWD_MAX:
+            return Decision("unsure")
         anchors = self._anchors(failure)
         fitting = self._fitting(failure, anchors, are_values_asked=True)
         are_values_asked = bool(fitting)
@@ -228,6 +232,8 @@ class Reasons:
     def _anchors(self, failure: Failure) -> list[Anchor]:
         """Return the failures near this one whose blocks are known, or named by code and values."""
         anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
+        if len(self._failures) > CROWD_MAX:
+            return anchors
         for other in self._failures:
             if other != failure and other.pieces and abs(other.time - failure.time) < NEAR_NANOS:
                 named = self._fitting(other, (), are_values_asked=True)
@@ -240,7 +246,7 @@ class Reasons:
     ) -> list[WaitingBlock]:
         return [
             waiting
-            for waiting in self._blocks
+            for waiting in self._blocks.of(failure.app, failure.operation)
             if self._fits(waiting, failure, are_values_asked=are_values_asked)
             and not crosses(waiting.block.number, failure, anchors)
         ]
@@ -320,8 +326,8 @@ class Reasons:
     def _fits(self, waiting: WaitingBlock, failure: Failure, *, are_values_asked: bool) -> bool:
         block = waiting.block
         if (
-            waiting.app != failure.app
-            or failure.operation not in waiting.operations
+            failure.operation not in waiting.operations
+            or waiting.app != failure.app
             or (waiting.latest and failure.time > waiting.latest)
             or not (failure.task_id or says(block, failure, are_values_asked=are_values_asked))
         ):

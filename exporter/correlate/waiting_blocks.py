@@ -16,7 +16,7 @@ from exporter.records import NANOS
 from exporter.wok.error_log import Block, Doubt, Dropped, Frame, Header, Mark, start_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     from exporter.wok.error_log import Item
     from exporter.wok.task_functions import TaskFunctions
@@ -59,6 +59,7 @@ class WaitingBlocks:
         self._expiry = expiry
         self._queue: deque[Item] = deque()
         self._waiting: dict[int, WaitingBlock] = {}
+        self._by_operation: dict[tuple[str, str], dict[int, WaitingBlock]] = {}
         self._chars = 0
         self._due = 0
         self._admitted = 0
@@ -67,8 +68,9 @@ class WaitingBlocks:
         self._boot = 0
         self._counts: Counter[BlockResult] = Counter()
 
-    def __iter__(self) -> Iterator[WaitingBlock]:
-        return iter(self._waiting.values())
+    def of(self, app: str, operation: str) -> Collection[WaitingBlock]:
+        """Return the blocks that can be of an operation, in the order of the file."""
+        return self._by_operation.get((app, operation), {}).values()
 
     def offer(self, items: Iterable[Item]) -> None:
         """Take what the error log says next; what has been admitted before is ignored."""
@@ -118,6 +120,8 @@ class WaitingBlocks:
 
     def _wait(self, waiting: WaitingBlock) -> None:
         self._waiting[waiting.block.number] = waiting
+        for operation in waiting.operations:
+            self._by_operation.setdefault((waiting.app, operation), {})[waiting.block.number] = waiting
         self._chars += _chars(waiting.block)
         self._soon(max(waiting.starts, default=0) + self._expiry)
         while len(self._waiting) > WAITING_MAX or self._chars > WAITING_CHARS_MAX:
@@ -136,10 +140,19 @@ class WaitingBlocks:
     def _soon(self, due: int) -> None:
         self._due = min(self._due, due) if self._due else due
 
+    def _remove(self, waiting: WaitingBlock) -> None:
+        number = waiting.block.number
+        del self._waiting[number]
+        self._chars -= _chars(waiting.block)
+        for operation in waiting.operations:
+            alike = self._by_operation[waiting.app, operation]
+            del alike[number]
+            if not alike:
+                del self._by_operation[waiting.app, operation]
+
     def _retire(self, waiting: WaitingBlock) -> None:
         block = waiting.block
-        del self._waiting[block.number]
-        self._chars -= _chars(block)
+        self._remove(waiting)
         if block.is_odd or self.is_discredited(block):
             self._counts["discredited"] += 1
         elif waiting.was_asked or len(block.ids) != 1:
@@ -167,8 +180,7 @@ class WaitingBlocks:
     def join(self, found: WaitingBlock, time: int) -> None:
         """Take a block away: it is that of a record of this time. Blocks before it are of no later record."""
         number = found.block.number
-        del self._waiting[number]
-        self._chars -= _chars(found.block)
+        self._remove(found)
         self._counts["joined"] += 1
         for waiting in self._waiting.values():
             if waiting.block.number < number:
