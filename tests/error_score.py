@@ -25,7 +25,7 @@ from exporter.parse.redact import redact_text
 from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded
 from exporter.source.archive import Archive
-from exporter.wok.error_log import ErrorLog, Item, Mark
+from exporter.wok.error_log import Block, ErrorLog, Header, Item, Mark
 from exporter.wok.forgery import forged_by
 from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
@@ -70,10 +70,10 @@ class Run(NamedTuple):
     blocks: Counter[Any]
 
 
-def score_of(name: str, *, restarts: bool = False) -> Score:
+def score_of(name: str, *, restarts: bool = False, live: bool = False) -> Score:
     """Score one set of the corpus."""
     folder = CORPUS / name
-    run = run_of(folder, SETS[name], restarts=restarts)
+    run = run_of(folder, SETS[name], restarts=restarts, live=live)
     truth = [json.loads(line) for line in (folder / "truth.jsonl").read_text("utf-8").splitlines()]
     tasks = [item for item in truth if item["type"] == "task"]
     by_record = {record["id"]: task for task in tasks for record in task["task_records"]}
@@ -146,8 +146,8 @@ def _grades(run: Run, by_record: dict[str, dict[str, Any]]) -> tuple[Counter[str
     return joined, exact, wrong
 
 
-def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
-    """Read both logs of a set and decide about every failure."""
+def run_of(folder: Path, zone: str, *, restarts: bool = False, live: bool = False) -> Run:
+    """Read both logs of a set and decide about every failure; `live` reads no block before it was written."""
     zones, naming, functions = Zones(zone), Operations.load(), TaskFunctions.load()
     items = list(_items(folder / "wok-error.log", zones, restarts=restarts))
     parser, correlator, memory = (
@@ -156,7 +156,8 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
         RequestMemory(4096),
     )
     joined, marks = Reasons(naming, functions, memory, expiry=EXPIRY), BelievedMarks()
-    joined.offer(items)
+    written = _written(folder, items) if live else [0] * len(items)
+    coming = deque(zip(written, items, strict=True))
     for item in items:
         if isinstance(item, Mark):
             marks.offer(item)
@@ -166,6 +167,12 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
     believed: list[int] = []
     blocks: Counter[Any] = Counter()
     states = ""
+
+    def decide(record: Record) -> None:
+        while coming and coming[0][0] <= record.time + NEAR_NANOS:
+            joined.offer([coming.popleft()[1]])
+        decisions[record.record_id] = joined.decide(record)
+
     for line in _lines(folder / "user-requests.data"):
         forged = forged_by(line.data)
         joined.discredit(forged.ids)
@@ -174,8 +181,7 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
             if not isinstance(record, Record):
                 continue
             while open_windows and abs(record.time - open_windows[0].time) >= NEAR_NANOS:
-                first = open_windows.popleft()
-                decisions[first.record_id] = joined.decide(first)
+                decide(open_windows.popleft())
             joined.advance(record.time - NEAR_NANOS)
             for mark in marks.believed(record.time):
                 believed.append(mark)
@@ -199,10 +205,26 @@ def run_of(folder: Path, zone: str, *, restarts: bool = False) -> Run:
                 open_windows.append(record)
             events += correlator.feed(record)
     for last in open_windows:
-        decisions[last.record_id] = joined.decide(last)
+        decide(last)
     joined.advance(open_windows[-1].time + 2 * EXPIRY)
     blocks += joined.take_counts()
     return Run(decisions, events + correlator.finish(), believed, states + joined.state, blocks)
+
+
+def _written(folder: Path, items: list[Item]) -> list[int]:
+    """Return when each item was written: the truth's times of the blocks, and what stands between with the last."""
+    truth = [json.loads(line) for line in (folder / "truth.jsonl").read_text("utf-8").splitlines()]
+    times = {
+        task["task_id"]: int(task["exception"]["t_block"] * NANOS)
+        for task in truth
+        if task["type"] == "task" and task["outcome"] == "failed" and task["exception"]["t_block"]
+    }
+    now, written = 0, []
+    for item in items:
+        ids = [item.task_id] if isinstance(item, Header) else item.ids if isinstance(item, Block) else []
+        now = max([now, *(times[made] for made in ids if made in times)])
+        written.append(now)
+    return written
 
 
 def _items(path: Path, zones: Zones, *, restarts: bool) -> Iterator[Item]:

@@ -563,6 +563,17 @@ def test_nothing_forged_gives_a_reason_to_a_task_that_has_one(
         assert decision.block is None or decision.block.text == "true"
 
 
+def test_items_that_are_offered_again() -> None:
+    """After a restart the error log is read again from a place before: nothing counts twice."""
+    story = Story()
+    story.migrate(10, "web")
+    story.raises(task_id(10.1))
+    story.fails(12, MIGRATE.format("web"))
+    items = parsed(story.lines)
+
+    assert results(decided(story.records, [*items, *items])) == ["joined"]
+
+
 def test_what_becomes_of_blocks_is_counted() -> None:
     """Each block is counted once: joined, unsure, discredited, or without a record."""
     story = Story()
@@ -684,6 +695,12 @@ def test_logs_with_truth(name: str) -> None:
 def test_restarts_and_batches_change_nothing(name: str) -> None:
     """The decisions are the same where both readers are made again from their state all the time."""
     assert scored(name, restarts=True).decisions == scored(name).decisions
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_live_and_replay_agree(name: str) -> None:
+    """The decisions are the same where each block is read when it was written, and where all are read before."""
+    assert scored(name, live=True).decisions == scored(name).decisions
 
 
 def test_look_ahead_is_enough() -> None:

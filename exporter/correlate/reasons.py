@@ -117,7 +117,7 @@ class Reasons:
     # What the error log says
 
     def offer(self, items: Iterable[Item]) -> None:
-        """Take what the error log says next; what has been admitted before is ignored."""
+        """Take what the error log says next; what has been taken before is ignored."""
         self._blocks.offer(items)
 
     @property

@@ -73,8 +73,12 @@ class WaitingBlocks:
         return self._by_operation.get((app, operation), {}).values()
 
     def offer(self, items: Iterable[Item]) -> None:
-        """Take what the error log says next; what has been admitted before is ignored."""
-        self._queue.extend(item for item in items if item.number > self._admitted)
+        """Take what the error log says next; what has been taken before is ignored."""
+        last = self._queue[-1].number if self._queue else self._admitted
+        for item in items:
+            if item.number > last:
+                self._queue.append(item)
+                last = item.number
 
     @property
     def admitted(self) -> int:
