@@ -9,12 +9,14 @@ where the exception was Wok's. So a block *fits* a failure when all of this hold
    has a record without a code;
 3. a request that can have this target_uri was logged in the second of the task's start, or in the next; a time
    inside the target_uri is that of the start. A record that carries a task id fits the blocks of this id alone;
-4. blocks and records stand in the same order: a block that stands before one that is known to be a record's, or
-   before the mark of a restart, is no later than that.
+4. blocks and records stand in the same order, but for neighbours. A block that stands before one that is known to be
+   a record's, or before the mark of a restart, is no later than that. Pairs that are known, or named by code and
+   values, keep others on their side.
 
 A block is *joined* to a record when it is the only one that fits, and fits no other record within two seconds. Else
 the record goes without: a wrong reason is as bad as a wrong parent. Only where all blocks that a record could have
-say the same, and there are enough of them, the reason is known although the id is not (`same`).
+say the same, and there are enough of them, the reason is known although the id is not (`same`). Where as many blocks
+as failures can be paired in one way only, that is the way.
 
 The decision falls when the record's settling window closes. A block is on disk before its record, so it has been
 read by then. What is read ahead of the request log is not seen before its time: a block is *admitted* when the
