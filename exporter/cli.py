@@ -106,8 +106,8 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
     replay = Replay(config, args.files, os.environ, screen=sys.stderr)
     if not replay.endpoints:
         print(
-            "error: there is nowhere to send to: set OTEL_EXPORTER_OTLP_ENDPOINT"
-            " (or look at the log with `check`, `tasks` and `text`)",
+            "error: no backend is configured: set OTEL_EXPORTER_OTLP_ENDPOINT"
+            " (or inspect the log with `check`, `tasks` or `text`)",
             file=sys.stderr,
         )
         replay.close()
@@ -120,12 +120,12 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
             print(f"error: {signal_name}: {count:,} items were not acknowledged", file=sys.stderr)
     for signal_name, reasons in missing.refused.items():
         for reason, count in reasons.items():
-            print(f"error: {signal_name}: {count:,} items were refused ({reason})", file=sys.stderr)
+            print(f"error: {signal_name}: {count:,} items were rejected ({reason})", file=sys.stderr)
     for damage in replay.damages:
         print(f"error: {visible(damage)}", file=sys.stderr)
     if stopped.is_set() or not replay.caught_up:
-        where = f"--state {config.state}" if config.state else "--state DIRECTORY, which keeps what was done,"
-        print(f"not finished: run it again with {where} to go on", file=sys.stderr)
+        where = f"--state {config.state}" if config.state else "--state DIRECTORY, which saves the progress,"
+        print(f"not finished: run it again with {where} to continue", file=sys.stderr)
         return INTERRUPTED if stopped.is_set() else WRONG
     return WRONG if missing or replay.damages else 0
 
@@ -150,12 +150,12 @@ def _watch(config: Config, args: argparse.Namespace, which: Any) -> int:
     from exporter.terminal.fullscreen import FullScreen  # noqa: PLC0415
 
     if args.files or args.json:
-        print("error: --watch shows the daemon's state to people: leave out FILE and --json", file=sys.stderr)
+        print("error: --watch shows the daemon's state on a terminal: omit FILE and --json", file=sys.stderr)
         return REFUSED
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         print(
-            "error: --watch needs a terminal to draw on: without it the tasks are printed once,"
-            " with --json for programs",
+            "error: --watch needs a terminal: without --watch the tasks are printed once,"
+            " and as JSON with --json",
             file=sys.stderr,
         )
         return REFUSED
@@ -302,7 +302,7 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message is for the operator: named late, so that a command loads only what it needs."""
+    """Errors whose message is for the operator; looked up late, so that a command loads only what it needs."""
     found: list[type[Exception]] = []
     for module, name in (
         ("exporter.source.archive", "ArchiveError"),
@@ -318,10 +318,10 @@ def _expected_errors() -> tuple[type[Exception], ...]:
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a line, for log collectors."""
+    """One JSON object on each line, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        import json  # noqa: PLC0415 - only where it was asked for
+        import json  # noqa: PLC0415 - only if configured
 
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),

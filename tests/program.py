@@ -2,7 +2,7 @@
 
     done = run("check", log)
     with running("run", "--log", log, "--state", state, said=tmp_path / "said") as daemon:
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
         status, page = daemon.get("/metrics")
         assert daemon.stop() == 0
 

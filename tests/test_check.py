@@ -80,7 +80,7 @@ def as_text(*files: Path, **flags: str) -> tuple[int, str, str]:
 def test_a_log_that_is_understood(tmp_path: Path) -> None:
     """The verdict is the first sentence; below it every count stands at the right."""
     expected = """\
-Everything is understood: 4 lines in 1 file.
+All lines can be parsed: 4 lines in 1 file.
 From 2016-08-12 14:49:55 UTC to 2016-08-12 14:49:55 UTC.
 
 LINES
@@ -126,7 +126,7 @@ def test_rejected_lines_are_listed(tmp_path: Path) -> None:
     offset = len(b"what is this?\n") + len(CLONE) + 1
     listed = found(first, second)["rejected"]["listed"]
     assert code == 1
-    assert said.startswith("Not understood: 3 of 7 lines in 2 files.\n")
+    assert said.startswith("3 of 7 lines in 2 files cannot be parsed.\n")
     assert [
         (str(first), 1, 0, "shape"),
         (str(first), 5, offset + 1 + len(LOGIN) + 1, "nul"),
@@ -143,7 +143,7 @@ def test_everything_for_programs(tmp_path: Path) -> None:
     none = {"exact": 0, "likely": 0, "ambiguous": 0, "none": 0}
     expected = {
         "is_understood": False,
-        "verdict": "Not understood: 1 of 5 lines in 1 file.",
+        "verdict": "1 of 5 lines in 1 file cannot be parsed.",
         "files": 1,
         "lines": 5,
         "parts": {"record": 4, "continuation": 0, "forged": 0, "rejected": 1},
@@ -238,7 +238,7 @@ def test_a_zone_that_says_nothing_is_told(tmp_path: Path) -> None:
         {"zone": None, "records": 1, "is_understood": True},
     ]
     assert expected == found(path)["zones"]
-    assert "  IST says nothing of the time there: it is taken as UTC's (--timezone)\n" in checked(path)[1]
+    assert "  IST is ambiguous: these times are read in the zone of UTC (--timezone)\n" in checked(path)[1]
 
 
 def test_a_word_of_the_configured_zone_says_something(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_an_empty_log(tmp_path: Path) -> None:
     """No line is no mistake."""
     code, said = checked(log(tmp_path))
 
-    assert (code, said.splitlines()[0]) == (0, "There is no line in 1 file.")
+    assert (code, said.splitlines()[0]) == (0, "No lines in 1 file.")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_what_runs_at_the_end_and_what_is_repeated_are_told(tmp_path: Path) -> N
     tasks = found(path)["tasks"]
 
     assert (tasks["running"], tasks["repeated_records"]) == (1, 1)
-    assert "\n  1 task had not ended\n  1 further final record of tasks that had ended\n" in checked(path)[1]
+    assert "\n  1 task still running\n  1 repeated end record\n" in checked(path)[1]
 
 
 def test_restart_marks_are_known(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_rejected_lines_are_counted_beside_the_text(tmp_path: Path) -> None:
     code, said, beside = as_text(log(tmp_path, b"bad", CLONE, b"worse"))
 
     assert (code, said.count("\n")) == (1, 1)
-    assert beside == "error: 1 line was not understood; `check` lists what and where\n"
+    assert beside == "error: 1 line was not parsed: `check` lists them\n"
 
 
 def test_damage_is_told_beside_the_text(tmp_path: Path) -> None:

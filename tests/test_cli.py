@@ -148,7 +148,7 @@ def test_the_configuration_in_force(tmp_path: Path) -> None:
     assert rows["privacy"].split(maxsplit=2)[2] == "hash  (WOK_EXPORTER_PRIVACY)"
     assert rows["log"].split(maxsplit=2)[2] == f"{tmp_path / 'log'}  (--log)"
     assert rows["history_tasks"].endswith("(default)")
-    assert "everyone who can reach 0.0.0.0:9 may read who did what" in done.stderr
+    assert "anyone who can reach 0.0.0.0:9 can read who did what" in done.stderr
     assert not (tmp_path / "state").exists()
 
 
@@ -185,7 +185,7 @@ def test_a_mistake_refuses_a_start(tmp_path: Path) -> None:
     flags = ["--log", log, "--state", state, "--listen", "off"]
     refused = run("run", *flags, env=environ(OTEL_EXPORTER_OTLP_ENDPOINT="collector:4318"))
     with running("run", *flags, said=tmp_path / "said") as daemon:
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
 
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: OTEL_EXPORTER_OTLP_ENDPOINT is http://host:port")
@@ -307,7 +307,7 @@ def test_the_log_as_json(tmp_path: Path) -> None:
     log.touch()
     flags = ["--log", log, "--state", tmp_path / "state", "--listen", "off", "--log-format", "json"]
     with running("run", *flags, said=tmp_path / "said") as daemon:
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
         code = daemon.stop()
     lines = [json.loads(line) for line in daemon.said.splitlines()]
 

@@ -131,11 +131,11 @@ def test_all_mistakes_are_told_at_once(host: Path) -> None:
 
     expected = [
         f"{file}: privacy: 'plane' is unknown: write plain or hash or drop (did you mean plain?)",
-        f"{file}: timezon: unknown key: leave it out (did you mean timezone?)",
-        f"{file}: '\\x1b[31m': unknown key: leave it out",
+        f"{file}: timezon: unknown key: remove it (did you mean timezone?)",
+        f"{file}: '\\x1b[31m': unknown key: remove it",
         f"{file}: journal_bytes_max: '1TB' is not a size: write a number of B, KiB, MiB, GiB, kB, MB or GB",
         f"{file}: listen: {{'port': 1}} is not text: put it in quotes",
-        f"{file}: tls: unknown table: keys stand alone, without tables",
+        f"{file}: tls: unknown table: keys are top-level",
         "WOK_EXPORTER_LISTEN: '127.0.0.1' is not an address and a port: write 127.0.0.1:10965 or [::1]:10965",
         "WOK_EXPORTER_LISTNE: unknown variable: unset it (did you mean WOK_EXPORTER_LISTEN?)",
         "--task-expiry: '30' is not a duration: write a number and its unit, as in 250ms, 90s, 24h or 7d",
@@ -215,7 +215,7 @@ def test_values(host: Path, key: str, text: str, expected: object) -> None:
         ("apps", "kimchi,Ginger!", "is not an application"),
         ("host_name", "x" * 256, "is too long"),
         ("log", "/a\x1b[2Jb", "contains unprintable characters"),
-        ("state", " ", "is empty: name a directory"),
+        ("state", " ", "is empty: set it to a directory"),
     ],
 )
 def test_wrong_values(host: Path, key: str, text: str, fault: str) -> None:
@@ -328,7 +328,7 @@ def test_identity(host: Path) -> None:
 
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", ours.instance)
     assert MACHINE not in ours.instance.replace("-", "")
-    missing = "instance: this host has no /etc/machine-id to make one from: set it with --instance"
+    missing = "instance: this host has no /etc/machine-id to derive it from: set --instance"
     assert [missing] * 4 == found
     assert (told.instance, told.host_id) == ("kvm-7", "kvm-7")
     assert load({}, {}, "check", root=host).instance == "unknown"
@@ -341,8 +341,8 @@ def test_what_does_not_fit_together(host: Path) -> None:
 
     remedy = "name a file that wok-exporter's user may read"
     expected = [
-        "--wok-error-log: is the same file as log: name Wok's error log, or off",
-        "--tls-key: a key without its certificate: set tls_certificate, too",
+        "--wok-error-log: is the same file as log: write Wok's error log, or off",
+        "--tls-key: is set without a certificate: set tls_certificate, too",
         f"--tls-key: /nowhere/k cannot be read (No such file or directory): {remedy}",
         "--messages: /nowhere/i18n.py does not exist: name an i18n.py, auto or off",
     ]
@@ -364,10 +364,10 @@ def test_warnings(host: Path) -> None:
     ]
     warnings = [load(each, {}, "run", root=host).warnings for each in flags]
 
-    who = "everyone who can reach 0.0.0.0:1 may read who did what"
+    who = "anyone who can reach 0.0.0.0:1 can read who did what"
     expected = [
         (f"--listen: {who}: set auth_file, or listen on 127.0.0.1:1",),
-        ("--listen: passwords for [::]:1 cross the network in clear: set tls_certificate",),
+        ("--listen: passwords for [::]:1 are sent unencrypted: set tls_certificate",),
         (), (), (), (),
     ]  # fmt: skip
     assert expected == warnings
@@ -387,7 +387,7 @@ def test_the_file(host: Path) -> None:
     daemons = mistakes(host, {}, {})
     by_variable = mistakes(host, {}, {"WOK_EXPORTER_CONFIG": str(host / "etc")})
 
-    faults = ["there is no such file", *["is not TOML"] * 3]
+    faults = ["there is no such file", *["invalid TOML"] * 3]
     assert [f"{host}/{name}" for name in names] == [m.split(": ")[0] for (m,) in named]
     assert all(fault in m for fault, (m,) in zip(faults, named, strict=True))
     remedy = "let this user read it, or name another with --config"
@@ -425,8 +425,8 @@ def test_wrong_resource_attributes(host: Path) -> None:
 
     where = "OTEL_RESOURCE_ATTRIBUTES:"
     expected = [
-        f"{where} 'b=50%' holds a % without two hexadecimal digits: write %25 for it",
-        f"{where} 'c=%FF' is not UTF-8 when decoded: percent-encode the bytes of its UTF-8 form",
+        f"{where} 'b=50%' contains a % without two hexadecimal digits: write %25 for it",
+        f"{where} 'c=%FF' does not decode to UTF-8: percent-encode its UTF-8 bytes",
         f"{where} '=x' is not key=value: write %3D for = and %2C for a comma inside",
         f"{where} 'd' is not key=value: write %3D for = and %2C for a comma inside",
     ]

@@ -147,7 +147,7 @@ def test_everything_arrives_at_a_collector(tmp_path: Path, place: Path) -> None:
     with Sink() as sink:
         text = show(configured(tmp_path), sink.environ())
         counts = sink.counts()
-        failed = re.findall(r"Look there for the trace of the vms.migrate that failed: ([0-9a-f]{32})", text)
+        failed = re.findall(r"Find the trace of the failed vms.migrate there: ([0-9a-f]{32})", text)
         traces = {trace.hex() for trace, _ in sink.spans()}
 
     assert counts["spans"] == 28 + 19
@@ -281,7 +281,7 @@ def test_directory_in_use_is_refused(tmp_path: Path, place: Path) -> None:
     """A directory that holds anything, such as a real daemon's state, is left as it is."""
     (tmp_path / "state.sqlite").write_bytes(b"of a real daemon")
 
-    with pytest.raises(StoreError, match="is not empty; name a new directory for the demo"):
+    with pytest.raises(StoreError, match="is not empty: set --state to a new directory for the demo"):
         show(configured(tmp_path, state=str(tmp_path)))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.sqlite", "temporary"]
@@ -293,7 +293,7 @@ def test_taken_port_is_replaced_by_a_free_one(tmp_path: Path, place: Path) -> No
         port = taken.getsockname()[1]
         text = show(configured(tmp_path, listen=f"127.0.0.1:{port}"))
 
-    assert f"(127.0.0.1:{port} is taken)" in text
+    assert f"(127.0.0.1:{port} is in use)" in text
     assert f"http://127.0.0.1:{port}/" not in text
     assert "wok_tasks_finished_total" in text
 

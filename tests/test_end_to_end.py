@@ -240,7 +240,7 @@ def test_the_daemons_said_what_they_do_and_ended_well(shown: Shown) -> None:
             f"INFO sending logs to {sink.endpoint}{paths[1]}",
             f"INFO serving http://127.0.0.1:{port}/metrics, /healthz and /readyz",
             f"INFO the page: http://127.0.0.1:{port}/",
-            f"INFO the backlog is read: following {shown.log}",
+            f"INFO backlog read; following {shown.log}",
             "INFO stopped",
         ] == said
     assert shown.exits == {"http": 0, "grpc": 0}
@@ -325,7 +325,7 @@ def test_without_a_backend_nothing_is_kept_for_one(tmp_path: Path) -> None:
     log = tmp_path / "user-requests.data"
     log.write_bytes(request_line(time.time() - 60, "web1"))
     with follow(log, tmp_path / "state", environ()) as daemon:
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
         ready, scrape = daemon.get("/readyz"), daemon.get("/metrics")[1]
         code = daemon.stop()
     with closing(sqlite3.connect(tmp_path / "state" / "state.db")) as db:
@@ -363,7 +363,7 @@ def test_a_first_start(tmp_path: Path, start_at: str, names: set[str]) -> None:
     flags = ["--start-at", start_at.format(morning=moment)]
     with Sink() as sink:
         with follow(log, tmp_path / "state", environ(**sink.environ()), *flags) as daemon:
-            daemon.wait_for("the backlog is read")
+            daemon.wait_for("backlog read")
             first = daemon.stop()
         with log.open("ab") as stream:
             stream.write(request_line(now, "later"))
@@ -383,7 +383,7 @@ def test_two_daemons_on_one_state(tmp_path: Path) -> None:
     log = tmp_path / "user-requests.data"
     log.write_bytes(request_line(time.time() - 60, "web1"))
     with follow(log, tmp_path / "state", environ()) as daemon:
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
         done = run("run", "--log", log, "--state", tmp_path / "state", "--listen", "off")
         code = daemon.stop()
 
@@ -416,7 +416,7 @@ def test_a_broken_state(tmp_path: Path) -> None:
     (state / "state.db").write_bytes(b"no database" * 1000)
     done = run("run", "--log", log, "--state", state, "--listen", "off")
     with follow(log, state, environ(), "--on-broken-state", "restart") as daemon:
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
         code = daemon.stop()
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -436,7 +436,7 @@ def test_the_state_of_a_replay_is_none_of_a_daemon(tmp_path: Path) -> None:
 
     assert replayed.returncode == 0, replayed.stderr
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"error: {state} is the state of a replay" in done.stderr
+    assert f"error: {state} contains the state of a replay" in done.stderr
 
 
 # --- a whole day, by a clock that writes
@@ -544,7 +544,7 @@ def test_history_is_not_shown_as_a_burst(tmp_path: Path) -> None:
     assert shown.count(None) >= 3
     assert set(shown) == {None, 6000.0}
     assert [ready == "ready\n" for _, ready in seen] == [count is not None for count in shown]
-    assert all("the backlog is being read" in ready for count, ready in seen if count is None)
+    assert all("still reading the backlog" in ready for count, ready in seen if count is None)
 
 
 def page(port: int, path: str) -> str:

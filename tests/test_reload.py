@@ -117,7 +117,7 @@ def test_a_good_configuration_is_taken_up(tmp_path: Path) -> None:
     assert pid == reloaded.daemon.process.pid
     assert (page, scrape, shown) == (404, 200, 1.0)
     assert status.startswith("following")
-    assert '"message": "the new configuration is in force; changed: ui, log_level, log_format"' in said
+    assert '"message": "reloaded; changed settings: ui, log_level, log_format"' in said
 
 
 def test_it_moves_to_another_port(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_twenty_reloads_while_the_log_grows(tmp_path: Path) -> None:
 
     assert crash.differences("recount", counted, crash.recount(log), subset=True) == []
     assert sink.counts()["conflicts"] == 0
-    assert said.count("the new configuration is in force") == RELOADS
+    assert said.count("reloaded; changed settings") == RELOADS
     assert "Traceback" not in said
 
 
@@ -232,10 +232,10 @@ def test_a_bad_configuration_is_refused(tmp_path: Path) -> None:
 
     file = tmp_path / "wok-exporter.toml"
     assert status.startswith(
-        f"reload refused: {file}: colour: unknown key: leave it out (and 1 more); going on as before: following"
+        f"reload rejected: {file}: colour: unknown key: remove it (and 1 more); running with the previous configuration: following"
     )
     assert f"ERROR {file}: poll_interval: 'soon' is not a duration: write a number and its unit" in said
-    assert gone.startswith(f"reload refused: {file}: there is no such file")
+    assert gone.startswith(f"reload rejected: {file}: there is no such file")
     assert mended.startswith("following")
     assert shown == 2
 
@@ -252,8 +252,8 @@ def test_files_that_the_configuration_names_are_proved(tmp_path: Path) -> None:
         ]
         answer = reloaded.daemon.get("/healthz")
 
-    assert statuses[0].startswith(f"reload refused: cannot read the certificate {pem}")
-    assert statuses[1].startswith(f"reload refused: {users}:1 is not user:hash")
+    assert statuses[0].startswith(f"reload rejected: cannot read the certificate {pem}")
+    assert statuses[1].startswith(f"reload rejected: {users}:1 is not user:hash")
     assert answer[0] == 200
 
 
@@ -282,7 +282,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
             assert page.status == 200
 
-    assert status.startswith(f"reload refused: cannot listen on 127.0.0.1:{taken}")
+    assert status.startswith(f"reload rejected: cannot listen on 127.0.0.1:{taken}")
 
 
 def test_a_certificate_for_the_backend_that_is_gone(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_state_that_cannot_be_written(tmp_path: Path) -> None:
             db.execute("ROLLBACK")
         free = reloaded.reload_file()
 
-    assert locked.startswith(f"reload refused: {tmp_path}/state/state.db: database is locked; end the other")
+    assert locked.startswith(f"reload rejected: {tmp_path}/state/state.db: database is locked; end the other")
     assert answer[0] == 200
     assert free.startswith("following")
 
@@ -350,7 +350,7 @@ def test_a_refusal_makes_nothing_ready(tmp_path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         manager.wait_for(lambda message: "state.db" in message.get("STATUS", ""))
         daemon.process.send_signal(signal.SIGHUP)
-        manager.wait_for(lambda message: "reload refused" in message.get("STATUS", ""))
+        manager.wait_for(lambda message: "reload rejected" in message.get("STATUS", ""))
         limited = list(manager.heard)
         resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, unlimited)
         manager.wait_ready()
@@ -390,7 +390,7 @@ def test_at_a_terminal_it_is_the_end(tmp_path: Path) -> None:
     with (tmp_path / "said").open("wb") as said:
         program = subprocess.Popen(command("run", *flags), env=environ(), stdin=theirs, stderr=said)
     try:
-        wait_until(lambda: "the backlog is read" in (tmp_path / "said").read_text())
+        wait_until(lambda: "backlog read" in (tmp_path / "said").read_text())
         program.send_signal(signal.SIGHUP)
         code = program.wait(60)
     finally:

@@ -127,7 +127,7 @@ def followed(log: Path, state: Path) -> Arrived:
         arguments += ["--wok-error-log", "off"]
         said = state.with_suffix(".said")
         with running("run", *arguments, said=said, env=environ(**sink.environ())) as daemon:
-            daemon.wait_for("the backlog is read")
+            daemon.wait_for("backlog read")
             wait_until(lambda: is_sent(state))
             daemon.stop()
         sent = Arrived(sink)
@@ -248,7 +248,7 @@ def test_an_interrupted_replay_goes_on(
         sent = Arrived(sink)
 
     assert (code, left) == (130, [])
-    assert going.said.splitlines()[-1] == f"not finished: run it again with --state {state} to go on"
+    assert going.said.splitlines()[-1] == f"not finished: run it again with --state {state} to continue"
     assert "Traceback" not in going.said
     assert before["spans"] + before["logs"] < len(whole.spans) + len(whole.logs)
     assert done.returncode == 0, done.stderr
@@ -269,7 +269,7 @@ def test_one_item_is_refused(log: Path, whole: Arrived) -> None:
         sent = Arrived(sink)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == "error: traces: 1 items were refused (http_400)"
+    assert done.stderr.splitlines()[-1] == "error: traces: 1 items were rejected (http_400)"
     assert [span_id for _, span_id in whole.spans.keys() - sent.spans.keys()] == [bad]
     assert whole.logs == sent.logs
 
@@ -310,8 +310,8 @@ def test_there_is_nowhere_to_send_to(log: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: there is nowhere to send to: set OTEL_EXPORTER_OTLP_ENDPOINT (or look at the log with `check`, `tasks`"
-        " and `text`)\n"
+        "error: no backend is configured: set OTEL_EXPORTER_OTLP_ENDPOINT (or inspect the log with `check`, `tasks`"
+        " or `text`)\n"
     )
 
 
@@ -419,7 +419,7 @@ def test_the_state_of_a_daemon_is_none_of_a_replay(log: Path, tmp_path: Path) ->
         done = replay(log, "--state", tmp_path / "state", sink=sink)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"error: {tmp_path / 'state'} is the state of a daemon" in done.stderr
+    assert f"error: {tmp_path / 'state'} contains the state of a daemon" in done.stderr
 
 
 def test_a_broken_state(log: Path, whole: Arrived, tmp_path: Path) -> None:

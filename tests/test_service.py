@@ -170,7 +170,7 @@ def test_ready_means_that_it_answers(manager: ManagerEnd, log: Path, tmp_path: P
         code = daemon.stop()
 
     assert manager.heard[0] == first
-    assert first["STATUS"].startswith(f"following {log}; 0 tasks run; last record of 20")
+    assert first["STATUS"].startswith(f"following {log}; 0 running tasks; last record 20")
     assert code == 0
     assert manager.listen(0.1)[-1]["STOPPING"] == "1"
 
@@ -204,7 +204,7 @@ def test_a_log_that_is_not_there_yet(manager: ManagerEnd, log: Path, tmp_path: P
         later = manager.wait_for(lambda message: message.get("STATUS", "").startswith(f"following {log}"))
 
     assert f"{log} does not exist; check the configured path, or start wokd" in first["STATUS"]
-    assert "last record of" in later["STATUS"]
+    assert "last record 20" in later["STATUS"]
 
 
 def test_the_status_names_a_backend_that_is_away(manager: ManagerEnd, log: Path, tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def test_the_status_names_a_backend_that_is_away(manager: ManagerEnd, log: Path,
     port = free_port()
     env = manager.environ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"})
     with running(*arguments(log, "--start-at", "beginning"), said=tmp_path / "said", env=env):
-        away = manager.wait_for(lambda message: "traces: http" in message.get("STATUS", ""))["STATUS"]
+        away = manager.wait_for(lambda message: "traces: delivery" in message.get("STATUS", ""))["STATUS"]
         with Sink(port=port):
-            sent = manager.wait_for(lambda message: "all is sent" in message.get("STATUS", ""))["STATUS"]
+            sent = manager.wait_for(lambda message: "nothing queued" in message.get("STATUS", ""))["STATUS"]
 
     assert f"traces: http://127.0.0.1:{port}/v1/traces refuses connections" in away
     assert "is the backend running?" in away
@@ -374,6 +374,6 @@ def test_ready_is_said_again_when_it_was_not_heard(log: Path, tmp_path: Path) ->
     """A manager whose socket is away at the moment of the start hears READY with a later turn."""
     env = environ(NOTIFY_SOCKET=str(tmp_path / "notify"))
     with running(*arguments(log), said=tmp_path / "said", env=env) as daemon:
-        wait_until(lambda: "does not listen at NOTIFY_SOCKET" in daemon.said)
+        wait_until(lambda: "cannot notify the service manager at NOTIFY_SOCKET" in daemon.said)
         with ManagerEnd(tmp_path / "notify") as late:
             late.wait_ready()

@@ -136,10 +136,10 @@ POST vms.clone 202              ┃
 │   span 0000000000000002
 │   why: KCHVM0035E: web01 could not be cloned: no space is
 │   left in the pool default
-│   correlation: likely, other requests would look the same
+│   correlation: likely, another request could match as well
 └─ running 4m 00s vms.migrate        ███████████████████████
     /plugins/kimchi/vms/web01/migrate, task 9
-    runs since 2026-03-02 09:01:00
+    running since 2026-03-02 09:01:00
     span 0000000000000003
 
 meanwhile: 28 other requests
@@ -179,10 +179,10 @@ POST vms.clone 202               ┃
 │   2026-03-02 09:00:02 to 2026-03-02 09:02:09
 │   span 0000000000000002
 │   why: KCHVM0035E: web01 could not be cloned: no space is left in the pool default
-│   correlation: likely, other requests would look the same
+│   correlation: likely, another request could match as well
 └─ running 4m 00s vms.migrate                 ██████████████████████████████████████████████████████
     /plugins/kimchi/vms/web01/migrate, task 9
-    runs since 2026-03-02 09:01:00
+    running since 2026-03-02 09:01:00
     span 0000000000000003
 
 meanwhile: 28 other requests
@@ -264,9 +264,9 @@ def test_whatever_names_it_finds_it(store: Store, tmp_path: Path, sought: str) -
 def test_what_is_not_there_is_told(store: Store, tmp_path: Path, sought: str, what: str) -> None:
     """Whoever finds nothing learns what was looked for and where, and how far back that goes; the code is 1."""
     named = sought.encode("utf-8", "replace").decode()
-    where = f"{tmp_path}/state, whose first request is of 2026-03-02 09:00:02"
+    where = f"{tmp_path}/state, whose first request is from 2026-03-02 09:00:02"
 
-    expected = f"No request and no task with the {what} {named} is in {where}.\n"
+    expected = f"No request or task has the {what} {named} in {where}.\n"
     assert expected == told(tmp_path, sought, code=1)
     assert "[]\n" + expected == told(tmp_path, sought, code=1, as_json=True)
 
@@ -298,9 +298,9 @@ def test_of_many_the_newest_are_shown(store: Store, tmp_path: Path) -> None:
     text = told(tmp_path, "/daily")
 
     assert re.findall(r"at 2026-03-02 (\S+) ", text) == [f"09:16:4{n}" for n in (7, 6, 5, 4, 3)]
-    assert text.endswith("\n\nand 3 older ones: a trace id shows one of them.\n")
+    assert text.endswith("\n\nand 3 older ones: use a trace id to show one of them.\n")
     as_json = told(tmp_path, "/daily", as_json=True)
-    assert as_json.endswith("]\nand 3 older ones: a trace id shows one of them.\n")
+    assert as_json.endswith("]\nand 3 older ones: use a trace id to show one of them.\n")
 
 
 def test_an_object_for_programs(store: Store, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_request_without_tasks(store: Store, tmp_path: Path) -> None:
 trace 72727272727272727272727272727272
     kimchi POST vms.clone 202 by ada from 192.0.2.7 at 2026-03-02 09:00:00 (UTC)
     clones guest 40
-    It has started no task.
+    It started no task.
 
                     09:00:00
 POST vms.clone 202  ┃
@@ -345,17 +345,17 @@ def test_a_task_without_a_request(store: Store, tmp_path: Path) -> None:
     odd(store)
     expected = """\
 trace 6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f
-    Nobody knows its request.
+    Its request is unknown.
     2026-03-02 09:00:02 (UTC)
 
                              09:00:02                        09:02:09
-request not known
+request unknown
 └─ failed 2m 07s vms.clone   ████████████████████████████████████████
     /plugins/kimchi/vms/web01/clone, task 4
     2026-03-02 09:00:02 to 2026-03-02 09:02:09
     span 0000000000000009
     why: KCHVM0035E: web01 could not be cloned: no space is left in the pool default
-    correlation: none, no request was found whose task it may be
+    correlation: none, no request was found that could have started the task
 
 meanwhile: no other request
 """
@@ -366,15 +366,15 @@ meanwhile: no other request
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"outcome": "unknown"}, "started 2026-03-02 09:00:02; whether and when it ended is not in the log"),
-        ({"start": CLONED.end}, "ended 2026-03-02 09:02:09; when it started is not in the log"),
+        ({"outcome": "unknown"}, "started 2026-03-02 09:00:02; the log does not show if or when it ended"),
+        ({"start": CLONED.end}, "ended 2026-03-02 09:02:09; the log does not show when it started"),
         ({"outcome": "lost", "message": "lost: wokd went", "error_code": ""}, "why: wokd went"),
-        ({"request": 10**6}, "The history has forgotten its request."),
+        ({"request": 10**6}, "Its request is no longer in the history."),
         (
             {"correlation": "ambiguous"},
-            "correlation: ambiguous, this request is one of several whose task it may be",
+            "correlation: ambiguous, this is one of several requests that may have started the task",
         ),
-        ({"concurrent": 3, "since": 900, "until": 903}, "and 3 that the history has forgotten"),
+        ({"concurrent": 3, "since": 900, "until": 903}, "and 3 no longer in the history"),
     ],
 )
 def test_what_is_not_known_is_said(
@@ -535,7 +535,7 @@ def test_logs_without_a_daemon(tmp_path: Path) -> None:
     assert "└─ failed 1s lvs.create" in found.stdout
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr.startswith(
-        f"No request and no task with the trace id or record id {'f' * 32} is in the 2 files"
+        f"No request or task has the trace id or record id {'f' * 32} in the 2 files"
     )
 
 

@@ -1,6 +1,7 @@
-"""What would be understood of a log, and the log in Wok's own text form: two looks at files, without any state.
+"""`check` and `text`: how much of a log can be parsed, and the log as Wok's own text form; both without state.
 
-`check` runs the parser and the correlator as the daemon would, and only counts. `text` runs the parser alone.
+`check` runs the parser and the correlator as the daemon does, and only counts. `text` runs only the
+parser.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from exporter.wok.sentences import People, Sentences
 
 READ_BYTES: Final = 512 * 1024
 TEXT_READ_BYTES: Final = 64 * 1024
-"""Small, so that `| head` does not wait for lines that it will not read."""
+"""Small, so that `| head` does not wait for lines that it does not read."""
 
 
 def check(
     config: Config, files: Sequence[Path], *, as_json: bool, out: TextIO, screen: TextIO | None = None
 ) -> int:
-    """Print what would be understood of the files; return 1 if a line was rejected or a file is damaged, else 0.
+    """Print how much of the files can be parsed; return 1 if a line was rejected or a file is damaged, else 0.
 
-    Counted are lines (a torn one may hold several records, or a record and a rejected part), records by what they
-    are, tasks by outcome and correlation. Each rejected part is listed with file, line (from 1), byte offset,
-    reason and a redacted excerpt, the first 100 of them. As JSON it is one object with all of this. Progress goes
-    to `screen`, stderr by default. Raises ArchiveError for a file that cannot be read.
+    It counts lines (a torn line may contain several records, or a record and a rejected part), records by
+    kind, and tasks by outcome and correlation. It lists the first 100 rejected parts with file, line (from
+    1), byte offset, reason and a redacted excerpt. As JSON it is one object with all of this. Progress goes
+    to `screen`, stderr by default. Raises ArchiveError if a file cannot be read.
     """
     survey = _surveyed(config, files, screen or sys.stderr)
     if as_json:
@@ -55,9 +56,9 @@ def check(
 def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO | None = None) -> int:
     """Print every record as one line of Wok's text form (see `text.render`); return 1 if a line was rejected.
 
-    Sentences and errors are as in what is sent, users and addresses as the privacy setting allows. What could not
-    be read or understood is told on `screen`, stderr by default, at the end. Raises ArchiveError for a file that
-    cannot be read.
+    Sentences and errors are those of the log records that are sent, users and addresses follow the privacy
+    setting. Lines that could not be read or parsed are reported on `screen`, stderr by default, at the end.
+    Raises ArchiveError if a file cannot be read.
     """
     screen = screen or sys.stderr
     zone = load_zone(config.timezone) if config.timezone else None
@@ -88,7 +89,7 @@ def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO |
     screen.writelines(f"error: {visible(damage)}\n" for damage in damages)
     if rejected:
         was = "1 line was" if rejected == 1 else f"{rejected:,} lines were"
-        screen.write(f"error: {was} not understood; `check` lists what and where\n")
+        screen.write(f"error: {was} not parsed: `check` lists them\n")
     return 1 if rejected or damages else 0
 
 
@@ -108,7 +109,7 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
             is_read = chunk.caught_up
             survey.damages += [visible(event.detail) for event in chunk.events if event.kind == "unreadable"]
             for line in chunk.lines:
-                # A file may go on where a shorter copy of it has ended.
+                # A file may continue where a shorter copy of it ended.
                 number = numbers[line.file] = numbers.get(line.file, 0) + 1 if line.offset else 1
                 survey.lines += 1
                 rejected = survey.parts["rejected"]

@@ -1,7 +1,7 @@
-"""What was found in a log, as `check` tells it: records and events in, counts, JSON and lines for people out.
+"""The report of `check`: records and events in; counts, JSON and lines for people out.
 
-Whatever could be endless in a hostile log (applications, operations, zones, lines that are no records) is counted
-apart up to a bound, so that memory stays small however long the log is.
+Names that a hostile log could vary without limit (applications, operations, time zones) are counted
+separately only up to a bound, so that memory stays small for a log of any length.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from exporter.terminal.text import visible
 from exporter.wok.operations import OTHER
 
 LISTED_MAX: Final = 100
-"""Rejected lines that are listed: nobody reads more, and all are counted."""
+"""Rejected lines to list; all are counted."""
 NAMES_MAX: Final = 1000
-"""Names of a kind that are counted apart; a host with every plug-in has about 100 operations."""
+"""Names of a kind to count separately; a host with every plug-in has about 100 operations."""
 ROWS_SHOWN: Final = 30
-"""Operations that a person is shown; JSON has all."""
+"""Operations to show to people; JSON has all."""
 ZONES_MAX: Final = 100
 ZONE_BYTES_MAX: Final = 16
-"""What `zones` takes for an abbreviation."""
+"""The longest time zone abbreviation."""
 NAME_CELLS: Final = 30
 NUMBER_CELLS: Final = 10
-"""Numbers stand one below the other over all blocks, and five of them fit into 80 columns."""
+"""Numbers are aligned over all blocks, and five of them fit into 80 columns."""
 
 GRADES: Final[tuple[Grade, ...]] = ("exact", "likely", "ambiguous", "none")
 
@@ -37,7 +37,7 @@ _NOON: Final = ("2016-08-12", "12:00:00")
 
 
 class Rejection(NamedTuple):
-    """A part of a line that is no record: `line` counts from 1, `offset` is in bytes, `excerpt` is redacted."""
+    """A part of a line that is not a record: `line` counts from 1, `offset` is in bytes, `excerpt` is redacted."""
 
     file: str
     line: int
@@ -47,22 +47,22 @@ class Rejection(NamedTuple):
 
 
 class ZoneWords:
-    """The abbreviations in a log's records, and which of them say nothing about the time.
+    """The time zone abbreviations in a log's records, and which of them are ambiguous.
 
-    A word says something when it is a number, one with a single meaning, or what the configured zone calls itself
-    at that moment; any other is passed over, and the time is taken as the configured zone's.
+    An abbreviation is used if it is a number, has a single meaning, or is what the configured zone is
+    called at that moment. Any other is ignored, and the time is read in the configured zone.
     """
 
     def __init__(self, config: Config) -> None:
         self.counts: Counter[str] = Counter()
         self.meaningless: set[str] = set()
         self._zone = load_zone(config.timezone) if config.timezone else None
-        # A word that says something says the same in a zone a day away.
+        # An unambiguous word means the same in a zone a day away.
         self._east, self._west = Zones("<+11>-11"), Zones("<-11>11")
 
     def record(self, record: Record, data: bytes) -> None:
-        """Take a record from this line."""
-        # INFO stands first in the dialects with `>>>`, and last in JSON; before it are other people's parameters.
+        """Count the abbreviation of a record from this line."""
+        # INFO comes first in the dialects with `>>>`, and last in JSON, behind parameters that anybody can write.
         at = data.rfind(_ZONE) if record.dialect == "json" else data.find(_ZONE)
         start = at + len(_ZONE)
         end = data.find(b'"', start, start + ZONE_BYTES_MAX + 1) if at >= 0 else -1
@@ -81,7 +81,7 @@ class ZoneWords:
 
 
 class CheckReport:
-    """What was found in a log: lines and events in, counts out."""
+    """Counts what is in a log."""
 
     def __init__(self, config: Config) -> None:
         self.zone = load_zone(config.timezone) if config.timezone else None
@@ -116,7 +116,7 @@ class CheckReport:
         self.zones.record(record, data)
 
     def reject(self, rejected: Rejected, file: str, number: int) -> None:
-        """Count a part of line `number` that is no record."""
+        """Count a part of line `number` that is not a record."""
         self.parts["rejected"] += 1
         self.reasons[rejected.reason] += 1
         if len(self.rejections) < LISTED_MAX:
@@ -125,7 +125,7 @@ class CheckReport:
             )
 
     def meant(self, events: Iterable[Event]) -> None:
-        """Count what records meant."""
+        """Count the events that records caused."""
         for event in events:
             if isinstance(event, RequestSeen):
                 _count(self.requests, (event.record.app, event.operation), (OTHER, OTHER))
@@ -137,22 +137,21 @@ class CheckReport:
 
     @property
     def is_understood(self) -> bool:
-        """Whether nothing was rejected and nothing could not be read."""
+        """Whether everything could be read and parsed."""
         return not self.parts["rejected"] and not self.damages
 
     def verdict(self) -> str:
-        """Return the one sentence that a person wants."""
+        """Return the result in one sentence."""
         damages = (
             f" {_number(len(self.damages), 'file')} could not be read to the end." if self.damages else ""
         )
+        files = _number(self.files, "file")
         if not self.lines:
-            return f"There is no line in {_number(self.files, 'file')}.{damages}"
+            return f"No lines in {files}.{damages}"
         lines = _number(self.lines, "line")
         if not self.lines_rejected:
-            return f"Everything is understood: {lines} in {_number(self.files, 'file')}.{damages}"
-        return (
-            f"Not understood: {self.lines_rejected:,} of {lines} in {_number(self.files, 'file')}.{damages}"
-        )
+            return f"All lines can be parsed: {lines} in {files}.{damages}"
+        return f"{self.lines_rejected:,} of {lines} in {files} cannot be parsed.{damages}"
 
 
 def as_object(survey: CheckReport) -> dict[str, Any]:
@@ -226,7 +225,7 @@ def report(survey: CheckReport) -> Iterator[str]:
     words = {visible(word) or "(none)": count for word, count in survey.zones.counts.items()}
     yield from _block("TIME ZONES", words)
     for word in sorted(survey.zones.meaningless):
-        yield f"  {visible(word)} says nothing of the time there: it is taken as {survey.zone_name}'s (--timezone)"
+        yield f"  {visible(word)} is ambiguous: these times are read in the zone of {survey.zone_name} (--timezone)"
     if survey.damages:
         yield from ("", "DAMAGED FILES", *(f"  {damage}" for damage in survey.damages))
     if survey.rejections:
@@ -272,13 +271,13 @@ def _tasks(survey: CheckReport) -> Iterator[str]:
     else:
         yield "TASKS"
     if survey.running:
-        yield f"  {_number(len(survey.running), 'task')} had not ended"
+        yield f"  {_number(len(survey.running), 'task')} still running"
     if survey.repeats:
-        yield f"  {_number(survey.repeats, 'further final record')} of tasks that had ended"
+        yield f"  {_number(survey.repeats, 'repeated end record')}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows with their first cells at the left and numbers at the right."""
+    """Yield rows with the first cells aligned left and numbers aligned right."""
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     widths = [max(NUMBER_CELLS, width + 1) for width in others]
     for name, *numbers in rows:

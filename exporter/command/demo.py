@@ -1,15 +1,15 @@
-"""The command `demo`: a simulated Wok at work, and the real exporter beside it, to be watched for forty seconds.
+"""`demo`: the real exporter follows a simulated Wok for forty seconds.
 
-What is real: a log file and a wok-error.log that grow at their pace, the daemon that follows them, its store, its
-HTTP server, and its deliveries where `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. Only Wok is made up.
+Everything but Wok is real: a log and a wok-error.log that grow over time, the daemon that follows them,
+its store, its HTTP server, and its delivery if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
-There is one log in two dialects. Until the story's update restarts wokd it is the Wok of August 2016 with the RFC's
-TASK records; what comes back is Wok 3.0.0, which writes JSON, says nothing when a task starts, and gives no ids. (A
-real 3.0.0 writes to another file; lines of all dialects may stand in one all the same.)
+The log has two dialects. Until the story's update restarts wokd, it is the Wok of August 2016 with the
+RFC's TASK records. After the restart it is Wok 3.0.0, which writes JSON, no record when a task starts,
+and no task ids. (A real 3.0.0 writes to another file; a log may contain all dialects anyway.)
 
-What the exporter makes of it is read from its store, as the scrape and the command `tasks` do: what is printed here
-has been committed. Findings come up to three seconds after their line, because a task waits for its request, or for
-a second final record, as long as that.
+The results are read from the store, like a scrape or `tasks` does: what is printed here is committed.
+Results appear up to three seconds after their line, because a task waits that long for its request, or
+for a second end record.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ STORY_SECONDS = 40.0
 UPDATED_SECONDS = 28.0
 """While wokd is down for its update: later lines are those of Wok 3.0.0."""
 LOOK_SECONDS = 0.2
-"""Between two looks at the log by the daemon, and at the store by the demo: at once, to the eye."""
+"""How often the daemon polls the log and the demo polls the store; it looks immediate."""
 END_SECONDS = 10.0
-"""What reading and delivering may still take after the last line: three looks, or a collector that is slow."""
+"""How long reading and delivery may take after the last line, also with a slow collector."""
 SCRAPE_SECONDS = 10.0
 HISTORY_ROWS_MAX = 1000
-"""Many times the story's tasks, and its requests."""
+"""Many times the story's tasks and requests."""
 OPERATIONS_SHOWN = 5
 NOTE_COLUMN = 7
 FINDING_COLUMN = 14
@@ -72,8 +72,8 @@ SERIES_SHOWN = (
     'wok_task_duration_seconds_sum{app="kimchi",operation="vms.clone",outcome="success"}',
 )
 ON_A_REAL_WOK = (
-    ("wok-exporter check /var/lib/wok/user-requests.data", "a real Wok's log"),
-    ("wok-exporter run", "the daemon beside it"),
+    ("wok-exporter check /var/lib/wok/user-requests.data", "the log of a real Wok"),
+    ("wok-exporter run", "the daemon that follows it"),
 )
 FOR_WHOM = {"exact": " for {}", "likely": ", probably for {}", "ambiguous": ", perhaps for {}"}
 
@@ -89,10 +89,10 @@ def demo(
 ) -> int:
     """Show the exporter at work on a simulated Wok; return an exit code.
 
-    0 when all was shown, 130 when `stopped` was set before, 1 when the exporter did not keep up. Without
-    `config.state` all is kept in a temporary directory, which is removed. `speed` is that of the story's time,
-    `math.inf` for no waiting at all; the story begins now by `wall` (nanoseconds since the epoch), which may stand
-    still. Raises StoreError when `config.state` is in use, and what `Daemon` raises.
+    0 if everything was shown, 130 if `stopped` was set earlier, 1 if the exporter did not keep up. Without
+    `config.state`, everything is in a temporary directory, which is removed. `speed` scales the story's
+    time, `math.inf` for no waiting; the story starts now by `wall` (nanoseconds since the epoch), which may
+    stand still. Raises StoreError if `config.state` is in use, and what `Daemon` raises.
     """
     screen = Screen(out, environ)
     with ExitStack() as resources:
@@ -107,7 +107,7 @@ def demo(
         _introduce(screen, stage, url, environ, is_kept=is_kept, listens_elsewhere=listens_elsewhere)
         runs = resources.enter_context(_running(daemon))
         is_open = bool(url) and _open_page(url, out, environ)
-        # closed before the daemon's own connection, which then leaves one tidy file
+        # closed before the daemon's own connection, which then leaves a single file
         reader = resources.enter_context(closing(daemon.store.reader()))
         watch = Watch(reader, screen, runs, wall)
         lines = _lines(datetime.fromtimestamp(wall() / NANOS, UTC).astimezone())
@@ -133,19 +133,19 @@ def demo(
 
 
 def _open_page(url: str, out: TextIO, environ: Mapping[str, str]) -> bool:
-    """Open the page where somebody sits before a screen; return whether a browser was found."""
+    """Open the page if there is a graphical session; return whether a browser was found."""
     if not out.isatty() or not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
         return False
     return webbrowser.open(url)
 
 
 def _stage(config: Config, directory: Path) -> Config:
-    """Make the two logs, and return the configuration that follows them."""
+    """Create the two logs, and return the configuration that follows them."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
-            # it may be the state of a real daemon, whose counters are of a real log
-            raise StoreError(f"{directory} is not empty; name a new directory for the demo")
+            # it may be the state of a real daemon
+            raise StoreError(f"{directory} is not empty: set --state to a new directory for the demo")
         stage = replace(
             config,
             log=directory / "wok-req.log",
@@ -154,7 +154,7 @@ def _stage(config: Config, directory: Path) -> Config:
             start_at="beginning",
             poll_interval=timedelta(seconds=LOOK_SECONDS),
             state=directory,
-            # a collector shall not take this for the host's real Wok
+            # a collector must not mistake this for the host's real Wok
             instance="demo",
             tls_certificate=None,
             tls_key=None,
@@ -164,13 +164,13 @@ def _stage(config: Config, directory: Path) -> Config:
             log.touch()
     except OSError as error:
         raise StoreError(
-            f"{directory} cannot be used ({error.strerror}); name another with --state"
+            f"cannot use {directory} ({error.strerror}): set --state to another directory"
         ) from error
     return stage
 
 
 def _daemon(stage: Config, environ: Mapping[str, str], wall: Callable[[], int]) -> tuple[Daemon, bool]:
-    """Return the daemon, and whether it had to listen on another port than the configured one."""
+    """Return the daemon, and whether it listens on another port than the configured one."""
     try:
         return Daemon(stage, environ, wall=wall), False
     except ServerError:
@@ -182,7 +182,7 @@ def _daemon(stage: Config, environ: Mapping[str, str], wall: Callable[[], int]) 
 
 @contextmanager
 def _running(daemon: Daemon) -> Iterator[Future[None]]:
-    """Run the daemon in a thread of its own, to the end of the block; raise what made it fail."""
+    """Run the daemon in a thread until the end of the block; raise its error."""
     ends = Event()
     with ThreadPoolExecutor(1, "demo-daemon") as threads:
         runs = threads.submit(daemon.run, ends)
@@ -195,7 +195,7 @@ def _running(daemon: Daemon) -> Iterator[Future[None]]:
 
 @contextmanager
 def _only_warnings() -> Iterator[None]:
-    """Keep the daemon's good news off the screen: the demo tells them better."""
+    """Hide the daemon's info messages, which the demo shows in its own way."""
     log = logging.getLogger("exporter")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -212,8 +212,8 @@ def _url(stage: Config, daemon: Daemon) -> str:
 
 
 def _lines(start: datetime) -> list[SimulatedLine]:
-    """Return the story that begins at `start`, in the one dialect until the update, then in the other."""
-    # ids must differ from those of the last demo: a collector may have them still
+    """Return the story that starts at `start`, in one dialect until the update, then in the other."""
+    # ids must differ from those of the last demo, which a collector may still have
     seed = int(start.timestamp())
     before = [line for line in story("rfc", start=start, seed=seed) if line.at < UPDATED_SECONDS]
     after = [line for line in story("json", start=start, seed=seed) if line.at >= UPDATED_SECONDS]
@@ -221,7 +221,7 @@ def _lines(start: datetime) -> list[SimulatedLine]:
 
 
 def _play(lines: Sequence[SimulatedLine], stage: Config, watch: Watch, stopped: Stopped, speed: float) -> int:
-    """Write the logs and tell of it, looking at the store meanwhile; return the number of requests' lines."""
+    """Write the logs, print notes and results; return the number of lines in the request log."""
     assert stage.wok_error_log is not None, "the stage has both logs"
     written = 0
     began = time.monotonic()
@@ -242,7 +242,7 @@ def _play(lines: Sequence[SimulatedLine], stage: Config, watch: Watch, stopped: 
 
 
 def _wait_for_all(watch: Watch, daemon: Daemon, written: int, stopped: Stopped) -> bool:
-    """Wait until all lines are understood and delivered, or cannot be; return whether they are understood."""
+    """Wait until all lines are read and delivered, or cannot be; return whether they are read."""
     end = time.monotonic() + END_SECONDS
     while not stopped.is_set():
         is_read = watch.look(STORY_SECONDS) >= written and not watch.running
@@ -258,7 +258,7 @@ def _wait_for_all(watch: Watch, daemon: Daemon, written: int, stopped: Stopped) 
 
 
 class Watch:
-    """Looks at the store again and again, and tells what is new in it."""
+    """Polls the store and prints what is new in it."""
 
     def __init__(self, reader: Reader, screen: Screen, runs: Future[None], wall: Callable[[], int]) -> None:
         self.tasks: list[TaskRow] = []
@@ -272,19 +272,19 @@ class Watch:
         self._waiting = 0
 
     def tell(self, line: SimulatedLine) -> None:
-        """Say what has just been written to Wok's log."""
+        """Print what was just written to Wok's log."""
         note = line.note
         self._screen.say(note, first=_clock(line.at), indent=NOTE_COLUMN)
         if note == "wokd is back":
             self._screen.say(
-                "as Wok 3.0.0: it writes JSON, nothing when a task starts, and no ids of tasks",
+                "as Wok 3.0.0: it writes JSON, no record when a task starts, and no task ids",
                 indent=NOTE_COLUMN,
             )
 
     def look(self, at: float) -> int:
-        """Tell what is new; return the number of the log's lines that have been read."""
+        """Print what is new; return the number of lines that have been read."""
         if self._runs.done():
-            self._runs.result()  # it cannot end by itself but with an error
+            self._runs.result()  # it ends by itself only with an error
         snapshot = self._reader.snapshot()
         self.counters = snapshot.counters
         self._waiting = sum(status.records for status in snapshot.journal.values())
@@ -306,7 +306,7 @@ class Watch:
         return int(sum(lines))
 
     def is_delivered(self) -> bool:
-        """Whether nothing waited to be sent at the last look."""
+        """Whether nothing was queued at the last look."""
         return not self._waiting
 
     def _tell_refusal(self, row: RequestRow) -> None:
@@ -322,7 +322,7 @@ class Watch:
             task.concurrent, f", {task.concurrent} other requests meanwhile"
         )
         word = WORDS[task.outcome]
-        # without a request and a start record, its end is all that is known
+        # without a request and a start record, only its end is known
         is_timed = request is not None or task.task_id != ""
         took = _seconds(task.end - task.start) if is_timed else "start not in the log"
         self._find(word, f"{task.operation}{whose}: {took}{many}")
@@ -363,18 +363,18 @@ def _introduce(
     listens_elsewhere: bool,
 ) -> None:
     screen.say(
-        "A simulated Wok writes its log for forty seconds; the real exporter follows it. No line of that log says"
-        " which request a task belongs to, how long it took, or that it was lost: lines with > are what the"
-        " exporter finds out."
+        "A simulated Wok writes its log for forty seconds, and the real exporter follows it. No line of that log"
+        " says which request started a task, how long the task took, or that it was lost. Lines with > show what"
+        " the exporter found out."
     )
     if url:
-        why = f" ({stage.listen} is taken)" if listens_elsewhere else ""
-        screen.say(f"Watch it in a browser: {url}{why}; or count: curl {url}metrics")
+        why = f" ({stage.listen} is in use)" if listens_elsewhere else ""
+        screen.say(f"Open the page: {url}{why}. Read the metrics: curl {url}metrics")
     for signal, endpoint in otlp_env.configured(environ).items():
         screen.say(f"Sending {signal} to {endpoint}")
     if not otlp_env.configured(environ):
         screen.say(
-            "Nothing is sent, for OTEL_EXPORTER_OTLP_ENDPOINT is not set; all is kept in"
+            "Sending nothing, because OTEL_EXPORTER_OTLP_ENDPOINT is not set. The state is in"
             f" {stage.state}{'' if is_kept else ' until the end'}."
         )
     screen.say("")
@@ -401,7 +401,7 @@ def _show_metrics(screen: Screen, daemon: Daemon, url: str) -> None:
         return
     screen.title(f"curl -s {url}metrics | grep {OPERATION_SCRAPED}")
     address = daemon.server.server_address
-    # not urllib: a proxy of the environment is not for this machine's own address
+    # not urllib, which would use a proxy from the environment
     with closing(
         http.client.HTTPConnection(str(address[0]), daemon.server.port, timeout=SCRAPE_SECONDS)
     ) as connection:
@@ -426,7 +426,7 @@ def _show_deliveries(screen: Screen, watch: Watch, daemon: Daemon, environ: Mapp
     shown = next((task for task in watch.tasks if task.outcome == "failure"), None)
     if shown and watch.counters.get(("wok_exporter_delivered_total", "traces")):
         screen.say(
-            f"Look there for the trace of the {shown.operation} that failed: {shown.context[:16].hex()}",
+            f"Find the trace of the failed {shown.operation} there: {shown.context[:16].hex()}",
             indent=2,
         )
 
@@ -436,16 +436,16 @@ def _show_next(screen: Screen, stage: Config, *, is_kept: bool) -> None:
     if is_kept:
         state, log = shlex.quote(str(stage.state)), shlex.quote(str(stage.log))
         again: tuple[tuple[str, str], ...] = (
-            (f"wok-exporter tasks --state {state}", "what the daemon knows, as a table"),
-            (f"wok-exporter text {log}", "the log, to be read"),
-            (f"wok-exporter check {log}", "what is understood of it"),
+            (f"wok-exporter tasks --state {state}", "the tasks, as a table"),
+            (f"wok-exporter text {log}", "the log, as text"),
+            (f"wok-exporter check {log}", "how much of it can be parsed"),
         )
     else:
         again = (
-            ("wok-exporter demo --state ./demo", "this again, and keep it"),
-            ("wok-exporter tasks --state ./demo --failed", "what failed, and why"),
+            ("wok-exporter demo --state ./demo", "run it again, and keep the state"),
+            ("wok-exporter tasks --state ./demo --failed", "which tasks failed, and why"),
         )
-    # From a checkout, `make demo` runs a program that is not on the path: name it as it can be typed.
+    # `make demo` runs a program that is not on PATH: print the name that can be typed.
     program = "wok-exporter"
     if not shutil.which(program) and Path(sys.argv[0]).name == program:
         program = os.path.relpath(sys.argv[0])
@@ -458,5 +458,5 @@ def _clock(at: float) -> str:
 
 
 def _seconds(nanos: int) -> str:
-    """Return a duration of the log's clock, which has whole seconds."""
+    """Return a duration in the log's whole seconds."""
     return f"{round(nanos / NANOS)} s" if nanos >= NANOS else "under 1 s"

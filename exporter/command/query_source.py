@@ -1,8 +1,8 @@
-"""Where a command that looks finds its answers: in the daemon's state, or in logs that no daemon has read.
+"""Where `tasks` and `trace` find their answers: in the daemon's state, or in log files.
 
-The state may be read while the daemon writes it. For log files the same pipeline reads them into a state of their
-own, which is thrown away: there is one way from a log to a task. A finished log has no "now": what still ran at its
-end has run until its last record.
+The state can be read while the daemon writes it. Log files are read by the same pipeline into a
+temporary state, so there is one way from a log to a task. A finished log has no "now": a task that was
+running at its end ran until its last record.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from exporter.terminal.progress import ProgressLine
 
 
 class QuerySource(NamedTuple):
-    """Where the answers are: `snapshot` is of the moment at which the tasks that run are looked at, and
-    `requests` the number, and so the last ordinal, of all requests then. `now` is in nanoseconds.
+    """Where the answers are.
+
+    `snapshot` is of the moment at which running tasks are read, and `requests` the number, and so the last
+    ordinal, of all requests then. `now` is in nanoseconds.
     """
 
     reader: Reader
@@ -37,9 +39,9 @@ class QuerySource(NamedTuple):
 
 
 def from_state(config: Config, resources: ExitStack, now: int) -> QuerySource:
-    """Return what the daemon's state holds now; `now` is the clock that what runs is measured by.
+    """Return what the daemon's state contains now; running tasks have run until `now`.
 
-    Raises StoreError where there is no state or it may not be read.
+    Raises StoreError if there is no state or it cannot be read.
     """
     assert config.state is not None, "the configuration of this command has a state"
     reader = resources.enter_context(closing(Reader(config.state)))
@@ -48,9 +50,9 @@ def from_state(config: Config, resources: ExitStack, now: int) -> QuerySource:
 
 
 def from_files(config: Config, files: Sequence[Path], resources: ExitStack, screen: TextIO) -> QuerySource:
-    """Return what the files hold, read in full; progress goes to `screen`.
+    """Return what the files contain, read in full; progress goes to `screen`.
 
-    Raises ArchiveError for a file that cannot be read.
+    Raises ArchiveError if a file cannot be read.
     """
     directory = Path(resources.enter_context(TemporaryDirectory(prefix="wok-exporter-")))
     store = resources.enter_context(closing(Store(directory)))
@@ -61,7 +63,7 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
     pipeline = Pipeline(
         store,
         composer,
-        # a state that is new is read from its beginning, once
+        # the state is new, so the files are read from their beginning, once
         lambda loaded: InProcessReader(
             rules_of(config, messages), loaded, log=lambda _: log, marks=marks, wall=None
         ),
@@ -82,12 +84,12 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
 
 
 def _requests(snapshot: Snapshot) -> int:
-    # Counted in the same transaction as the tasks that run; ordinals are given without gaps, from 1.
+    # Counted in the same transaction as the running tasks; ordinals start at 1 and have no gaps.
     return int(sum(count for series, count in snapshot.counters.items() if series[0] == "wok_requests_total"))
 
 
 def _last_time(reader: Reader, snapshot: Snapshot, requests: int) -> int:
-    """Return the time of the last record of a log that has been read to its end, 0 for one without."""
+    """Return the time of the last record of a log that was read to its end, 0 if it has none."""
     request = reader.request(requests)
     ended = reader.tasks(limit=1).tasks
     times = [task.start for task in snapshot.open_tasks]

@@ -1,7 +1,8 @@
-"""History: read finished logs, deliver all of it, and end when every item is acknowledged.
+"""`replay`: read finished logs, send everything, and exit when every item is acknowledged.
 
-The same ids and bytes leave as when the daemon reads the log, so that a replay beside a daemon, or a second
-replay, shows nothing twice. What a backend has refused, or not taken in time, is said at the end.
+It sends the same ids and bytes as a daemon that reads the log, so that a replay beside a daemon, or a
+second replay, creates no visible duplicates. Items that a backend rejected, or did not accept in time,
+are reported at the end.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from exporter.terminal.task_table import duration
 from exporter.web.api import Problem
 
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
-"""What may wait for the backend before reading waits: seconds of a fast reader, and no memory to speak of."""
+"""How much may be queued before reading waits: seconds of a fast reader, and little memory."""
 FULL_WAIT_SECONDS = 0.02
 DRAIN_WAIT_SECONDS = 0.05
 TERMINAL_SECONDS = 0.2
-"""How often the progress line is drawn on a terminal; elsewhere a line is printed every LINE_SECONDS."""
+"""How often to draw the progress line on a terminal; elsewhere a line is printed every LINE_SECONDS."""
 LINE_SECONDS = 10.0
 
 
 class Missing(NamedTuple):
-    """What did not arrive: items still waiting and items refused, by signal."""
+    """What was not delivered: items still queued and items rejected, by signal."""
 
     waiting: Mapping[Signal, int]
     refused: Mapping[Signal, Mapping[str, int]]
@@ -51,9 +52,9 @@ class Missing(NamedTuple):
 class Replay:
     """One replay of `files` into the configured backends.
 
-    `run` returns what is missing; it returns early when `stopped` is set, and gives up when a backend has taken
-    nothing for `config.give_up_after`. `damages` are the files that could not be read to their end, a sentence each.
-    Raises ArchiveError, StoreError, OtlpConfigError.
+    `run` returns what is missing. It returns early when `stopped` is set, or when a backend has accepted
+    nothing for `config.give_up_after`. `damages` has a sentence for each file that could not be read to
+    its end. Raises ArchiveError, StoreError, OtlpConfigError.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Replay:
             composer = CommitBuilder(
                 telemetry_of(config, messages_of(config), _base_name(files[0])),
                 signals=self._deliveries.signals,
-                # A state that is thrown away needs no history: a fifth of the work.
+                # A temporary state needs no history, which is a fifth of the work.
                 keeps_history=config.state is not None,
             )
             self._pipeline = self._resources.enter_context(
@@ -107,12 +108,12 @@ class Replay:
         self._shown = -LINE_SECONDS
 
     def close(self) -> None:
-        """Release everything without a run."""
+        """Release everything without running."""
         self._resources.close()
 
     def run(self, stopped: Stopped) -> Missing:
-        """Read everything, deliver everything; return what is missing."""
-        # As in the reading process: what a batch makes is freed by reference counts.
+        """Read and deliver everything; return what is missing."""
+        # As in the reading process: reference counts free the objects of a batch.
         gc.freeze()
         gc.set_threshold(1_000_000)
         with self._resources:
@@ -192,12 +193,12 @@ class Replay:
         waiting = sum(self._waiting().values())
         return (
             f"{share:4.0%}  {self.lines:,} lines, {self.lines / seconds:,.0f}/s{left}; acknowledged: {acknowledged}"
-            + (f"; {waiting:,} wait" if waiting else "")
+            + (f"; {waiting:,} queued" if waiting else "")
         )
 
 
 def _size_bytes(path: Path) -> int:
-    # Only for the progress: what is wrong with a file is told by whoever reads it.
+    # Only for the progress: the archive reports what is wrong with a file.
     with suppress(OSError):
         return path.stat().st_size
     return 0
@@ -208,7 +209,7 @@ def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> SubprocessR
         Archive((), loaded.positions.get("log", ""))
     except ValueError as error:
         raise StoreError(
-            f"{config.state} is the state of a daemon, not of a replay ({error}); name another directory"
+            f"{config.state} contains the state of a daemon, not of a replay: set --state to another directory"
         ) from error
     return SubprocessReader(
         loaded,
@@ -224,7 +225,7 @@ def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> SubprocessR
 
 
 class _Patience:
-    """How long to wait for a backend that takes nothing."""
+    """How long to wait for a backend that accepts nothing."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -239,7 +240,7 @@ class _Patience:
 
 
 def _base_name(path: Path) -> str:
-    """Return the log's own base name, never that of a rotated file or of a copy that somebody has made of it."""
+    """Return the log's own base name, never that of a rotated file or of a copy of it."""
     name = path.name
     for known in ("user-requests.data", "wok-req.log"):
         if name.startswith(known):

@@ -1,7 +1,8 @@
-"""The RFC's questions at a terminal: what runs and for how long, what failed and why, what was asked meanwhile.
+"""`tasks`: running and failed tasks, why they failed, and what else was requested meanwhile.
 
-Printed once, they are a table as long as it gets, of a state or of logs (`known.py`). Watched, they are a picture
-that is as high as the terminal and drawn anew every second; what it shows first is then what would be missed most.
+Printed once, it is a table of any length, from the daemon's state or from logs (query_source.py).
+With `--watch` it is as high as the terminal and drawn again every second, and what matters most comes
+first.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ from exporter.terminal.task_table import Listed
 Which = Literal["all", "running", "failed"]
 
 TASKS_MAX = 1_000_000
-"""More than a history ever has, and a number that SQLite takes."""
+"""More than any history has, and within SQLite's integers."""
 MEANWHILE_SHOWN = 3
 MEANWHILE_MAX = 1000
-"""Requests beside one task, for a person and for a program."""
+"""Concurrent requests to show for one task, for people and for programs."""
 WATCH_SECONDS = 1.0
-"""The log, and the durations that are shown, have whole seconds."""
+"""The log has whole seconds, and so have the durations shown."""
 WATCHED_MAX = 1000
-"""Ended tasks that are looked at every second: more than any terminal has rows."""
+"""Finished tasks to read every second: more than any terminal has rows."""
 STALE_NANOS = 300 * NANOS
-"""A log may be quiet for minutes; beyond, it is said how old the news is that something runs."""
+"""A log may be idle for minutes. After this, say how old the information about running tasks is."""
 
 NONE_FOUND: dict[Which, str] = {
-    "all": "No task runs, and none has ended.",
-    "running": "No task runs.",
-    "failed": "No task has failed or was lost.",
+    "all": "No tasks found.",
+    "running": "No running tasks.",
+    "failed": "No failed or lost tasks.",
 }
 
 
@@ -58,15 +59,15 @@ def tasks(
     environ: Mapping[str, str] | None = None,
     wall: Callable[[], int] = time.time_ns,
 ) -> int:
-    """Print the tasks that run, then those that failed or were lost, then the others that ended; return 0.
+    """Print running tasks, then failed and lost ones, then other finished ones; return the exit code.
 
-    In each group the newest stands first; of ended tasks the last `limit` are shown. They are those of the daemon
-    whose state is in `config.state`, or of `files`. On a terminal the table has its width, and colours unless
-    NO_COLOR or a dumb TERM forbids them; elsewhere nothing is cut. With `as_json` it is one JSON list with an
-    object on each line (`view.as_object`), and up to 1000 of the requests made meanwhile in each. Progress goes
-    to `screen`, stderr by default. `wall` is the clock, in nanoseconds.
+    In each group the newest comes first; of finished tasks the last `limit` are shown. They come from the
+    daemon's state in `config.state`, or from `files`. On a terminal the table has its width, and colours
+    unless NO_COLOR or a dumb TERM disables them; elsewhere nothing is cut. With `as_json` it is one JSON
+    list with an object on each line (`view.as_object`), each with up to 1000 concurrent requests. Progress
+    goes to `screen`, stderr by default. `wall` is the clock, in nanoseconds.
 
-    Raises StoreError where there is no state or it may not be read, ArchiveError for a file that cannot be read.
+    Raises StoreError if there is no state or it cannot be read, ArchiveError if a file cannot be read.
     """
     environ = os.environ if environ is None else environ
     zone = load_zone(config.timezone) if config.timezone else None
@@ -107,18 +108,18 @@ def watch(
 ) -> int:
     """Show the tasks of the daemon whose state is in `config.state` until `q` is pressed; return 0.
 
-    The picture is drawn anew every second, and at once when the window's size changes. It has what failed or was
-    lost first, then what runs, then what has ended otherwise, the newest of each, as far as there is room; bad
-    ends leave half of it to the others. `wall` is the clock, in nanoseconds.
+    The screen is drawn every second, and immediately when the window's size changes. It shows failed and
+    lost tasks first, then running ones, then the others, the newest of each, as far as there is room. The
+    first group leaves half of the screen to the others. `wall` is the clock, in nanoseconds.
 
-    Raises StoreError where there is no state or it may not be read, KeyboardInterrupt on Ctrl-C.
+    Raises StoreError if there is no state or it cannot be read, KeyboardInterrupt on Ctrl-C.
     """
     environ = os.environ if environ is None else environ
     is_coloured = view.may_be_coloured(environ)
     with window:
         while True:
             columns, rows = window.size()
-            # Opened for each picture: the daemon may have put its state aside and begun another.
+            # Opened each time: the daemon may have moved its state aside and created another.
             with ExitStack() as resources:
                 known = from_state(config, resources, wall())
                 lines = _picture(
@@ -148,14 +149,14 @@ def _picture(
     found, _ = _find(known, which, limit)
     bad = [task for task in found if task.state in ("failed", "lost")]
     rest = [task for task in found if task.state not in ("failed", "lost")]
-    # No picture has room for more than a task a row.
+    # There is room for at most one task in a row.
     shown = [_listed(known, task, MEANWHILE_SHOWN) for task in [*bad[:rows], *rest[:rows]]]
     zone = load_zone(config.timezone) if config.timezone else None
     notes = _notes(known, shown, is_all=True, is_finished=False)
     head = [
         _summary([task.state for task in found], which),
         *notes,
-        f"{_as_of(config, known)}; q ends this.",
+        f"{_as_of(config, known)}; press q to quit.",
         "",
     ]
     titles, blocks = view.blocks(shown, zone=zone, width=columns, is_coloured=is_coloured)
@@ -169,7 +170,7 @@ def _picture(
 
 
 def _fitting(blocks: Sequence[list[str]], room: int) -> list[str]:
-    """Return the first blocks that there is room for; of one that has room for its first line, that."""
+    """Return the first blocks that fit; of a block that fits in part, its first lines."""
     lines: list[str] = []
     for block in blocks:
         lines += block[: room - len(lines)]
@@ -184,7 +185,7 @@ def _as_of(config: Config, known: QuerySource) -> str:
 
 
 def _find(known: QuerySource, which: Which, limit: int) -> tuple[list[TaskView], bool]:
-    """Return the tasks in the order in which they are shown, and whether these are all."""
+    """Return the tasks in display order, and whether these are all."""
     ended: list[TaskRow] = []
     is_all = True
     outcomes: dict[Which, tuple[Outcome | None, ...]] = {
@@ -202,7 +203,7 @@ def _find(known: QuerySource, which: Which, limit: int) -> tuple[list[TaskView],
         ended = ended[:limit]
     found: list[TaskView] = []
     if which != "failed":
-        # What has ended between the two looks is in both; its end is the newer news.
+        # A task that ended between the two queries is in both; its end is newer.
         over = {row.context for row in ended}
         running = sorted(known.snapshot.open_tasks, key=lambda row: row.start, reverse=True)
         found += [
@@ -216,7 +217,7 @@ def _find(known: QuerySource, which: Which, limit: int) -> tuple[list[TaskView],
 
 
 def _listed(known: QuerySource, task: TaskView, limit: int) -> Listed:
-    """Return the task with its request and up to `limit` of the others, as far as the history still has them."""
+    """Return the task with its request and up to `limit` of the others, if the history still has them."""
     reader = known.reader
     others: list[RequestRow] = []
     if task.concurrent and limit:
@@ -233,36 +234,39 @@ def _summary(states: Sequence[State], which: Which) -> str:
     counts = {
         "running": states.count("running"),
         "failed or lost": failed,
-        "with an unknown end": states.count("unknown"),
+        "with unknown outcome": states.count("unknown"),
         "done": states.count("done"),
     }
     return ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) + "."
 
 
 def _notes(known: QuerySource, shown: Sequence[Listed], *, is_all: bool, is_finished: bool) -> Iterator[str]:
-    """Yield what else one must know to read the table rightly, a sentence each."""
+    """Yield what else one must know to read the table correctly, a sentence each."""
     snapshot = known.snapshot
     rejected = int(snapshot.counters.get(("wok_exporter_lines_total", "rejected"), 0))
     if is_finished and rejected:
         lines = "1 line was" if rejected == 1 else f"{rejected:,} lines were"
-        yield f"{lines} not understood: `check` lists them."
+        yield f"{lines} not parsed: `check` lists them."
     if not is_finished and not snapshot.is_ready:
-        yield "The daemon has not read all of the log yet: this is as far as it is."
+        yield "The daemon is still reading the log: newer tasks are missing."
     elif not is_finished:
         age = known.now - int(snapshot.committed_seconds * NANOS)
         if age > STALE_NANOS and any(listed.task.state == "running" for listed in shown):
-            yield f"The daemon has seen nothing new for {view.duration(age)}: what ran then is shown as running."
+            yield (
+                f"The daemon has read nothing new for {view.duration(age)}:"
+                " tasks that were running then are shown as running."
+            )
     doubts = {listed.task.correlation for listed in shown if listed.request is not None}
     if "likely" in doubts:
-        yield "A request with ? is likely the task's: others would look the same."
+        yield "? marks a request that likely started the task: another one could match as well."
     if "ambiguous" in doubts:
-        yield "A request with ?? is one of several that may be the task's."
+        yield "?? marks one of several requests that may have started the task."
     if not is_all:
-        yield "Tasks that ended earlier are left out: --limit shows more."
+        yield "Older tasks are not shown: use --limit to show more."
 
 
 def _write_json(out: TextIO, objects: Iterable[dict[str, object]]) -> None:
-    """Write a list, one object a line and one in memory: each may have a thousand requests in it."""
+    """Write a list, one object a line and one in memory: each may contain a thousand requests."""
     opening = "["
     for one in objects:
         out.write(f"{opening}\n{json.dumps(one)}")

@@ -1,11 +1,11 @@
-"""One request at a terminal: the tasks that it started, and what else was asked while they ran.
+"""`trace`: a request, the tasks that it started, and what else was requested while they ran.
 
-All of it stands on one scale of time, from the request to the last end, or to now while something runs: a task is a
-bar, a request a tick. Left of the scale stands what it is, below a task what else is known of it. On a terminal
-left and scale share the width; elsewhere the left is as wide as it needs, as in the table of `tasks`.
+Everything is on one time scale, from the request to the last end, or to now while a task runs. A task
+is a bar, a request a tick. The label is left of the scale, details are below a task. On a terminal,
+labels and scale share the width; elsewhere the labels are as wide as they need, as in `tasks`.
 
-A terminal may know nothing but ASCII. Bars are then made of its signs, and what it cannot show is spelt out before
-anything is measured, so that the scale still stands where it should.
+A terminal may support ASCII only. Bars are then drawn with ASCII, and unsupported characters are
+escaped before anything is measured, so that the scale stays aligned.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from exporter.terminal.text import visible
 TRACES_SHOWN = 5
 TASKS_SHOWN = 20
 MEANWHILE_SHOWN = 20
-"""What a person reads; a program gets more."""
+"""Limits for people; programs get more."""
 TASKS_MAX = 1000
 MEANWHILE_MAX = 1000
 
 SCALE_CELLS = 40
-"""How long the scale is where no terminal says how wide it is."""
+"""The width of the scale without a terminal."""
 SCALE_CELLS_MIN = 10
-"""Below, a bar says nothing that the duration does not."""
+"""A shorter bar shows nothing that the duration does not."""
 
 DOUBTS: dict[Grade, str] = {
     "exact": "",
-    "likely": "other requests would look the same",
-    "ambiguous": "this request is one of several whose task it may be",
-    "none": "no request was found whose task it may be",
+    "likely": "another request could match as well",
+    "ambiguous": "this is one of several requests that may have started the task",
+    "none": "no request was found that could have started the task",
 }
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
@@ -57,7 +57,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class Glyphs(NamedTuple):
-    """What trees and bars are made of: `parts` are bars of less than a cell, the shortest first."""
+    """The characters of trees and bars: `parts` are bars narrower than a cell, the shortest first."""
 
     branch: str
     last: str
@@ -74,18 +74,18 @@ ASCII = Glyphs("|-", "`-", "|", "|", "=", "", "-", "~")
 
 
 class Scale(NamedTuple):
-    """The time from `begin` to `finish`, in nanoseconds, on so many `cells`."""
+    """The time from `begin` to `finish`, in nanoseconds, on `cells` cells."""
 
     begin: int
     finish: int
     cells: int
 
     def tick(self, when: int, glyphs: Glyphs) -> str:
-        """Return the mark of a moment; what is not on the scale, as clocks are set back, stands at its end."""
+        """Return the mark of a moment; one outside the scale (a clock was set back) is at its end."""
         return " " * self._at(when, self.cells) + glyphs.tick
 
     def bar(self, start: int, end: int, glyphs: Glyphs, *, is_vague: bool) -> tuple[str, str]:
-        """Return the bar from start to end, of one cell at least, and the blanks before it."""
+        """Return the bar from start to end, at least one cell wide, and the blanks before it."""
         steps = len(glyphs.parts) + 1
         first = self._at(start, self.cells)
         until = self._at(end, self.cells * steps) + 1
@@ -100,10 +100,10 @@ class Scale(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A request with its tasks and the others, as it is shown.
+    """A request with its tasks and the concurrent requests, as shown.
 
-    `tasks` are (task, end of its bar in nanoseconds). Of `task_count` tasks and `meanwhile_count` other requests
-    these are the first ones.
+    `tasks` are (task, end of its bar in nanoseconds). They and `meanwhile` are the first of `task_count`
+    tasks and `meanwhile_count` other requests.
     """
 
     request: RequestRow | None
@@ -124,20 +124,20 @@ def trace(
     environ: Mapping[str, str] | None = None,
     wall: Callable[[], int] = time.time_ns,
 ) -> int:
-    """Print the newest requests that `sought` leads to, at most 5, each with its tasks; return 0, or 1 without any.
+    """Print the newest requests that match `sought`, at most 5, each with its tasks; return 0, or 1 without any.
 
-    `sought` is a trace id (32 hex digits, or a uuid with its dashes), a span context (a trace id and a span id, or
-    a traceparent), the record id of a request, or the target_uri of tasks. They are looked for in the daemon's state in
-    `config.state`, or in `files`. With `as_json` it is one JSON list with an object on each line, with up to 1000
-    tasks and 1000 of the other requests in each. What was not found is told on `screen`, stderr by default. `wall`
-    is the clock, in nanoseconds.
+    `sought` is a trace id (32 hex digits, or a UUID with its dashes), a span context (a trace id and a span
+    id, or a traceparent), the record id of a request, or the target_uri of tasks. The search is in the
+    daemon's state in `config.state`, or in `files`. With `as_json` it is one JSON list with an object on
+    each line, each with up to 1000 tasks and 1000 other requests. If nothing matches, `screen` says so,
+    stderr by default. `wall` is the clock, in nanoseconds.
 
-    Raises StoreError where there is no state or it may not be read, ArchiveError for a file that cannot be read.
+    Raises StoreError if there is no state or it cannot be read, ArchiveError if a file cannot be read.
     """
     environ = os.environ if environ is None else environ
     screen = screen or sys.stderr
     zone = load_zone(config.timezone) if config.timezone else None
-    # An argument that is no text of this host's encoding cannot be in the history.
+    # An argument that is not valid in this host's encoding cannot be in the history.
     text = sought.strip().encode("utf-8", "replace").decode()
     context = context_of(text)
     with ExitStack() as resources:
@@ -162,16 +162,14 @@ def trace(
     if not shown:
         what = "trace id or record id" if context else "target_uri or record id"
         where = f"the {len(files)} files" if len(files) > 1 else str(files[0] if files else config.state)
-        since = "which has no request"
+        since = "which contains no requests"
         if found.oldest is not None:
-            since = f"whose first request is of {view.local(found.oldest, zone):%Y-%m-%d %H:%M:%S}"
-        screen.write(
-            f"No request and no task with the {what} {visible(text)} is in {visible(where)}, {since}.\n"
-        )
+            since = f"whose first request is from {view.local(found.oldest, zone):%Y-%m-%d %H:%M:%S}"
+        screen.write(f"No request or task has the {what} {visible(text)} in {visible(where)}, {since}.\n")
         return 1
     if found.found > len(shown):
         more = found.found - len(shown)
-        said = f"and {more:,} older {'one' if more == 1 else 'ones'}: a trace id shows one of them.\n"
+        said = f"and {more:,} older {'one' if more == 1 else 'ones'}: use a trace id to show one of them.\n"
         if as_json:
             screen.write(said)
         else:
@@ -198,7 +196,7 @@ def _print(
 
 
 def context_of(text: str) -> bytes:
-    """Return the trace id (16 bytes), or the whole context (24), that the text is; empty if it is none."""
+    """Return the text as a trace id (16 bytes) or a span context (24 bytes); empty if it is neither."""
     low = text.lower()
     if _UUID.fullmatch(low):
         return bytes.fromhex(low.replace("-", ""))
@@ -207,7 +205,7 @@ def context_of(text: str) -> bytes:
 
 
 def as_object(shown: Shown, zone: tzinfo | None) -> dict[str, Any]:
-    """Return a request for JSON, in the forms of `tasks --json`; `meanwhile.requests` may be fewer than its count."""
+    """Return a request for JSON, like `tasks --json`; `meanwhile.requests` may be fewer than its count."""
     return {
         "trace_id": _trace_id(shown) or None,
         "request": view.request_object(shown.request, zone) if shown.request else None,
@@ -225,8 +223,8 @@ def drawn(
 ) -> Iterator[str]:
     """Yield the lines that show a request, its tasks, and the other requests.
 
-    Times are shown in `zone` (None: the host's), which people call `place`. `width` is that of the terminal in cells,
-    None for no limit; `encoding` is the terminal's, and decides what bars are made of.
+    Times are shown in `zone` (None: the host's), named `place`. `width` is the terminal's in cells, None for
+    no limit; `encoding` is the terminal's, and decides the characters of bars.
     """
     try:
         "".join(UNICODE).encode(encoding)
@@ -249,7 +247,7 @@ def drawn(
     first = min([*(task.start for task, _ in tasks), *([request.time] if request else [])])
     labels = [known(_label(task)) for task, _ in tasks]
     ticks = [known(_tick_label(other, zone)) for other in shown.meanwhile]
-    asked = known(view.asked_of(request)) if request else "request not known"
+    asked = known(view.asked_of(request)) if request else "request unknown"
     left = max(map(view.width_of, [asked, *(f"{glyphs.last} {label}" for label in labels), *ticks]))
     cells = SCALE_CELLS
     if width is not None:
@@ -272,7 +270,7 @@ def drawn(
         is_last = number == shown.task_count
         bar, before = scale.bar(task.start, end, glyphs, is_vague=task.state == "unknown")
         line = row(f"{glyphs.last if is_last else glyphs.branch} {label}", before + bar)
-        # the bar is the end of the line, whatever was cut before it
+        # the bar is at the end of the line, whatever was cut before it
         if is_coloured and line.endswith(bar):
             line = line[: len(line) - len(bar)] + view.painted(bar, task.state)
         yield line
@@ -293,7 +291,7 @@ def drawn(
     for other, label in zip(shown.meanwhile, ticks, strict=True):
         yield row(label, scale.tick(other.time, glyphs))
     if count > len(shown.meanwhile):
-        gone = " that the history has forgotten" if not shown.meanwhile else " more"
+        gone = " no longer in the history" if not shown.meanwhile else " more"
         yield clipped(f"and {count - len(shown.meanwhile):,}{gone}", width)
 
 
@@ -331,7 +329,7 @@ def _head(shown: Shown, zone: tzinfo | None, place: str) -> Iterator[str]:
     request = shown.request
     if request is None:
         has_one = any(task.request for task, _ in shown.tasks)
-        yield "The history has forgotten its request." if has_one else "Nobody knows its request."
+        yield "Its request is no longer in the history." if has_one else "Its request is unknown."
         first = min(task.start for task, _ in shown.tasks)
         yield f"{view.local(first, zone):%Y-%m-%d %H:%M:%S} ({place})"
         return
@@ -346,7 +344,7 @@ def _head(shown: Shown, zone: tzinfo | None, place: str) -> Iterator[str]:
     if request.record_id:
         yield f"record {request.record_id}"
     if not shown.tasks:
-        yield "It has started no task."
+        yield "It started no task."
 
 
 def _label(task: TaskView) -> str:
@@ -359,11 +357,11 @@ def _details(task: TaskView, zone: tzinfo | None) -> Iterator[str]:
     yield f"{task.target_uri or task.app}{number}"
     start = f"{view.local(task.start, zone):%Y-%m-%d %H:%M:%S}"
     if task.state == "running":
-        yield f"runs since {start}"
+        yield f"running since {start}"
     elif task.end is None:
-        yield f"started {start}; whether and when it ended is not in the log"
+        yield f"started {start}; the log does not show if or when it ended"
     elif task.duration is None:
-        yield f"ended {start}; when it started is not in the log"
+        yield f"ended {start}; the log does not show when it started"
     else:
         yield f"{start} to {view.local(task.end, zone):%Y-%m-%d %H:%M:%S}"
     if task.context:

@@ -1,14 +1,14 @@
-"""The one configuration: a TOML file, over it the environment, over that the flags of the command line.
+"""Loads the configuration: a TOML file, overridden by the environment, overridden by flags.
 
-What can be set is in options.py; here the sources are laid over each other, the words that stand for something of
-this host (`auto`) are replaced by it, and what is right by itself but wrong together is found.
+The settings are defined in options.py. Here the sources are merged, words such as `auto` are replaced
+by what they stand for on this host, and settings that contradict each other are found.
 
-A start is refused once, not once per mistake: every source is read to its end, also where a stronger one
-overrides it, and each mistake says where it stands, what is wrong, and what to write instead.
+All errors are reported together: every source is read to its end, also where a stronger one overrides
+it. Each error says where it is, what is wrong, and what to write instead.
 
-What the OpenTelemetry specification gives names to is not repeated here: endpoints, headers, certificates and
-time-outs are read by `deliver`. Only the two variables that say who is observed,
-`OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, are read here, because they are part of what is sent.
+What the OpenTelemetry specification names is not repeated here: `deliver` reads endpoints, headers,
+certificates and timeouts. Only the two variables that say who is observed, `OTEL_RESOURCE_ATTRIBUTES`
+and `OTEL_SERVICE_NAME`, are read here, because they are part of the data.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LOGS = ("var/lib/wok/user-requests.data", "var/log/wok/wok-req.log")
-"""Where an installed Wok writes its log: from 2.3.0 on, and before it."""
+"""Where an installed Wok writes its log: from 2.3.0 on, and earlier."""
 WOK_ERROR_LOG = "var/log/wok/wok-error.log"
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 APPLICATION_ID = UUID("46c01d7a-8901-42f0-bb3c-d4acaaee7611").bytes
-"""Makes the instance's UUID ours: `systemd-id128 machine-id --app-specific=` with this id prints the same."""
+"""Makes the instance's UUID specific to this program, as `systemd-id128 machine-id --app-specific=` does."""
 
 UI_KEYS = ("trace_url", "hosts")
-"""What may be written as a key of the table `ui`."""
+"""Options that may also be keys of the table `ui`."""
 
 KUBERNETES = re.compile(r"WOK_EXPORTER_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?)")
-"""What Kubernetes puts into every container beside a Service named wok-exporter: not meant for us."""
+"""What Kubernetes sets in every container if there is a Service named wok-exporter: not settings."""
 
 
 class ConfigError(Exception):
-    """Every mistake in the configuration, each one line: where it stands, what is wrong, and the remedy."""
+    """All errors in the configuration, one line each: where it is, what is wrong, and the remedy."""
 
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
@@ -57,7 +57,7 @@ class ConfigError(Exception):
 
 
 class _Given(NamedTuple):
-    """A value as it was given: `origin` is how a person finds it, `base` what a relative path is relative to."""
+    """A value as given: `origin` is where a person finds it, `base` the directory of relative paths."""
 
     origin: str
     key: str
@@ -83,26 +83,24 @@ def _from_file(
             mistakes.append(f"{path}: there is no such file: create it, or name another with --config")
         return
     except OSError as e:
-        # Another person than the daemon's user may well ask for `check` or `tasks`. The daemon itself must not go on
-        # without what the file says of passwords and privacy.
+        # Users other than the daemon's may run `check` or `tasks`. The daemon itself must not run without
+        # the file's passwords and privacy.
         sentence = (
             f"{path}: cannot be read ({e.strerror}): let this user read it, or name another with --config"
         )
         (mistakes if named or command == "run" else warnings).append(sentence)
         return
     except (ValueError, RecursionError) as e:  # the latter for lists a thousand deep
-        mistakes.append(f"{path}: is not TOML ({e}): see the example in docs/configuration.md")
+        mistakes.append(f"{path}: invalid TOML ({e}): see the example in docs/configuration.md")
         return
-    # What belongs to the page may also stand in a table: `ui.trace_url`, `[ui]`.
+    # Settings of the page may also be in a table: `ui.trace_url`, `[ui]`.
     page = table.pop("ui") if isinstance(table.get("ui"), dict) else {}
     table |= {key if key in UI_KEYS else f"ui.{key}": value for key, value in page.items()}
     for key, value in table.items():
         if key in OPTIONS:
             yield _Given(f"{path}: {key}", key, value, path.parent)
         else:
-            what = (
-                "table: keys stand alone, without tables" if isinstance(value, dict) else "key: leave it out"
-            )
+            what = "table: keys are top-level" if isinstance(value, dict) else "key: remove it"
             shown = key if key.isprintable() else ascii(key)
             mistakes.append(f"{path}: {shown}: unknown {what}{did_you_mean(key, OPTIONS)}")
 
@@ -111,7 +109,7 @@ def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> Iterat
     variables = {option.variable: option.key for option in OPTIONS.values()}
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or not environ[variable]:
-            continue  # an empty variable is an unset one, as in OpenTelemetry's specification
+            continue  # an empty variable counts as unset, as in OpenTelemetry's specification
         if variable in variables:
             yield _Given(variable, variables[variable], environ[variable], Path())
         elif variable != f"{PREFIX}CONFIG" and not KUBERNETES.fullmatch(variable):
@@ -133,8 +131,8 @@ def load(
 ) -> Config:
     """Return the configuration of a command from its flags (by key), the environment and the TOML file.
 
-    `root` is where the host's own files are looked for: the default file, Wok's logs, the machine id. Raises
-    ConfigError with all mistakes.
+    The host's own files are looked for below `root`: the default file, Wok's logs, the machine id. Raises
+    ConfigError with all errors.
     """
     mistakes: list[str] = []
     warnings: list[str] = []
@@ -168,7 +166,7 @@ def load(
 
 
 def _located(value: Any, base: Path, environ: Mapping[str, str]) -> Any:
-    """Return the value with its paths, if it has any, without `~` and relative to `base`."""
+    """Return the value with `~` expanded in its paths, and relative ones joined to `base`."""
     if isinstance(value, tuple) and not isinstance(value, Address):
         return tuple(_located(each, base, environ) for each in value)
     if not isinstance(value, Path):
@@ -181,29 +179,27 @@ def _located(value: Any, base: Path, environ: Mapping[str, str]) -> Any:
 def _resolve(
     values: dict[str, Any], origins: dict[str, str], command: str, root: Path, mistakes: list[str]
 ) -> None:
-    """Replace the words that stand for something of this host, or of this command, by what they stand for."""
+    """Replace words such as `auto` by what they stand for on this host, or for this command."""
     if values["log"] in {"auto", ""}:
         found = [path for path in (root / log for log in LOGS) if path.exists()]
         values["log"] = found[0] if found else root / LOGS[0]
     if values["wok_error_log"] == "auto":
-        # for replay a log of this host would be a guess: the log may be another's
+        # for replay, this host's error log would be a guess: the log may be from another host
         mine = root / WOK_ERROR_LOG
         values["wok_error_log"] = mine if command == "run" and os.access(mine, os.R_OK) else None
     for key in ("wok_error_log", "state", "tls_certificate", "tls_key", "auth_file"):
         if not isinstance(values[key], Path):
             values[key] = None
     if command in {"replay", "demo"} and origins["state"] != OPTIONS["state"].flag:
-        # never the daemon's: its counters and positions are of its own log
+        # never the daemon's: its counters and positions belong to its own log
         values["state"] = None
     elif command in {"run", "tasks"} and not values["state"]:
-        mistakes.append(f"{origins['state']}: is empty: name a directory")
+        mistakes.append(f"{origins['state']}: is empty: set it to a directory")
 
     machine = _machine_id(root)
     if values["instance"] in {"auto", ""}:
         if not machine and command in {"run", "replay"}:
-            mistakes.append(
-                f"instance: this host has no /{MACHINE_IDS[0]} to make one from: set it with --instance"
-            )
+            mistakes.append(f"instance: this host has no /{MACHINE_IDS[0]} to derive it from: set --instance")
         digest = hmac.digest(machine, APPLICATION_ID, "sha256")
         values["instance"] = str(UUID(bytes=digest[:16], version=4)) if machine else "unknown"
     if values["host_name"] in {"auto", ""}:
@@ -231,13 +227,13 @@ def _machine_id(root: Path) -> bytes:
 def _cross_check(
     values: dict[str, Any], origins: dict[str, str], command: str, mistakes: list[str], warnings: list[str]
 ) -> None:
-    """Find what is right by itself and wrong together, and files that are not there."""
+    """Find settings that contradict each other, and missing files."""
     if command != "run":
         return
     if values["log"] == values["wok_error_log"]:
-        mistakes.append(f"{origins['wok_error_log']}: is the same file as log: name Wok's error log, or off")
+        mistakes.append(f"{origins['wok_error_log']}: is the same file as log: write Wok's error log, or off")
     if values["tls_key"] and not values["tls_certificate"]:
-        mistakes.append(f"{origins['tls_key']}: a key without its certificate: set tls_certificate, too")
+        mistakes.append(f"{origins['tls_key']}: is set without a certificate: set tls_certificate, too")
     for key in ("tls_certificate", "tls_key", "auth_file"):
         if values[key]:
             try:
@@ -256,17 +252,17 @@ def _cross_check(
     listen = values["listen"]
     if listen and not listen.is_loopback and not values["auth_file"]:
         warnings.append(
-            f"{origins['listen']}: everyone who can reach {listen} may read who did what: set auth_file, or"
+            f"{origins['listen']}: anyone who can reach {listen} can read who did what: set auth_file, or"
             f" listen on 127.0.0.1:{listen.port}"
         )
     elif listen and not listen.is_loopback and not values["tls_certificate"]:
         warnings.append(
-            f"{origins['listen']}: passwords for {listen} cross the network in clear: set tls_certificate"
+            f"{origins['listen']}: passwords for {listen} are sent unencrypted: set tls_certificate"
         )
 
 
 def _resource(environ: Mapping[str, str], mistakes: list[str]) -> tuple[dict[str, str], str]:
-    """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the service name for everything, if there is one.
+    """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the service name of everything, if any.
 
     The form is `key=value,key=value`, with percent-encoding in both (OpenTelemetry specification, Resource SDK,
     "Specifying resource information via an environment variable"). `OTEL_SERVICE_NAME` wins over `service.name`.
@@ -292,11 +288,11 @@ def _resource(environ: Mapping[str, str], mistakes: list[str]) -> tuple[dict[str
 
 def _decoded(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        raise ValueError("holds a % without two hexadecimal digits: write %25 for it")
+        raise ValueError("contains a % without two hexadecimal digits: write %25 for it")
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeError:
-        raise ValueError("is not UTF-8 when decoded: percent-encode the bytes of its UTF-8 form") from None
+        raise ValueError("does not decode to UTF-8: percent-encode its UTF-8 bytes") from None
 
 
 # --- what people read

@@ -1,8 +1,8 @@
 """The daemon: the threads that read, deliver and serve, from the first line to a stop.
 
-The main thread reads and commits. One thread a signal delivers. The HTTP server answers from a reader of its own.
-They share the store and two events, and nothing else: a backend that hangs, a scrape that is slow, a page that is
-large delay nothing but themselves.
+The main thread reads and commits. Each signal has a thread that delivers. The HTTP server answers
+from a database reader of its own. The threads share only the store and two events, so a backend that
+hangs, a slow scrape or a large page delays nothing else.
 """
 
 from __future__ import annotations
@@ -41,21 +41,20 @@ from exporter.web.page import page_routes
 from exporter.wok.operations import Operations
 
 STORE_WAIT_SECONDS_MAX = 30.0
-"""Between tries after the store has failed: a full disk is looked at again soon, but not hammered."""
+"""The longest wait between attempts after the store has failed, as on a full disk."""
 STOP_SECONDS = 5.0
-"""What a request on its way may still take when the daemon stops; what it carried is sent again after the next
-start."""
+"""How long a request in flight may still take at a stop; its data is sent again after the next start."""
 ANSWER_SECONDS = 2.0
-"""What an answer on its way to a scrape or a browser may still take."""
+"""How long a response in flight may still take at a stop."""
 
 START_ERRORS = (StoreError, otlp_env.OtlpConfigError, ServerError, AuthError)
-"""What a start may be refused with: sentences for the administrator."""
+"""What prevents a start; their messages are for the administrator."""
 
 log = logging.getLogger(__name__)
 
 
 class Stopped(Protocol):
-    """What ends a daemon: an Event, or whatever else can be asked and waited for."""
+    """What stops a daemon: an Event, or anything else that can be queried and waited for."""
 
     def is_set(self) -> bool:
         """Return whether to stop now."""
@@ -65,7 +64,7 @@ class Stopped(Protocol):
 
 
 class Deliveries:
-    """The threads that deliver, one a configured signal; `wake` them after a commit."""
+    """The threads that deliver, one for each configured signal; `wake` them after a commit."""
 
     def __init__(self, store: Store, environ: Mapping[str, str]) -> None:
         self.endpoints = otlp_env.configured(environ)
@@ -94,11 +93,11 @@ class Deliveries:
 
     @property
     def signals(self) -> frozenset[Signal]:
-        """The signals that have a destination."""
+        """The signals that have an endpoint."""
         return frozenset(self.by_signal)
 
     def start(self) -> None:
-        """Begin to deliver what the journal holds."""
+        """Start to deliver what the journal contains."""
         for thread in self._threads:
             thread.start()
 
@@ -108,7 +107,7 @@ class Deliveries:
             work.set()
 
     def stop(self) -> None:
-        """Stop, waiting a moment for requests that are on their way."""
+        """Stop, with a short wait for requests in flight."""
         self._stopped.set()
         self.wake()
         end = time.monotonic() + STOP_SECONDS
@@ -116,7 +115,7 @@ class Deliveries:
             thread.join(max(0.0, end - time.monotonic()))
 
     def problems(self) -> list[Problem]:
-        """Say which backend does not accept data, and what to do."""
+        """Return which backend does not accept data, and what to do."""
         return [
             Problem(
                 f"{signal}: {status.endpoint} {symptom_of(status.reason)} ({status.reason})", status.remedy
@@ -127,10 +126,10 @@ class Deliveries:
 
 
 class Daemon:
-    """Everything that `wok-exporter run` runs, made and released in the right order.
+    """Everything that `wok-exporter run` runs, created and released in the right order.
 
-    `run` returns when `stopped` is set. Raises START_ERRORS where the start must fail; what fails later is told,
-    waited for and tried again.
+    `run` returns when `stopped` is set. Raises START_ERRORS if the start must fail. What fails later is
+    reported and retried.
     """
 
     def __init__(
@@ -169,7 +168,8 @@ class Daemon:
                 )
             except ValueError as error:
                 raise StoreError(
-                    f"{config.state} is the state of a replay, not of a daemon ({error}); name another directory"
+                    f"{config.state} contains the state of a replay, not of a daemon: set"
+                    " --state to another directory"
                 ) from error
             return self._tail
 
@@ -186,7 +186,7 @@ class Daemon:
         config = self._config
         if config.listen is None:
             return None
-        # A reader serves one at a time: a slow page must not make a scrape wait.
+        # A reader serves one request at a time: a slow page must not delay a scrape.
         reader, page_reader = (self._resources.enter_context(closing(self.store.reader())) for _ in range(2))
         collector = StoreCollector(
             reader.snapshot,
@@ -218,7 +218,7 @@ class Daemon:
     def _stop_serving(self, server: Server) -> None:
         server.close()
         if self._serving is not None:
-            # The next daemon may want the same port, and answers need their readers until they are given.
+            # The next daemon may need the same port, and responses in flight need their readers.
             self._serving.join(STOP_SECONDS)
             server.drain(ANSWER_SECONDS)
 
@@ -229,7 +229,7 @@ class Daemon:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Deliver and serve inside, and release everything at the end."""
+        """Deliver and serve inside the block, and release everything at its end."""
         with self._resources:
             self._is_ready = self.store.is_ready
             if self.server is not None:
@@ -242,9 +242,9 @@ class Daemon:
                 self._deliveries.stop()
 
     def read(self, stopped: Stopped, turned: Callable[[bool], None] = lambda _: None) -> None:
-        """Read until `stopped`; `turned` is called after each turn, with False for one that the store has failed.
+        """Read until `stopped`; `turned` is called after each turn, with False if the store failed.
 
-        A turn reads what is there, which may be nothing, and commits it.
+        A turn reads what there is, which may be nothing, and commits it.
         """
         wait_seconds = 1.0
         while not stopped.is_set():
@@ -254,14 +254,14 @@ class Daemon:
                 progress = self._step()
             except StoreError as error:
                 if not self._trouble:
-                    log.error("%s; reading waits until the state can be written", error)  # noqa: TRY400 - weather
+                    log.error("%s; reading is paused until the state can be written", error)  # noqa: TRY400 - expected
                 self._trouble = str(error)
                 turned(False)
                 stopped.wait(wait_seconds)
                 wait_seconds = min(wait_seconds * 2, STORE_WAIT_SECONDS_MAX)
                 continue
             if self._trouble:
-                log.warning("the state can be written again: reading goes on")
+                log.warning("the state can be written again: reading continues")
                 self._trouble, wait_seconds = "", 1.0
             turned(True)
             if progress.caught_up or not progress.committed:
@@ -275,52 +275,52 @@ class Daemon:
         if progress.caught_up and not self._is_ready and not (self._tail and self._tail.problem):
             self.store.mark_ready()
             self._is_ready = True
-            log.info("the backlog is read: following %s", self._config.log)
+            log.info("backlog read; following %s", self._config.log)
         return progress
 
     def require_writable_state(self) -> None:
-        """Raise StoreError while the state cannot be written, and another daemon could not begin from it."""
+        """Raise StoreError if the state cannot be written, so that the next daemon could not start from it."""
         if self._trouble:
             raise StoreError(self._trouble)
         self.store.count({})
 
     def _reading_problems(self) -> dict[str, str]:
-        """Return what keeps lines from being read, by the kinds that `wok_exporter_reading_problem` has."""
+        """Return what prevents reading, by the kinds of `wok_exporter_reading_problem`."""
         known = {"log": self._tail.problem if self._tail else "", "state": self._trouble}
         return {kind: said for kind, said in known.items() if said}
 
     def problems(self) -> list[Problem]:
-        """Say what keeps the exporter from making progress, and what to do, the worst first."""
+        """Return what prevents progress and what to do, the worst first."""
         problems = [Problem(said, "") for said in self._reading_problems().values()]
         if not self._is_ready:
             problems.append(
                 Problem(
-                    f"the backlog is being read: {self._behind} bytes to go",
-                    "wait: the metrics of tasks are withheld until then",
+                    f"still reading the backlog: {self._behind:,} bytes to go",
+                    "Wait. The metrics of tasks appear when it is done.",
                 )
             )
         return problems + self._deliveries.problems()
 
     def live(self) -> Live:
-        """Return what this process knows beside its store, now."""
+        """Return what this process knows besides its store, now."""
         deliveries = {signal: worker.status for signal, worker in self._deliveries.by_signal.items()}
         return Live(self._behind, deliveries, self.problems())
 
     def announcement(self) -> list[str]:
-        """Say what is about to happen: what is read, where it goes, where to look."""
+        """Return lines for the log: what is read, where it is sent, where it is served."""
         config = self._config
-        zone = f"the zone {config.timezone}" if config.timezone else "this host's zone"
-        lines = [f"reading {config.log}, in {zone}; state in {config.state}"]
+        zone = config.timezone or "that of this host"
+        lines = [f"reading {config.log} (time zone: {zone}); state in {config.state}"]
         if config.wok_error_log is not None:
-            lines.append(f"reading restarts of wokd from {config.wok_error_log}")
+            lines.append(f"reading wokd restarts from {config.wok_error_log}")
         lines += [
             f"sending {signal} to {endpoint}" for signal, endpoint in self._deliveries.endpoints.items()
         ]
         if otlp_env.is_disabled(self._environ):
-            lines.append("sending nothing: OTEL_SDK_DISABLED is true; metrics work all the same")
+            lines.append("sending nothing: OTEL_SDK_DISABLED is true; metrics are served anyway")
         elif not self._deliveries.endpoints:
             lines.append(
-                "sending nothing: set OTEL_EXPORTER_OTLP_ENDPOINT to send traces and log records; metrics work all the same"
+                "sending nothing: set OTEL_EXPORTER_OTLP_ENDPOINT to send traces and log records; metrics are served anyway"
             )
         if self.server is not None and config.listen is not None:
             scheme = "https" if config.tls_certificate else "http"
@@ -332,15 +332,15 @@ class Daemon:
 
 
 def validate(config: Config, environ: Mapping[str, str]) -> None:
-    """Raise what a start would raise, as far as that is known without one.
+    """Raise what a start would raise, as far as can be known without one.
 
-    These are mistakes in OTEL_* variables (OtlpConfigError), in the certificate of the server (ServerError) and in the
-    file of its users (AuthError). Connects to nothing and keeps nothing.
+    These are errors in OTEL_* variables (OtlpConfigError), in the server's certificate (ServerError) and
+    in its user file (AuthError). Nothing is connected to or stored.
     """
     for signal in otlp_env.configured(environ):
         otlp_env.read_settings(signal, environ)
     if config.listen is not None:
-        # At any free port of this host: the configured one is that of the daemon, which may be running.
+        # On any free port of this host: a running daemon may use the configured one.
         _server(config, Address("127.0.0.1", 0), {}).close()
 
 

@@ -1,18 +1,20 @@
-"""`run`: one daemon after another, as a service manager wants it: ready, alive, reloaded, stopped.
+"""`run`: one daemon after another, as a service manager expects it: ready, alive, reloaded, stopped.
 
-* *Ready* is said after the first turn of the pipeline: the state is recovered, the server listens, and the log is
-  open. A log that is not there does not hold up the start: Wok writes it with the first request it serves, which
-  may be tomorrow, and a host must not boot into a failed unit for that. The status says that it is waited for.
-* *Alive* is said by turns of the pipeline, and by nothing else: a turn that hangs in a read, a lock, a commit or a
-  message to the journal is not covered up by another thread. A turn that the store has failed counts: it came to
-  its end, said what is wrong, and will be tried again. The watchdog is for what hangs; a restart makes no room on a
-  full disk, and would take away the metrics that tell of it.
-* *A reload* reads the configuration again and proves it wholly while the daemon goes on. A bad one is told and
-  changes nothing, and nor does a good one while the state cannot be written: no start would come from that. Else the
-  daemon is ended as by a stop, and the next one begins from the store, as a start does: there is no other recovery.
-  Should that start fail after all (another program has the new port), the configuration of before is started again.
+* *Ready* is reported after the first turn of the pipeline: the state is recovered, the server listens,
+  and the log is open. A missing log does not delay the start. Wok creates it with its first request,
+  which may be tomorrow, and a host must not boot into a failed unit for that. The status says that the
+  log is missing.
+* *Alive* is reported by turns of the pipeline only, so that no other thread hides a turn that hangs in
+  a read, a lock, a commit or a log message. A turn whose commit failed counts: it ended, reported the
+  error and will be retried. The watchdog is for hangs. A restart frees no space on a full disk, and
+  would stop the metrics that report it.
+* *A reload* reads and validates the whole configuration while the daemon runs. An invalid one is
+  reported and changes nothing. A valid one is rejected while the state cannot be written, because the
+  next start would fail. Otherwise the daemon stops, and the next one starts from the store, like any
+  start: there is no second way to recover. If that start fails (another program has the new port), the
+  previous configuration is started again.
 
-What a reload cannot change: the variables of the environment, which are those of the start, and the state.
+A reload cannot change environment variables, which stay those of the start, or the state.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ from exporter.store.reader import Reader
 from exporter.store.writer import StoreError
 
 STATUS_SECONDS = 2.0
-"""How often the manager's line on us is looked over; it is sent when it says something else."""
+"""How often the status line for the manager is computed; it is sent when it has changed."""
 
 log = logging.getLogger(__name__)
 
 
 class Service:
-    """Runs a daemon until `asked` to stop, and makes the next one when asked to reload.
+    """Runs a daemon until `asked` to stop, and creates the next one when asked to reload.
 
-    `again` reads the configuration anew and raises ConfigError; `in_force` is told of one that is now in force.
-    Raises START_ERRORS when the first daemon cannot start, or none at all after a reload.
+    `again` reads the configuration and raises ConfigError; `in_force` is called with a configuration that
+    took effect. Raises START_ERRORS if the first daemon cannot start, or none after a reload.
     """
 
     def __init__(
@@ -74,11 +76,11 @@ class Service:
             self._run(self._begun_again(self._next))
 
     def is_set(self) -> bool:
-        """Return whether the daemon that runs has to end."""
+        """Return whether the running daemon must stop."""
         return self._asked.is_set() or self._next is not None
 
     def wait(self, timeout: float) -> None:
-        """Wait until something is asked, at most so long, and no longer than the watchdog allows."""
+        """Wait for a request to stop or reload, at most `timeout` seconds and as long as the watchdog allows."""
         if not self.is_set():
             self._asked.wait(min(timeout, self._manager.pace_seconds))
 
@@ -99,13 +101,13 @@ class Service:
         if self._asked.reload and not self.is_set():
             self._asked.reload = False
             self._reload(daemon)
-            # A refusal ends the reload; it makes nothing ready that was not.
+            # A rejection ends the reload; it does not make a daemon ready that was not.
             if self._next is None and (is_whole or self._is_ready):
                 self._end_of_start(daemon, reader)
 
     def _end_of_start(self, daemon: Daemon, reader: Reader) -> None:
         status = self._line(daemon, reader)
-        # Not heard, it is said again after the next turn.
+        # If the manager did not receive it, it is sent again after the next turn.
         self._is_ready = self._manager.ready(status)
         self._status = status
 
@@ -122,12 +124,12 @@ class Service:
         with suppress(StoreError):
             overview = reader.overview()
         line = status_line(self._config.log, daemon.live(), overview)
-        return f"{self._refusal}; going on as before: {line}" if self._refusal else line
+        return f"{self._refusal}; running with the previous configuration: {line}" if self._refusal else line
 
     def _reload(self, daemon: Daemon) -> None:
-        """Find the next configuration, or tell why there is none."""
-        self._manager.reloading("reading the configuration again")
-        log.info("reading the configuration again; the variables of the environment stay those of the start")
+        """Find the next configuration, or report why there is none."""
+        self._manager.reloading("reloading the configuration")
+        log.info("reloading the configuration; environment variables change only with a restart")
         try:
             config = self._again()
             _require_state(config, self._config.state)
@@ -152,21 +154,21 @@ class Service:
         self._refusal = ""
         self._in_force(config)
         changed = [key for key in OPTIONS if getattr(config, key) != getattr(before, key)]
-        log.info("the new configuration is in force; changed: %s", ", ".join(changed) or "nothing")
+        log.info("reloaded; changed settings: %s", ", ".join(changed) or "none")
         return daemon
 
     def _refuse(self, mistakes: Sequence[str]) -> None:
         for mistake in mistakes:
             log.error("%s", mistake)
-        log.error("the reload is refused: the configuration of before goes on")
+        log.error("reload rejected; still running with the previous configuration")
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        self._refusal = f"reload refused: {mistakes[0]}{more}"
+        self._refusal = f"reload rejected: {mistakes[0]}{more}"
 
 
 def _require_state(config: Config, state: Path | None) -> None:
     if config.state != state:
         mistake = (
             f"{config.origins['state']}: a reload cannot move the state from {state} to {config.state}:"
-            " restart wok-exporter for that"
+            " restart wok-exporter instead"
         )
         raise ConfigError([mistake])

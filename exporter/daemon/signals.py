@@ -1,8 +1,8 @@
-"""What signals ask of a command: to stop, or (the daemon) to read its configuration again.
+"""What signals ask a command to do: stop, or (the daemon) read its configuration again.
 
-A handler may run in the middle of anything the main thread does, also in the middle of its waiting. It therefore
-sets a flag and writes a byte into a pipe, and takes no lock: `threading.Event.set` in a handler may wait for the
-lock that the interrupted `wait` of the same thread holds, for ever.
+A handler may interrupt the main thread anywhere, also while it waits. It therefore only sets a flag and
+writes a byte into a pipe, and takes no lock: `threading.Event.set` in a handler may deadlock on the lock
+that the interrupted `wait` of the same thread holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BELL_BYTES = 512
 
 
 class SignalFlags:
-    """What has been asked for so far: `stop` for good, `reload` until it is taken up and set back."""
+    """What signals have asked for: `stop` for good, `reload` until it is handled and reset."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -25,9 +25,9 @@ class SignalFlags:
 
     @classmethod
     def by_signals(cls, *, hangup_stops: bool) -> SignalFlags:
-        """Return what SIGTERM and SIGINT (stop) and SIGHUP (reload) ask of this process from now on.
+        """Install handlers and return the flags they set: SIGTERM and SIGINT stop, SIGHUP reloads.
 
-        With `hangup_stops` SIGHUP stops as well: at a terminal it means that the terminal has gone.
+        With `hangup_stops` SIGHUP stops, too: in a terminal it means that the terminal was closed.
         """
         asked = cls()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,12 +36,12 @@ class SignalFlags:
         return asked
 
     def ask_stop(self) -> None:
-        """Ask to stop; from anywhere, also from a handler."""
+        """Ask to stop, from anywhere, including a handler."""
         self.stop = True
         self._wake()
 
     def ask_reload(self) -> None:
-        """Ask to reload; from anywhere, also from a handler."""
+        """Ask to reload, from anywhere, including a handler."""
         self.reload = True
         self._wake()
 
@@ -50,14 +50,15 @@ class SignalFlags:
         return self.stop
 
     def wait(self, timeout: float) -> None:
-        """Wait until something is asked, at most so long; what was asked since the last wait ends it at once, a stop
-        any.
+        """Wait for a request, at most `timeout` seconds.
+
+        A request since the last wait ends it immediately; a stop ends every wait.
         """
         if not self.stop and select.select([self._bell], [], [], timeout)[0]:
             with suppress(BlockingIOError):
                 os.read(self._bell, BELL_BYTES)
 
     def _wake(self) -> None:
-        # A full pipe rings as well.
+        # A full pipe wakes the reader, too.
         with suppress(BlockingIOError):
             os.write(self._ring, b".")

@@ -1,8 +1,7 @@
-"""A very long day of the simulated Wok, for benchmarks and tests of endurance.
+"""A very long day of the simulated Wok, for benchmarks and endurance tests.
 
-As in `story`, a line says when it is to be written, and the same arguments give the same bytes. Lines are made from
-templates, which are rendered once by the very functions that render the story's, at several hundred thousand a
-second.
+As in `story`, each line says when to write it, and the same arguments give the same bytes. Lines are
+made from templates, which the functions of `records` render once: several hundred thousand lines a second.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ WORKS = (
 
 STAMP = {name: f"{{{name}}}" for name in ("date", "time", "zone", "id")}
 TEMPLATES_PER_SHARE = 10
-"""Enough that tasks which fail are as rare as they should be, few enough to be rendered in no time."""
+"""Enough for a realistic share of failed tasks, and few enough to render quickly."""
 QUICK_SECONDS, QUICK_SHARE = 1.0, 0.1
 """How many of the tasks shorter than this end before their request's line is written."""
 MICROS = 1_000_000
@@ -99,10 +98,10 @@ class _Template(NamedTuple):
 def busy(
     dialect: Dialect, *, start: datetime, requests: int, per_second: float, seed: int = 1
 ) -> Iterator[SimulatedLine]:
-    """Yield the log of so many requests, evenly at so many a second, with the records of their tasks.
+    """Yield the log of `requests` requests at an even rate, with the records of their tasks.
 
-    Every name is used once, so that every task has one true request. Nothing restarts and nothing is lost: each task
-    ends, the last of them after the last request. The first line has `at` 0.
+    Every name is used once, so that every task has one true request. Nothing restarts and no task is lost:
+    each task ends, the last one after the last request. The first line has `at` 0.
     """
     random = Random(seed)  # noqa: S311 (repeatable on purpose)
     templates = _templates(dialect)

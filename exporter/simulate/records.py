@@ -1,7 +1,7 @@
-"""A simulated Wok: records of Wok's log, as the Wok of a dialect writes them. `story` and `busy` are made of them.
+"""Records of a simulated Wok's log, in two dialects, for `story` and `busy`.
 
-Two dialects: `rfc` is Wok of August 2016 with the RFC's TASK records (1000 started, 1001 finished, 1002 failed; ids
-that begin again at 1 when wokd does; parameters turned to text by Python 2), `json` is Wok 3.0.0 (nothing at the
+`rfc` is Wok of August 2016 with the RFC's TASK records (1000 started, 1001 finished, 1002 failed; ids that
+start again at 1 with wokd; parameters converted to text by Python 2). `json` is Wok 3.0.0 (no record at the
 start of a task, 200 or 400 at its end, no ids). All sentences are this program's own.
 """
 
@@ -26,7 +26,7 @@ class SimulatedLine(NamedTuple):
     """A physical line of a log, without its newline, and the moment it is written.
 
     `at` is in seconds since the start of the simulation, never smaller than that of the line before. `log` is the
-    user request log or wok-error.log. `note` is empty, or one sentence for the person who watches.
+    user request log or wok-error.log. `note` is empty, or one sentence for people.
     """
 
     at: float
@@ -36,7 +36,7 @@ class SimulatedLine(NamedTuple):
 
 
 class Person(NamedTuple):
-    """Who asks, and from where; a visitor who has not logged in is called N/A."""
+    """A user and their address; a visitor who is not logged in is called N/A."""
 
     name: str
     address: str

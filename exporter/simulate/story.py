@@ -1,9 +1,9 @@
 """The demo's story: the log of a KVM host on which three administrators work for forty seconds.
 
-A generator without a clock: a line says when it is to be written, and whoever writes it may wait that long, or not.
-The same arguments give the same bytes. The order is that of a real Wok: a request's line is written when the request
-ends; by then its task has been started, and a quick task has even ended. A task that runs when wokd is restarted has
-no final record, and the request log knows nothing of the restart; only wok-error.log does.
+A generator without a clock: each line says when to write it, and the caller may wait that long, or not.
+The same arguments give the same bytes. The order is that of a real Wok: a request's line is written when
+the request ends, after its task has started, and a quick task has even ended. A task that is running when
+wokd restarts has no end record, and only wok-error.log shows the restart.
 """
 
 from __future__ import annotations

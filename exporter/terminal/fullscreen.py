@@ -1,8 +1,9 @@
-"""A terminal that is drawn over and over: entered, drawn, waited on, and left as it was found.
+"""A full-screen terminal: entered, drawn again and again, and restored at the end.
 
-It is the alternate screen of xterm and all its kin (1049), so that what stood on the terminal before stands there
-again afterwards. Left it must be whatever happens: at a key, at Ctrl-C, when the program is asked to end, and while
-it is stopped with Ctrl-Z. Keys come one by one and unseen; Ctrl-C and Ctrl-Z remain signals.
+It uses the alternate screen of xterm and compatible terminals (1049), so that the previous contents
+come back afterwards. The terminal is restored in every case: at a key, at Ctrl-C, at a signal, and
+while the program is suspended with Ctrl-Z. Keys are read one by one without echo; Ctrl-C and Ctrl-Z
+remain signals.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 KEY_BYTES_MAX = 64
-"""What is read at once; a key is up to some ten bytes."""
+"""How much to read at once; a key has up to about ten bytes."""
 
 
 class FullScreen:
-    """Draws on `out`, a terminal, and reads the keys of `keyboard`; where that is no terminal there are no keys.
+    """Draws on `out`, a terminal, and reads keys from `keyboard`, if that is a terminal.
 
-    It is a context manager. Inside, SIGTERM and SIGHUP end the program as Ctrl-C does: with KeyboardInterrupt.
+    It is a context manager. Inside, SIGTERM and SIGHUP raise KeyboardInterrupt, like Ctrl-C.
     """
 
     def __init__(self, out: TextIO, keyboard: TextIO | None) -> None:
@@ -68,18 +69,18 @@ class FullScreen:
         self._left.close()
 
     def size(self) -> tuple[int, int]:
-        """Return the columns and rows there are; COLUMNS and LINES of the environment come first."""
+        """Return columns and rows; COLUMNS and LINES of the environment have precedence."""
         return shutil.get_terminal_size()
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show the lines from the first row on, and nothing below; there are no more of them than rows."""
-        # In one piece, over what is there: a screen that is cleared first flickers.
+        """Show the lines from the first row on, and nothing below; there are at most as many as rows."""
+        # In one write, over the old contents: clearing the screen first makes it flicker.
         self._put(HOME + "\r\n".join(f"{line}{CLEAR_LINE}" for line in lines) + CLEAR_BELOW)
 
     def wait(self, seconds: float) -> str:
-        """Wait until a key is pressed, the window's size has changed, or `seconds` have gone; return the key.
+        """Wait until a key is pressed, the window's size changes, or `seconds` have passed; return the key.
 
-        Without a key it is empty; the keyboard of a terminal that has gone says `q`.
+        Without a key the text is empty; if the terminal was closed it is `q`.
         """
         for chosen, _ in self._selector.select(seconds):
             if chosen.data == "bell":
@@ -100,7 +101,7 @@ class FullScreen:
         self._put(ENTER)
 
     def _leave(self) -> None:
-        # A terminal that has gone has nothing to be given back.
+        # A closed terminal needs no restoring.
         with suppress(OSError):
             self._put(LEAVE)
             if self._keyboard and self._modes:
@@ -111,7 +112,7 @@ class FullScreen:
         self._out.flush()
 
     def _rung(self, number: int, _frame: FrameType | None) -> None:
-        # Nothing is drawn here: the signal may have come in the middle of drawing.
+        # Nothing is drawn here: the signal may have interrupted drawing.
         self._is_to_stop = self._is_to_stop or number == signal.SIGTSTP
         with suppress(BlockingIOError):
             os.write(self._ring, b".")

@@ -1,6 +1,6 @@
-"""How far a long reading is, on a line of its own that is gone when the reading ends.
+"""The progress of a long read, on a line that is erased when the read ends.
 
-Only for a person who waits: nothing is written where there is no terminal, and nothing before a second has gone.
+It is written only to a terminal, and not during the first second.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TextIO
 from exporter.terminal.screen import StatusLine
 
 FIRST_SECONDS = 1.0
-"""Who waits for less does not want to be told how long."""
+"""A shorter read needs no progress line."""
 NEXT_SECONDS = 0.2
 
 
 class ProgressLine:
-    """Draws on `screen` how many of `total_bytes` are read, if it is a terminal; `clock` is in seconds."""
+    """Shows on `screen`, if it is a terminal, how much of `total_bytes` is read; `clock` is in seconds."""
 
     def __init__(self, screen: TextIO, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._line = StatusLine(screen)
@@ -26,12 +26,12 @@ class ProgressLine:
         self._next_seconds = clock() + FIRST_SECONDS
 
     def show(self, done_bytes: int, lines: int) -> None:
-        """Draw the line anew, unless that was done a moment ago."""
+        """Draw the line, unless it was drawn a moment ago."""
         if self._clock() < self._next_seconds:
             return
         self._next_seconds = self._clock() + NEXT_SECONDS
         self._line.show(f"{done_bytes / max(1, self._total_bytes):4.0%}  {lines:,} lines")
 
     def clear(self) -> None:
-        """Wipe the line out, so that what is printed next begins at the left."""
+        """Erase the line, so that the next output starts at the left."""
         self._line.show("")

@@ -1,7 +1,7 @@
-"""What people see while something happens: lines that stay, and a last one that changes.
+"""Output for people while something happens: lines that stay, and a last one that changes.
 
-There is a terminal or there is none. On a terminal lines are folded at words and may be in colour; anywhere else they
-are whole and plain, so that what is written to a file or a pipe can be searched and compared.
+On a terminal, lines are wrapped at words and may have colours. Elsewhere they are whole and plain, so
+that a file or a pipe can be searched and compared.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from exporter.terminal.task_table import clipped, may_be_coloured, width_of
 from exporter.terminal.text import visible
 
 COLOURS = {"green": "32", "red": "31", "magenta": "35", "yellow": "33", "bold": "1"}
-"""Select Graphic Rendition (ECMA-48), in the sixteen colours that people have tuned for their eyes."""
+"""Select Graphic Rendition (ECMA-48), in the sixteen colours of the terminal's theme."""
 TEXT_COLUMNS_MIN = 20
-"""A terminal narrower than this folds by itself."""
+"""A narrower terminal wraps by itself."""
 
 
 class StatusLine:
-    """A line on `out` that the next one replaces, no wider than the terminal; where there is none, nothing."""
+    """A line on `out` that the next one replaces, no wider than the terminal; nothing without a terminal."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -29,7 +29,7 @@ class StatusLine:
         self._shown = ""
 
     def show(self, text: str) -> None:
-        """Draw the text over the one before; an empty one leaves the cursor at the left of an empty line."""
+        """Draw the text over the previous one; an empty text erases the line."""
         if not self._is_terminal:
             return
         text = clipped(visible(text), shutil.get_terminal_size().columns - 1)
@@ -40,9 +40,9 @@ class StatusLine:
 
 
 class Screen:
-    """Prints for people: folded and in colour on a terminal, whole lines without any escapes elsewhere.
+    """Prints for people: wrapped and coloured on a terminal, whole plain lines elsewhere.
 
-    Colour obeys `NO_COLOR` and `TERM=dumb`.
+    `NO_COLOR` and `TERM=dumb` disable colours.
     """
 
     def __init__(self, out: TextIO, environ: Mapping[str, str]) -> None:
@@ -52,7 +52,7 @@ class Screen:
         self._line = StatusLine(out)
 
     def say(self, text: str, *, first: str = "", indent: int = 0, colour: str = "") -> None:
-        """Print a line: `first` in front, in its colour, and the text behind it, from column `indent` on."""
+        """Print a line: `first` in its colour, then the text from column `indent` on."""
         self.status("")
         head = visible(first)
         whole = visible(text)
@@ -69,12 +69,12 @@ class Screen:
         self.say("", first=text, colour="bold")
 
     def raw(self, text: str) -> None:
-        """Print a line that is to be copied, and so is not folded."""
+        """Print a line that people copy, and that is therefore not wrapped."""
         self.status("")
         _put(self._out, visible(text) + "\n")
 
     def status(self, text: str) -> None:
-        """Show a line that the next one replaces; on a terminal alone."""
+        """Show a line that the next one replaces, on a terminal only."""
         self._line.show(text)
 
     def _painted(self, text: str, colour: str) -> str:

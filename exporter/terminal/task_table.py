@@ -1,12 +1,12 @@
-"""Tasks as people and programs see them: values in, lines out.
+"""The table of tasks: values in, lines or JSON out.
 
-A table has as many columns as the terminal has room for: those that can be guessed from others, or are said again
-below the row, leave first, and what a task works on is shortened where it says least, at its beginning. Where
-nobody's terminal sets a width (a pipe, a file) nothing is shortened, left out or wrapped, and the columns still
-stand one below the other; programs have JSON.
+The table has as many columns as the terminal has room for. Columns that other columns or the lines
+below the row repeat are dropped first, and a resource is shortened at its beginning, where it says
+least. Without a terminal (a pipe, a file) nothing is shortened, dropped or wrapped, and the columns are
+still aligned. Programs get JSON.
 
-What is shown has been typed by anybody who can reach Wok. `text.visible` takes from every field what a terminal
-would obey, before anything is measured, cut or coloured.
+Anybody who can reach Wok can write these texts. `text.visible` removes what controls a terminal from
+every field before anything is measured, cut or coloured.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from exporter.store.task_view import State, TaskView
 from exporter.terminal.text import visible
 
 COLOURS: dict[State, str] = {"running": "36", "failed": "31", "lost": "35", "unknown": "33", "done": "32"}
-"""Numbers of ECMA-48's SGR: cyan, red, magenta, yellow, green, as the terminal's own theme shows them."""
+"""Numbers of ECMA-48's SGR: cyan, red, magenta, yellow, green, in the terminal's theme."""
 
 DOUBTS: dict[Grade, str] = {"exact": "", "likely": " ?", "ambiguous": " ??", "none": ""}
-"""What stands behind a request that may not be the task's."""
+"""Follows a request that may not be the task's."""
 
 NOTHING = "-"
 GAP = "  "
 INDENT = "    "
 FLOOR_CELLS = 8
-"""What is narrower says nothing."""
+"""A narrower column is unreadable."""
 SENTENCE_CELLS_MAX = 100
-"""Of a sentence that stands in for a resource: in a pipe, too, a column is no place for a paragraph."""
+"""The limit of a sentence that replaces a resource, also in a pipe."""
 DETAIL_LINES_MAX = 4
-"""Of a reason that is as long as the output of a package manager, the beginning."""
+"""The limit of a reason, which may be as long as the output of a package manager."""
 
 
 class Listed(NamedTuple):
-    """A task with its request, and `meanwhile` the first of the others made between its start and its end."""
+    """A task with its request, and in `meanwhile` the first of the concurrent requests."""
 
     task: TaskView
     request: RequestRow | None = None
@@ -74,9 +74,9 @@ def table(
 ) -> Iterator[str]:
     """Yield the table's lines, in the given order, below a line of titles.
 
-    Times are shown in `zone` (None: the host's). `width` is that of the terminal in cells, None for no limit.
-    A failed or lost task has a second line that says why, and it and a running one a line with the first of the
-    other requests made meanwhile.
+    Times are in `zone` (None: the host's). `width` is the terminal's in cells, None for no limit. A failed
+    or lost task has a second line that says why. Failed, lost and running tasks have a line with the first
+    concurrent requests.
     """
     titles, rows = blocks(tasks, zone=zone, width=width, is_coloured=is_coloured)
     yield titles
@@ -87,7 +87,7 @@ def table(
 def blocks(
     tasks: Sequence[Listed], *, zone: tzinfo | None, width: int | None, is_coloured: bool
 ) -> tuple[str, list[list[str]]]:
-    """Return the line of titles, and for each task its lines, as in `table`."""
+    """Return the line of titles, and the lines of each task, as in `table`."""
     rows = [_cells(task, zone) for task in tasks]
     columns, widths = _fitted(rows, width)
     titles = _line([column.title for column in columns], widths, width)
@@ -95,7 +95,7 @@ def blocks(
     for listed, row in zip(tasks, rows, strict=True):
         task = listed.task
         line = _line([row[column.title] for column in columns], widths, width)
-        # the state is the first word of the line, whatever was cut behind it
+        # the state is the first word of the line, whatever was cut after it
         block = [painted(task.state, task.state) + line[len(task.state) :] if is_coloured else line]
         if task.state in ("failed", "lost"):
             block += detail(f"why: {why(task)}", width)
@@ -106,7 +106,7 @@ def blocks(
 
 
 def may_be_coloured(environ: Mapping[str, str]) -> bool:
-    """Return whether a terminal may be coloured: NO_COLOR and a dumb TERM forbid it (no-color.org)."""
+    """Return whether to use colours on a terminal: NO_COLOR and a dumb TERM disable them (no-color.org)."""
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
@@ -116,8 +116,9 @@ def painted(text: str, state: State) -> str:
 
 
 def as_object(listed: Listed, zone: tzinfo | None) -> dict[str, Any]:
-    """Return the task for JSON, as `task_object` does, with the requests; those in `meanwhile.requests` may be
-    fewer than `meanwhile.count`.
+    """Return the task for JSON, like `task_object`, with its requests.
+
+    `meanwhile.requests` may have fewer than `meanwhile.count`.
     """
     return {
         **task_object(listed.task, zone),
@@ -130,9 +131,7 @@ def as_object(listed: Listed, zone: tzinfo | None) -> dict[str, Any]:
 
 
 def task_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
-    """Return the task alone for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null for what is
-    not known.
-    """
+    """Return the task alone for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null if unknown."""
     return {
         "state": task.state,
         "app": task.app,
@@ -151,9 +150,9 @@ def task_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
 
 
 def duration(nanos: int) -> str:
-    """Return a span of time in at most two units: `12s`, `4m 07s`, `1h 02m`, `3d 04h`.
+    """Return a duration in at most two units: `12s`, `4m 07s`, `1h 02m`, `3d 04h`.
 
-    The log has whole seconds; what took less than one is `<1s`.
+    The log has whole seconds; less than one is `<1s`.
     """
     seconds = nanos // NANOS
     if seconds < 1:
@@ -169,12 +168,12 @@ def duration(nanos: int) -> str:
 
 
 def local(nanos: int, zone: tzinfo | None) -> datetime:
-    """Return a time of the log in `zone`, or in the host's."""
+    """Return a timestamp of the log in `zone`, or in the host's zone."""
     return datetime.fromtimestamp(nanos // NANOS, UTC).astimezone(zone)
 
 
 def iso(nanos: int, zone: tzinfo | None) -> str:
-    """Return a time of the log in ISO 8601, with its offset."""
+    """Return a timestamp of the log in ISO 8601, with its offset."""
     return local(nanos, zone).isoformat()
 
 
@@ -187,7 +186,7 @@ def _cells(listed: Listed, zone: tzinfo | None) -> dict[str, str]:
         asked += DOUBTS[task.correlation]
     resource = task.target_uri
     if not resource and request is not None:
-        # While a task runs that wrote no start record, only its request's sentence tells what it works on.
+        # For a running task without a start record, only its request's sentence says what it works on.
         resource = clipped(visible(request.message), SENTENCE_CELLS_MAX)
     cells = {
         "STATE": task.state,
@@ -254,7 +253,7 @@ def request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
 
 
 def _fitted(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[_Column], list[int]]:
-    """Return the columns that there is room for, and how wide each is."""
+    """Return the columns that fit, and how wide each is."""
     natural = {
         column.title: max(map(width_of, [column.title, *(row[column.title] for row in rows)]))
         for column in _COLUMNS
@@ -309,7 +308,7 @@ def detail(text: str, width: int | None) -> Iterator[str]:
 
 
 def clipped(text: str, room: int) -> str:
-    """Return the text, or as much of its beginning as there is room for."""
+    """Return the text, or as much of its beginning as fits."""
     if width_of(text) <= room:
         return text
     kept, used = [], 1
@@ -322,7 +321,7 @@ def clipped(text: str, room: int) -> str:
 
 
 def _clipped_left(text: str, room: int) -> str:
-    """Return the text, or as much of its end as there is room for."""
+    """Return the text, or as much of its end as fits."""
     if width_of(text) <= room:
         return text
     kept, used = [], 1
@@ -338,7 +337,7 @@ def width_of(text: str) -> int:
     """Return how many cells of a terminal the text takes."""
     if text.isascii():
         return len(text)
-    # Marks stand on the letter before them; wide and full-width characters take two cells (UAX #11).
+    # Combining marks have no width; wide and full-width characters take two cells (UAX #11).
     return sum(
         0 if unicodedata.category(c) in ("Mn", "Me") else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text

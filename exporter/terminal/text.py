@@ -1,17 +1,17 @@
-"""Text that is safe to print: everything shown comes from logs that anybody may have written to."""
+"""Text that is safe to print: everything shown comes from logs that anybody can write to."""
 
 from __future__ import annotations
 
 VISIBLE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-"""Characters that are common in honest texts, and what stands for them; all other unprintable ones are lost."""
+"""Characters that are common in honest texts, and how to show them; other unprintable ones are replaced."""
 
 
 def visible(text: str) -> str:
-    r"""Return the text with nothing in it that a terminal obeys, or that nobody sees.
+    r"""Return the text without characters that control a terminal or are invisible.
 
-    Newline, return and tab become `\n`, `\r` and `\t`; blanks of any other width a blank; every other
-    character that Unicode does not count as printable (controls, escapes, bidirectional overrides, zero-width
-    characters, line separators, lone surrogates, private use) becomes U+FFFD.
+    Newline, return and tab become `\n`, `\r` and `\t`; blanks of any other width a blank. Every other
+    character that Unicode does not class as printable (controls, escapes, bidirectional overrides,
+    zero-width characters, line separators, lone surrogates, private use) becomes U+FFFD.
     """
     if text.isprintable():
         return text

@@ -123,6 +123,6 @@ def test_the_wheel_works_in_an_environment_of_its_own(distributions: Distributio
     )
 
     assert done(program, "--version", cwd=tmp_path) == f"wok-exporter {__version__}\n"
-    assert "understood" in done(program, "check", log, "--timezone", "UTC", cwd=tmp_path)
+    assert "can be parsed" in done(program, "check", log, "--timezone", "UTC", cwd=tmp_path)
     assert "failed" in done(program, "tasks", log, "--timezone", "UTC", cwd=tmp_path)
     assert "vms.clone" in done(program, "demo", cwd=tmp_path)

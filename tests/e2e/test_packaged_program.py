@@ -214,7 +214,7 @@ def test_the_daemon_serves_metrics_and_the_page(bare: Bare, tmp_path: Path) -> N
     arguments = ["--log", "/logs/live", "--state", "/tmp/state", "--listen", "127.0.0.1:0", *SAME]
     arguments += ["--start-at", "beginning", "--wok-error-log", "off"]
     with bare.running("run", *arguments, said=tmp_path / "said") as daemon:
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
         wait_until(lambda: "wok_requests_total{" in daemon.get("/metrics")[1])
 
         assert daemon.get("/healthz")[0] == 200

@@ -166,7 +166,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignalFlags]:
         ]
         arguments += ["--task-expiry", "15m", "--messages", "off", "--wok-error-log", "off"]
         daemon = stack.enter_context(running("run", *arguments, said=folder / "said", env=sending))
-        daemon.wait_for("the backlog is read")
+        daemon.wait_for("backlog read")
         config = folder / "prometheus.yml"
         config.write_text(CONFIG.format(folder=folder / "rules", port=daemon.port), encoding="utf-8")
         server = stack.enter_context(prometheus(folder, config))
