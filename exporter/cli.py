@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     environ = os.environ if environ is None else environ
     args = parse(COMMANDS, sys.argv[1:] if argv is None else argv)
     command = COMMANDS[args.command]
+    if sys.stdout is None:  # started with its standard output closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the end
     # The log may contain any alphabet; the terminal may support only one.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -61,6 +63,32 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     except _expected_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    except Exception as error:
+        _silence_stdout()
+        print(f"error: {_explained(error)}", file=sys.stderr)
+        log.debug("where it happened", exc_info=True)
+        return REFUSED
+
+
+def _explained(error: Exception) -> str:
+    """Return a sentence about an error that no part of the program has foreseen."""
+    if isinstance(error, OSError) and error.strerror:
+        named = f"{error.filename}: " if error.filename is not None else ""
+        return f"{named}{error.strerror}. Check the paths that the command line and the configuration name"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return (
+        f"internal error: {type(error).__name__}: {error}."
+        " Please report it, with the output of the same command with --log-level debug"
+    )
+
+
+def _silence_stdout() -> None:
+    """Discard what is not written yet: if stdout is full or closed, the end of the program would fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:

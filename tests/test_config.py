@@ -339,12 +339,12 @@ def test_what_does_not_fit_together(host: Path) -> None:
     flags = {"tls_key": "/nowhere/k", "log": "/a", "wok_error_log": "/a", "messages": "/nowhere/i18n.py"}
     found = mistakes(host, flags, {})
 
-    remedy = "name a file that wok-exporter's user may read"
+    remedy = "name a file that wok-exporter's user can read"
     expected = [
         "--wok-error-log: is the same file as log: write Wok's error log, or off",
         "--tls-key: is set without a certificate: set tls_certificate, too",
         f"--tls-key: /nowhere/k cannot be read (No such file or directory): {remedy}",
-        "--messages: /nowhere/i18n.py does not exist: name an i18n.py, auto or off",
+        "--messages: /nowhere/i18n.py cannot be read (No such file or directory): name an i18n.py or its directory, let wok-exporter's user read it, or write auto or off",
     ]
     assert expected == found
     assert load(flags, {}, "check", root=host)
@@ -387,10 +387,10 @@ def test_the_file(host: Path) -> None:
     daemons = mistakes(host, {}, {})
     by_variable = mistakes(host, {}, {"WOK_EXPORTER_CONFIG": str(host / "etc")})
 
-    faults = ["there is no such file", *["invalid TOML"] * 3]
+    faults = ["no such file", *["invalid TOML"] * 3]
     assert [f"{host}/{name}" for name in names] == [m.split(": ")[0] for (m,) in named]
     assert all(fault in m for fault, (m,) in zip(faults, named, strict=True))
-    remedy = "let this user read it, or name another with --config"
+    remedy = "let this user read it, or name another one with --config"
     assert (f"{host}/etc/wok-exporter.toml: cannot be read (Is a directory): {remedy}",) == closed
     assert [*closed] == daemons
     assert [f"{host}/etc: cannot be read (Is a directory): {remedy}"] == by_variable

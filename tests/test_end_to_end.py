@@ -235,7 +235,7 @@ def test_the_daemons_said_what_they_do_and_ended_well(shown: Shown) -> None:
         said = [line.split(" ", 2)[2] for line in shown.said[name].splitlines()]
         port = said[3].removeprefix("INFO serving http://127.0.0.1:").partition("/")[0]
         assert [
-            f"INFO reading {shown.log}, in the zone UTC; state in {shown.log.parent / name}",
+            f"INFO reading {shown.log} (time zone: UTC); state in {shown.log.parent / name}",
             f"INFO sending traces to {sink.endpoint}{paths[0]}",
             f"INFO sending logs to {sink.endpoint}{paths[1]}",
             f"INFO serving http://127.0.0.1:{port}/metrics, /healthz and /readyz",

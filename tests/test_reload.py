@@ -235,7 +235,7 @@ def test_a_bad_configuration_is_refused(tmp_path: Path) -> None:
         f"reload rejected: {file}: colour: unknown key: remove it (and 1 more); running with the previous configuration: following"
     )
     assert f"ERROR {file}: poll_interval: 'soon' is not a duration: write a number and its unit" in said
-    assert gone.startswith(f"reload rejected: {file}: there is no such file")
+    assert gone.startswith(f"reload rejected: {file}: no such file")
     assert mended.startswith("following")
     assert shown == 2
 

@@ -10,7 +10,9 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.config import load
+from exporter.daemon.daemon import Daemon
 from exporter.daemon.signals import SignalFlags
 from exporter.daemon.systemd import STATUS_CHARS_MAX, ServiceManager
 from tests.manager import ManagerEnd
@@ -378,3 +382,59 @@ def test_ready_is_said_again_when_it_was_not_heard(log: Path, tmp_path: Path) ->
         wait_until(lambda: "cannot notify the service manager at NOTIFY_SOCKET" in daemon.said)
         with ManagerEnd(tmp_path / "notify") as late:
             late.wait_ready()
+
+
+def test_a_hung_pipeline_is_seen_from_outside(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a turn of the pipeline hangs, /readyz is 503 and says since when and what to do, and /metrics has the
+    problem; without systemd, too. Afterwards both are as before.
+    """
+    monkeypatch.setattr("exporter.daemon.daemon.TURN_SECONDS_MAX", 0.2)
+    hangs, goes_on, stopped = threading.Event(), threading.Event(), threading.Event()
+
+    def wall() -> int:
+        if hangs.is_set() and threading.current_thread().name == "pipeline":
+            goes_on.wait(30)
+        return time.time_ns()
+
+    flags = {
+        "log": str(log),
+        "state": str(tmp_path / "state"),
+        "listen": "127.0.0.1:0",
+        "start_at": "beginning",
+    }
+    daemon = Daemon(load(flags, {}, "run"), {}, wall=wall)
+    runs = threading.Thread(target=daemon.run, args=(stopped,), name="pipeline")
+    runs.start()
+    try:
+        assert daemon.server is not None
+        port = daemon.server.port
+        wait_until(lambda: asked(port, "/readyz") == (200, "ready\n"))
+        hangs.set()
+        wait_until(lambda: asked(port, "/readyz")[0] == 503)
+        said = asked(port, "/readyz")[1]
+        scrape = asked(port, "/metrics")[1]
+        hangs.clear()
+        goes_on.set()
+        wait_until(lambda: asked(port, "/readyz") == (200, "ready\n"))
+    finally:
+        goes_on.set()
+        stopped.set()
+        runs.join()
+
+    assert re.match(
+        r"the pipeline hangs: its last turn began \d+ s ago and has not ended\. Check the disks of", said
+    )
+    assert 'wok_exporter_reading_problem{kind="pipeline"} 1.0' in scrape
+
+
+def asked(port: int, path: str) -> tuple[int, str]:
+    """Return the status and the body of a page of a server."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()

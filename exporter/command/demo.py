@@ -20,7 +20,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 import webbrowser
 from collections import Counter
@@ -33,6 +32,7 @@ from pathlib import Path
 from threading import Event
 from typing import TextIO
 
+from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.daemon.daemon import Daemon, Stopped
 from exporter.deliver import otlp_env
@@ -97,9 +97,7 @@ def demo(
     screen = Screen(out, environ)
     with ExitStack() as resources:
         resources.enter_context(_only_warnings())
-        directory = config.state or Path(
-            resources.enter_context(tempfile.TemporaryDirectory(prefix="wok-exporter-demo-"))
-        )
+        directory = config.state or temporary_directory(resources, "wok-exporter-demo-")
         stage = _stage(config, directory)
         daemon, listens_elsewhere = _daemon(stage, environ, wall)
         url = _url(stage, daemon)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple, TextIO
 
+from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
@@ -54,7 +54,7 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
 
     Raises ArchiveError if a file cannot be read.
     """
-    directory = Path(resources.enter_context(TemporaryDirectory(prefix="wok-exporter-")))
+    directory = temporary_directory(resources)
     store = resources.enter_context(closing(Store(directory)))
     log = Archive(files, line_bytes_max=config.line_bytes_max)
     marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None

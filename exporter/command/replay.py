@@ -8,7 +8,6 @@ are reported at the end.
 from __future__ import annotations
 
 import gc
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.daemon.daemon import Deliveries, Stopped
 from exporter.pipeline.commit_builder import CommitBuilder
@@ -72,9 +72,7 @@ class Replay:
         self._clock = clock
         self._resources = ExitStack()
         with self._resources:
-            directory = config.state or Path(
-                self._resources.enter_context(tempfile.TemporaryDirectory(prefix="wok-exporter-"))
-            )
+            directory = config.state or temporary_directory(self._resources)
             self.store = self._resources.enter_context(
                 closing(
                     Store(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
+from exporter.config.files import may_exist, why_unreadable
 from exporter.config.options import CONFIG_FILE, OPTIONS, PREFIX, Config
 from exporter.config.values import Address, did_you_mean, shown
 from exporter.parse.timezone import load_zone
@@ -75,20 +76,23 @@ def _from_file(
 ) -> Iterator[_Given]:
     named = flags.get("config") or environ.get(f"{PREFIX}CONFIG")
     path = Path(named) if named else root / CONFIG_FILE
-    try:
-        with path.open("rb") as stream:
-            table = tomllib.load(stream)
-    except FileNotFoundError:
+    if not may_exist(path):
         if named:
-            mistakes.append(f"{path}: there is no such file: create it, or name another with --config")
+            mistakes.append(f"{path}: no such file: create it, or name another one with --config")
         return
-    except OSError as e:
+    if reason := why_unreadable(path):
         # Users other than the daemon's may run `check` or `tasks`. The daemon itself must not run without
         # the file's passwords and privacy.
         sentence = (
-            f"{path}: cannot be read ({e.strerror}): let this user read it, or name another with --config"
+            f"{path}: cannot be read ({reason}): let this user read it, or name another one with --config"
         )
         (mistakes if named or command == "run" else warnings).append(sentence)
+        return
+    try:
+        with path.open("rb") as stream:
+            table = tomllib.load(stream)
+    except OSError as e:
+        mistakes.append(f"{path}: cannot be read ({e.strerror}): check the disk")
         return
     except (ValueError, RecursionError) as e:  # the latter for lists a thousand deep
         mistakes.append(f"{path}: invalid TOML ({e}): see the example in docs/configuration.md")
@@ -181,7 +185,8 @@ def _resolve(
 ) -> None:
     """Replace words such as `auto` by what they stand for on this host, or for this command."""
     if values["log"] in {"auto", ""}:
-        found = [path for path in (root / log for log in LOGS) if path.exists()]
+        # A folder that this user may not enter may contain the log: that is worth a problem, not a guess.
+        found = [path for path in (root / log for log in LOGS) if may_exist(path)]
         values["log"] = found[0] if found else root / LOGS[0]
     if values["wok_error_log"] == "auto":
         # for replay, this host's error log would be a guess: the log may be from another host
@@ -215,6 +220,8 @@ def _resolve(
 
 def _machine_id(root: Path) -> bytes:
     for path in MACHINE_IDS:
+        if why_unreadable(root / path):
+            continue
         try:
             machine = bytes.fromhex((root / path).read_text("ascii").strip())
         except (OSError, ValueError):
@@ -234,19 +241,16 @@ def _cross_check(
         mistakes.append(f"{origins['wok_error_log']}: is the same file as log: write Wok's error log, or off")
     if values["tls_key"] and not values["tls_certificate"]:
         mistakes.append(f"{origins['tls_key']}: is set without a certificate: set tls_certificate, too")
-    for key in ("tls_certificate", "tls_key", "auth_file"):
-        if values[key]:
-            try:
-                values[key].open("rb").close()
-            except OSError as e:
-                mistakes.append(
-                    f"{origins[key]}: {values[key]} cannot be read ({e.strerror}): name a file that"
-                    " wok-exporter's user may read"
-                )
     mistakes += [
-        f"{origins['messages']}: {path} does not exist: name an i18n.py, auto or off"
+        f"{origins[key]}: {values[key]} cannot be read ({reason}): name a file that wok-exporter's user can read"
+        for key in ("tls_certificate", "tls_key", "auth_file")
+        if values[key] and (reason := why_unreadable(values[key]))
+    ]
+    mistakes += [
+        f"{origins['messages']}: {path} cannot be read ({reason}): name an i18n.py or its directory,"
+        " let wok-exporter's user read it, or write auto or off"
         for path in values["messages"] or ()
-        if not path.exists()
+        if (reason := why_unreadable(path, may_be_directory=True))
     ]
 
     listen = values["listen"]

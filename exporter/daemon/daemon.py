@@ -47,6 +47,9 @@ STOP_SECONDS = 5.0
 ANSWER_SECONDS = 2.0
 """How long a response in flight may still take at a stop."""
 
+TURN_SECONDS_MAX = 30.0
+"""A turn takes milliseconds. One that takes this long hangs in a disk, a lock or a network file system."""
+
 START_ERRORS = (StoreError, otlp_env.OtlpConfigError, ServerError, AuthError)
 """What prevents a start; their messages are for the administrator."""
 
@@ -143,6 +146,7 @@ class Daemon:
         self._trouble = ""
         self._behind = 0
         self._is_ready = False
+        self._turn_since: float | None = None  # monotonic; None between turns
         self._tail: Tail | None = None
         self._serving: Thread | None = None
         with self._resources:
@@ -249,10 +253,13 @@ class Daemon:
         wait_seconds = 1.0
         while not stopped.is_set():
             try:
+                self._turn_since = time.monotonic()
                 if self._trouble:
                     self._pipeline.restart()
                 progress = self._step()
+                self._turn_since = None
             except StoreError as error:
+                self._turn_since = None
                 if not self._trouble:
                     log.error("%s; reading is paused until the state can be written", error)  # noqa: TRY400 - expected
                 self._trouble = str(error)
@@ -287,6 +294,13 @@ class Daemon:
     def _reading_problems(self) -> dict[str, str]:
         """Return what prevents reading, by the kinds of `wok_exporter_reading_problem`."""
         known = {"log": self._tail.problem if self._tail else "", "state": self._trouble}
+        # Read once: the pipeline's thread may end its turn meanwhile.
+        since = self._turn_since
+        if since is not None and (seconds := time.monotonic() - since) > TURN_SECONDS_MAX:
+            known["pipeline"] = (
+                f"the pipeline hangs: its last turn began {seconds:.0f} s ago and has not ended. Check the disks of"
+                f" {self._config.log} and {self._config.state}, then restart wok-exporter"
+            )
         return {kind: said for kind, said in known.items() if said}
 
     def problems(self) -> list[Problem]:

@@ -139,6 +139,8 @@ class Service:
             self._refuse(error.mistakes)
         except START_ERRORS as error:
             self._refuse([str(error)])
+        except Exception as error:  # noqa: BLE001 - a reload never ends a daemon
+            self._refuse([_unexpected(error)])
         else:
             self._next = config
 
@@ -149,8 +151,15 @@ class Service:
             daemon = Daemon(config, self._environ)
         except START_ERRORS as error:
             self._refuse([str(error)])
-            self._config = before
-            return Daemon(before, self._environ)
+        except Exception as error:  # noqa: BLE001 - a reload never ends a daemon
+            self._refuse([_unexpected(error)])
+        else:
+            return self._reloaded(daemon, before)
+        self._config = before
+        return Daemon(before, self._environ)
+
+    def _reloaded(self, daemon: Daemon, before: Config) -> Daemon:
+        config = self._config
         self._refusal = ""
         self._in_force(config)
         changed = [key for key in OPTIONS if getattr(config, key) != getattr(before, key)]
@@ -163,6 +172,11 @@ class Service:
         log.error("reload rejected; still running with the previous configuration")
         more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
         self._refusal = f"reload rejected: {mistakes[0]}{more}"
+
+
+def _unexpected(error: Exception) -> str:
+    log.debug("an unexpected error of a reload", exc_info=error)
+    return f"the configuration cannot be used: {type(error).__name__}: {error}"
 
 
 def _require_state(config: Config, state: Path | None) -> None:

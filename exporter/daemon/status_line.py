@@ -9,7 +9,7 @@ from exporter.records import Signal
 from exporter.store.reader import Overview
 from exporter.web.api import Live
 
-ITEMS: dict[Signal, str] = {"traces": "span", "logs": "log record"}
+ITEMS: tuple[tuple[Signal, str], ...] = (("traces", "span"), ("logs", "log record"))
 
 
 def status_line(log: Path, live: Live, overview: Overview | None) -> str:
@@ -26,9 +26,9 @@ def status_line(log: Path, live: Live, overview: Overview | None) -> str:
         parts.append(f"last record {last:%Y-%m-%d %H:%M:%S}")
     if live.deliveries:
         queued = [
-            f"{status.records:,} {ITEMS[signal]}{'' if status.records == 1 else 's'}"
-            for signal, status in overview.journal.items()
-            if status.records
+            f"{status.records:,} {item}{'' if status.records == 1 else 's'}"
+            for signal, item in ITEMS
+            if (status := overview.journal.get(signal)) and status.records
         ]
         parts.append(f"queued: {' and '.join(queued)}" if queued else "nothing queued")
     return "; ".join(parts)

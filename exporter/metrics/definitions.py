@@ -132,8 +132,9 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "wok_exporter_reading_problem",
         "gauge",
         ("kind",),
-        "1 while the log cannot be read (log) or the state cannot be written (state), otherwise 0.",
-        known=(("log",), ("state",)),
+        "1 while the log cannot be read (log), the state cannot be written (state), or the pipeline hangs"
+        " (pipeline); otherwise 0.",
+        known=(("log",), ("pipeline",), ("state",)),
     ),
     MetricDefinition(
         "wok_exporter_last_record_timestamp_seconds",

@@ -92,6 +92,10 @@ class Reader:
             raise StoreError(
                 f"{directory} may not be read by this user: ask as root, or as the user that the daemon runs as"
             ) from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {self._path}: {error.strerror}; set --state to the daemon's directory"
+            ) from error
         if not is_there:
             raise StoreError(f"{self._path} does not exist; name the directory of a daemon's state")
         try:

@@ -119,7 +119,12 @@ class Messages:
         templates: dict[str, str] = {}
         problems: list[str] = []
 
-        files = [file for path in paths for file in _tables(path)]
+        files: list[Path] = []
+        for path in paths:
+            try:
+                files += _tables(path)
+            except OSError as e:
+                problems.append(f"{path}: cannot look for message tables: {e.strerror}")
         if len(files) > FILES:
             problems.append(f"{len(files) - FILES} message tables more than {FILES} are left out")
 
@@ -140,7 +145,7 @@ class Messages:
             library
             for prefix in prefixes
             for pattern in ("lib/python*/dist-packages", "lib/python*/site-packages")
-            for library in sorted(prefix.glob(pattern))
+            for library in _found(prefix, pattern)
         ]
         libraries.sort(key=_python_version, reverse=True)
 
@@ -148,7 +153,7 @@ class Messages:
             table
             for library in libraries
             for pattern in ("wok/i18n.py", "wok/plugins/*/i18n.py")
-            for table in sorted(library.glob(pattern))
+            for table in _found(library, pattern)
         ]
 
     def render(self, code: str, params: Mapping[str, Any]) -> str:
@@ -209,6 +214,14 @@ class Messages:
         except (ValueError, TypeError, RecursionError):
             # an integer of thousands of digits, or lists in lists without end
             return "..."
+
+
+def _found(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches below a folder; nothing where it may not be searched."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def _tables(path: Path) -> Iterator[Path]:
