@@ -160,7 +160,7 @@ def test_the_configuration_in_force(tmp_path: Path) -> None:
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli", "gzip"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "seconds"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization", "name=value"),
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem", "cannot be read"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem", "cannot read"),
         ("OTEL_TRACES_EXPORTER", "zipkin", "otlp"),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment", "key=value"),
     ],
@@ -188,7 +188,7 @@ def test_a_mistake_refuses_a_start(tmp_path: Path) -> None:
         daemon.wait_for("backlog read")
 
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("error: OTEL_EXPORTER_OTLP_ENDPOINT is http://host:port")
+    assert refused.stderr.startswith("error: OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 # --- pipes and terminals

@@ -170,7 +170,7 @@ def proved(done: Done) -> None:
     assert "internal error" not in done.err
     assert len(done.err.splitlines()) <= 12
     if done.code == 2:
-        assert re.search(r"^(usage:|error: )", done.err), done
+        assert re.search(r"^(usage:|error: )", done.err, re.MULTILINE), done
 
 
 COMMANDS: dict[str, list[str]] = {
