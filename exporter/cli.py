@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from exporter.command.parser import Command, parse
-from exporter.config.config import ConfigError, effective, load
+from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
 from exporter.daemon.signals import SignalFlags
+from exporter.terminal.log_format import formatter_of
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,15 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command and return its exit code."""
-    environ = os.environ if environ is None else environ
     args = parse(COMMANDS, sys.argv[1:] if argv is None else argv)
     command = COMMANDS[args.command]
+    if named := getattr(args, "environment_file", None):
+        try:
+            os.environ.update(_variables_of(named))
+        except (OSError, ValueError) as error:
+            print(f"error: --environment-file: cannot read {named}: {error}", file=sys.stderr)
+            return REFUSED
+    environ = os.environ if environ is None else environ
     if sys.stdout is None:  # started with its standard output closed
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the end
     # The log may contain any alphabet; the terminal may support only one.
@@ -70,6 +77,18 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return REFUSED
 
 
+def _variables_of(path: Path) -> dict[str, str]:
+    from exporter.config.environment_file import parse as parse_variables  # noqa: PLC0415 - only where it is used
+    from exporter.config.files import why_unreadable  # noqa: PLC0415
+
+    if reason := why_unreadable(path):
+        raise OSError(reason)
+    found = parse_variables(path.read_text("utf-8"))
+    for mistake in found.mistakes:
+        print(f"warning: {path}: {mistake}", file=sys.stderr)
+    return found.variables
+
+
 def _explained(error: Exception) -> str:
     """Return a sentence about an error that no part of the program has foreseen."""
     if isinstance(error, OSError) and error.strerror:
@@ -92,15 +111,12 @@ def _silence_stdout() -> None:
 
 
 def _run(config: Config, args: argparse.Namespace) -> int:
-    from exporter.daemon.daemon import validate  # noqa: PLC0415 - the heavy half of the program
-    from exporter.daemon.service import Service  # noqa: PLC0415
+    from exporter.daemon.service import Service  # noqa: PLC0415 - the heavy half of the program
     from exporter.daemon.systemd import ServiceManager  # noqa: PLC0415
 
     _warn(config)
     if args.check_config:
-        validate(config, os.environ)
-        print(effective(config), end="")
-        return 0
+        return _check_config(config)
     is_at_terminal = sys.stdin is not None and sys.stdin.isatty()
     asked = SignalFlags.by_signals(hangup_stops=is_at_terminal)
     service = Service(
@@ -113,6 +129,18 @@ def _run(config: Config, args: argparse.Namespace) -> int:
     )
     service.run()
     log.info("stopped")
+    return 0
+
+
+def _check_config(config: Config) -> int:
+    from exporter.config.effective import effective, otel_facts  # noqa: PLC0415 - only what this needs
+    from exporter.daemon.daemon import validate  # noqa: PLC0415
+    from exporter.deliver.otlp_env import configured, read_settings  # noqa: PLC0415
+
+    validate(config, os.environ)
+    endpoints = configured(os.environ)
+    protocols = {signal: read_settings(signal, os.environ).protocol for signal in endpoints}
+    print(effective(config, otel_facts(endpoints, protocols, config)), end="")
     return 0
 
 
@@ -235,7 +263,13 @@ def _json(sub: argparse.ArgumentParser) -> None:
 
 def _run_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--check-config", action="store_true", help="validate the configuration, print it, and exit"
+        "--check-config", action="store_true", help="validate the configuration, print it as TOML, and exit"
+    )
+    sub.add_argument(
+        "--environment-file",
+        metavar="FILE",
+        type=Path,
+        help="set the variables of a file, read as systemd reads it, such as /etc/default/wok-exporter",
     )
 
 
@@ -345,28 +379,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-class _JsonLines(logging.Formatter):
-    """One JSON object on each line, for log collectors."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        import json  # noqa: PLC0415 - only if configured
-
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def _log_to_stderr(config: Config) -> None:
+def _log_to_stderr(config: Config, environ: Mapping[str, str] = os.environ) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonLines()
-        if config.log_format == "json"
-        else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    )
+    handler.setFormatter(formatter_of(config.log_format, sys.stderr, environ))
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)

@@ -23,7 +23,7 @@ from exporter.simulate.busy import busy
 from tests.program import command, environ, request_line, run, running
 
 OWN_FLAGS = {
-    "run": {"--check-config"},
+    "run": {"--check-config", "--environment-file"},
     "check": {"--json"},
     "tasks": {"--json", "--watch", "--running", "--failed", "--limit"},
     "trace": {"--json", "--file"},
@@ -135,21 +135,44 @@ def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
 
 
 def test_the_configuration_in_force(tmp_path: Path) -> None:
-    """--check-config prints every key, its value and where that came from, warns on stderr, and makes no state."""
+    """--check-config prints every key, its value and where that came from, endpoints with their protocols, warns on
+    stderr, shows no secret, and makes no state.
+    """
     config = tmp_path / "wok-exporter.toml"
     config.write_text('task_expiry = "12h"\nlisten = "0.0.0.0:9"\n')
+    variables = tmp_path / "variables"
+    variables.write_text(
+        f"OTEL_EXPORTER_OTLP_ENDPOINT='http://ada:{SECRET.split(maxsplit=1)[0]}@collector:4318'\nOTEL_EXPORTER_OTLP_PROTOCOL=grpc\n"
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf\nOTEL_EXPORTER_OTLP_LOGS_ENDPOINT=http://logs:4317\n"
+    )
     flags = ["--config", config, "--log", tmp_path / "log", "--state", tmp_path / "state", "--check-config"]
-    done = run("run", *flags, env=environ(WOK_EXPORTER_PRIVACY="hash"))
-    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    done = run("run", *flags, "--environment-file", variables, env=environ(WOK_EXPORTER_PRIVACY="hash"))
+    rows = dict(re.findall(r"^(\w+) = (.*)$", done.stdout, re.MULTILINE))
 
     assert done.returncode == 0
-    assert rows.keys() == OPTIONS.keys()
-    assert rows["task_expiry"].endswith(f"({config}: task_expiry)")
-    assert rows["privacy"].split(maxsplit=2)[2] == "hash  (WOK_EXPORTER_PRIVACY)"
-    assert rows["log"].split(maxsplit=2)[2] == f"{tmp_path / 'log'}  (--log)"
-    assert rows["history_tasks"].endswith("(default)")
+    assert list(rows) == list(OPTIONS)
+    assert rows["task_expiry"].startswith('"12h" ')
+    assert rows["task_expiry"].endswith(f"# {config}: task_expiry")
+    assert re.fullmatch('"hash" +# WOK_EXPORTER_PRIVACY', rows["privacy"])
+    assert re.fullmatch(f'"{tmp_path}/log" +# --log', rows["log"])
+    assert rows["history_tasks"].endswith("# default")
+    assert "# traces: sent to http://collector:4318/v1/traces (http/protobuf)\n" in done.stdout
+    assert "# logs: sent to http://logs:4317 (grpc)\n" in done.stdout
+    assert SECRET.split(maxsplit=1)[0] not in done.stdout + done.stderr
     assert "anyone who can reach 0.0.0.0:9 can read who did what" in done.stderr
     assert not (tmp_path / "state").exists()
+
+
+def test_a_file_of_variables_that_cannot_be_read(tmp_path: Path) -> None:
+    """--environment-file with a file that is not there, or is not text, is refused; a line of a shell is warned of."""
+    (tmp_path / "latin").write_bytes(b"A=\xe9")
+    (tmp_path / "shell").write_text("export A=b\n")
+    check = ["run", "--check-config", "--log", tmp_path / "log", "--environment-file"]
+    done = [run(*check, tmp_path / name) for name in ("none", "latin", "shell")]
+
+    assert [one.returncode for one in done] == [2, 2, 0]
+    assert done[0].stderr.startswith("error: --environment-file: cannot read ")
+    assert "warning: " in done[2].stderr
 
 
 @pytest.mark.parametrize(
@@ -314,6 +337,32 @@ def test_the_log_as_json(tmp_path: Path) -> None:
     assert code == 0
     assert {"time", "level", "logger", "message"} == {key for line in lines for key in line}
     assert lines[-1]["message"] == "stopped"
+
+
+@pytest.mark.parametrize("kind", ["journal", "file", "json"])
+def test_the_form_of_the_log(tmp_path: Path, kind: str) -> None:
+    """For the journal a line has its priority and no time; else it has the time with its zone; as JSON, with
+    milliseconds.
+    """
+    said = tmp_path / "said"
+    with said.open("wb") as stderr:
+        status = os.fstat(stderr.fileno())
+        env = environ(
+            TZ="America/Sao_Paulo",
+            WOK_EXPORTER_LISTEN="0.0.0.0:1",
+            JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}" if kind == "journal" else "1:1",
+            **({"WOK_EXPORTER_LOG_FORMAT": "json"} if kind == "json" else {}),
+        )
+        check = ["run", "--check-config", "--log", tmp_path / "log", "--instance", "x"]
+        subprocess.run(command(*check), stdout=subprocess.DEVNULL, stderr=stderr, env=env, check=True)
+    text = said.read_text()
+
+    if kind == "journal":
+        assert text.startswith("<4>WOK_EXPORTER_LISTEN: anyone who can reach")
+    elif kind == "file":
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d -03:00 WARNING WOK_EXPORTER_LISTEN", text)
+    else:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}-03:00", json.loads(text)["time"])
 
 
 # --- passwords

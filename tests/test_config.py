@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.config.config import ConfigError, effective, load
+from exporter.config.config import ConfigError, load
+from exporter.config.effective import effective
+from exporter.config.environment_file import parse
 from exporter.config.options import OPTIONS, Config, add_flags
 from exporter.config.reference import configuration_page
 from exporter.config.values import Address
@@ -453,14 +455,68 @@ def test_every_option_belongs_to_a_command() -> None:
     assert not [key for key, option in OPTIONS.items() if not option.commands]
 
 
-def test_what_is_in_force(host: Path) -> None:
-    """The text for --check-config has every key with its value and where it came from."""
-    lines = effective(load({"listen": "[::1]:80"}, {}, "run", root=host)).splitlines()
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"listen": "[::1]:80", "start_at": "2026-11-23T08:00:00-03:00", "poll_interval": "1s"},
+        {"listen": "off", "messages": "off", "wok_error_log": "off", "timezone": "Asia/Kolkata"},
+        {"apps": "kimchi,ginger", "hosts": "a,b", "start_at": "end", "ui": "false", "task_expiry": "1d2h3m"},
+        {"messages": "/,/etc", "log": '/l"o\\g', "start_at": "beginning", "journal_bytes_max": "7MiB"},
+    ],
+)
+def test_the_effective_settings_can_be_written_back(host: Path, flags: dict[str, str | None]) -> None:
+    """What --check-config prints is a TOML file with every key, and gives the same values when it is loaded."""
+    given = load(flags, {}, "run", root=host)
+    (host / "again.toml").write_text(effective(given))
+    again = load({"config": str(host / "again.toml")}, {}, "run", root=host)
 
-    assert list(OPTIONS) == [line.split()[0] for line in lines]
-    assert "listen            = [::1]:80  (--listen)" in lines
-    assert "start_at          = 1 day, 0:00:00  (default)" in lines
-    assert "tls_key           = -  (default)" in lines
+    assert [getattr(again, key) for key in OPTIONS] == [getattr(given, key) for key in OPTIONS]
+    assert all(f"{key} = " in effective(given) for key in OPTIONS)
+    for key in flags:
+        assert re.search(rf"^{key} = .*# {OPTIONS[key].flag}$", effective(given), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPIONT", "did you mean OTEL_EXPORTER_OTLP_ENDPOINT?"),
+        ("OTEL_EXPORTER_OTLP_TRACE_ENDPOINT", "did you mean OTEL_EXPORTER_OTLP_TRACES_ENDPOINT?"),
+        ("OTEL_EXPORTER_OTLP_HEADER", "did you mean OTEL_EXPORTER_OTLP_HEADERS?"),
+        ("Otel_Service_Name", "did you mean OTEL_SERVICE_NAME?"),
+        ("OTEL_COLOUR", "it has no effect"),
+        ("OTEL_BSP_SCHEDULE_DELAY", ""),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", ""),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", ""),
+    ],
+)
+def test_unknown_variables_of_opentelemetry(host: Path, name: str, expected: str) -> None:
+    """A variable that nobody defines is warned of, with the one that was meant; those of the standard are not."""
+    warnings = load({}, {name: "x"}, "run", root=host).warnings
+
+    assert warnings == ((f"{name}: unknown variable: {expected}",) if expected else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "mistake"),
+    [
+        ("A=b", {"A": "b"}, ""),
+        ("# A=b\n; A=c\n\n A = b c ", {"A": "b c"}, ""),
+        ('A=\'b # c\'\nB="d \\"e"', {"A": "b # c", "B": 'd "e'}, ""),
+        ("A=b \\\nc", {"A": "b c"}, ""),
+        ("A=b # no comment", {"A": "b # no comment"}, ""),
+        ("export A=b", {}, "line 1: `export` is not allowed"),
+        ("A: b", {}, "line 1: not NAME=value"),
+        ("A=$HOME/x", {"A": "$HOME/x"}, "which systemd does not expand"),
+    ],
+)
+def test_a_file_of_variables(text: str, variables: dict[str, str], mistake: str) -> None:
+    """A file for EnvironmentFile= is read by systemd's rules, and what it ignores is named by its line."""
+    found = parse(text)
+
+    assert found.variables == variables
+    assert mistake in "".join(found.mistakes)
+    assert bool(mistake) is bool(found.mistakes)
 
 
 def test_the_page_is_current() -> None:

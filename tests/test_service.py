@@ -219,7 +219,7 @@ def test_the_status_names_a_backend_that_is_away(manager: ManagerEnd, log: Path,
     port = free_port()
     env = manager.environ({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"})
     with running(*arguments(log, "--start-at", "beginning"), said=tmp_path / "said", env=env):
-        away = manager.wait_for(lambda message: "traces: delivery" in message.get("STATUS", ""))["STATUS"]
+        away = manager.wait_for(lambda message: "traces: http" in message.get("STATUS", ""))["STATUS"]
         with Sink(port=port):
             sent = manager.wait_for(lambda message: "nothing queued" in message.get("STATUS", ""))["STATUS"]
 

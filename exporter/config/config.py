@@ -25,7 +25,8 @@ from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from exporter.config.files import may_exist, why_unreadable
-from exporter.config.options import CONFIG_FILE, OPTIONS, PREFIX, Config
+from exporter.config.options import CONFIG_FILE, OPTIONS, PREFIX, SENDERS, Config
+from exporter.config.otel_names import unknown_variables
 from exporter.config.values import Address, did_you_mean, shown
 from exporter.parse.timezone import load_zone
 
@@ -155,6 +156,8 @@ def load(
             mistakes.append(f"{given.origin}: {e}")
 
     attributes, service_name = _resource(environ, mistakes)
+    if command in SENDERS:
+        warnings += unknown_variables(environ)
     _resolve(values, origins, command, root, mistakes)
     _cross_check(values, origins, command, mistakes, warnings)
     if mistakes:
@@ -297,22 +300,3 @@ def _decoded(text: str) -> str:
         return unquote_to_bytes(text).decode()
     except UnicodeError:
         raise ValueError("does not decode to UTF-8: percent-encode its UTF-8 bytes") from None
-
-
-# --- what people read
-
-
-def effective(config: Config) -> str:
-    """Return the configuration as text, one `key = value  (origin)` a line, for `run --check-config`."""
-    rows = [(key, _said(getattr(config, key)), origin) for key, origin in config.origins.items()]
-    return "\n".join(f"{key:<17} = {value}  ({origin})" for key, value, origin in rows)
-
-
-def _said(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, tuple) and not isinstance(value, Address):
-        return ", ".join(map(str, value)) or "-"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) or "-"
