@@ -1,14 +1,16 @@
 """Runs the examples of the documentation, so that their output is real.
 
-An example is a fenced block of Markdown with the language `console`. Its first line is `$ ` and a shell
-command that starts with `wok-exporter`, the other lines are what the command prints, errors included:
+An example is a fenced block of Markdown with the language `console`. Its first line is `$ ` and a
+shell command that starts with `wok-exporter`, the other lines are what the command prints, errors
+included:
 
     ```console
     $ wok-exporter --version
     wok-exporter 0.1.0
     ```
 
-`make docs` replaces the output of every example. A test checks that the committed output is current.
+`make docs` replaces the output of every example. A test checks that the committed output is
+current.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Grafana dashboards: generated, whole, and asking only for what there is."""
+"""The Grafana dashboards: generated, complete, with queries for existing data only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ALL_QUERIES = [query for path in DASHBOARDS for query in queries(loaded(path)) +
 
 
 def sample_names() -> dict[str, tuple[str, ...]]:
-    """The names that a family's samples have, with their labels."""
+    """The names of a family's samples with their labels."""
     names: dict[str, tuple[str, ...]] = {}
     for doc in FAMILIES:
         if doc.type == "histogram":
@@ -61,18 +61,18 @@ def family_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_generating_again_gives_the_same(name: str) -> None:
-    """What is committed is what the code makes; `make dashboards` writes it anew."""
+    """The committed files match the code. `make dashboards` writes them again."""
     assert (FOLDER / name).read_text("utf-8") == MADE[name]()
 
 
 def test_every_committed_dashboard_is_generated() -> None:
-    """No dashboard lies there that no code makes."""
+    """Every committed dashboard is generated."""
     assert {path.name for path in DASHBOARDS} == set(MADE)
 
 
 @EACH
 def test_the_sdk_reads_back_what_it_wrote(dashboard: Any) -> None:
-    """Grafana's own types, read from the file, lose nothing of it and add nothing: it has the shape of a dashboard."""
+    """Grafana's own types read the file without losing or adding anything."""
     # Not at the head: before deploy.grafana has imported it, the SDK warns.
     from grafana_foundation_sdk.cog.encoder import JSONEncoder  # noqa: PLC0415
     from grafana_foundation_sdk.cog.plugins import register_default_plugins  # noqa: PLC0415
@@ -88,7 +88,9 @@ def test_the_sdk_reads_back_what_it_wrote(dashboard: Any) -> None:
 
 @EACH
 def test_every_panel_says_what_it_shows(dashboard: Any) -> None:
-    """Every panel has a title, a description that is a sentence, a unit, a data source and a query."""
+    """Every panel has a title, a description that is a sentence, a unit, a data
+    source and a query.
+    """
     mute = [
         panel["title"]
         for panel in panels(dashboard)
@@ -106,7 +108,7 @@ def test_every_panel_says_what_it_shows(dashboard: Any) -> None:
 
 @EACH
 def test_grafana_knows_every_unit(dashboard: Any) -> None:
-    """Every unit, of panels and of columns, is one that Grafana has."""
+    """Every unit of panels and columns exists in Grafana."""
     known = {
         value for name, value in vars(units).items() if not name.startswith("_") and isinstance(value, str)
     }
@@ -123,7 +125,7 @@ def test_grafana_knows_every_unit(dashboard: Any) -> None:
 
 @EACH
 def test_columns_of_tables_have_units(dashboard: Any) -> None:
-    """Every column of values in a table has a heading and a unit of its own."""
+    """Every value column of a table has a heading and a unit."""
     for panel in panels(dashboard):
         if panel["type"] != "table" or panel["datasource"]["type"] != "prometheus":
             continue
@@ -146,7 +148,7 @@ def test_columns_of_tables_have_units(dashboard: Any) -> None:
 
 @EACH
 def test_panels_stand_beside_each_other(dashboard: Any) -> None:
-    """No panel covers another or leaves the grid, every line of panels is full, and ids are unique."""
+    """No panel overlaps another or leaves the grid, every line is full, and ids are unique."""
     places = [(panel["gridPos"], panel["title"]) for panel in dashboard["panels"]]
     cells = [
         {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
@@ -163,7 +165,7 @@ def test_panels_stand_beside_each_other(dashboard: Any) -> None:
 
 @EACH
 def test_what_can_be_chosen(dashboard: Any) -> None:
-    """Data source, job and instance are chosen in the same way on every dashboard, and are asked of the data source."""
+    """Data source, job and instance are selected in the same way on every dashboard."""
     variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
     chosen = [variables[name] for name in ("job", "instance")]
 
@@ -181,7 +183,7 @@ def test_what_can_be_chosen(dashboard: Any) -> None:
 
 @EACH
 def test_every_variable_that_is_used_exists(dashboard: Any) -> None:
-    """Whatever begins with a dollar is a variable of the dashboard, or Grafana's."""
+    """Every name after a dollar is a variable of the dashboard or of Grafana."""
     declared = {variable["name"] for variable in dashboard["templating"]["list"]}
     grafanas = {"__range", "__rate_interval", "__data", "__url_time_range", "__all"}
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard)))
@@ -192,7 +194,9 @@ def test_every_variable_that_is_used_exists(dashboard: Any) -> None:
 
 @EACH
 def test_it_can_be_provisioned(dashboard: Any) -> None:
-    """It has a fixed uid and no id, cannot be edited in place, is tagged, and leads to the others in the same time."""
+    """It has a fixed uid, no id and the tag, is read-only, and links to the others for the same
+    time.
+    """
     (link,) = dashboard["links"]
 
     assert re.fullmatch(r"wok-[a-z-]+", dashboard["uid"])
@@ -207,7 +211,7 @@ def test_it_can_be_provisioned(dashboard: Any) -> None:
 
 
 def test_links_from_rows_lead_to_a_dashboard_and_its_variables() -> None:
-    """Where a row of a table leads, there is a dashboard, and it has the variables that it is given."""
+    """A table row links to an existing dashboard, with variables that it has."""
     there = {found["uid"]: found for found in map(loaded, DASHBOARDS)}
     links = [
         one["value"][0]["url"]
@@ -227,7 +231,7 @@ def test_links_from_rows_lead_to_a_dashboard_and_its_variables() -> None:
 
 @pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.place)
 def test_a_query_heeds_what_is_chosen(query: Query) -> None:
-    """Every selector heeds job and instance, and asks by labels that its metric has."""
+    """Every selector uses job and instance, and only labels that its metric has."""
     names = sample_names() | OF_PROMETHEUS
     recorded = {rule.name for rule in rules() if not rule.is_alert}
     found = selectors(filled(query.expression, VALUES))
@@ -244,7 +248,7 @@ def test_a_query_heeds_what_is_chosen(query: Query) -> None:
 
 @pytest.mark.parametrize("query", ALL_QUERIES, ids=lambda query: query.place)
 def test_a_counter_is_asked_for_its_growth(query: Query) -> None:
-    """Counters stand in rate() or increase(), over Grafana's interval or the whole time, or are compared with their past."""
+    """Counters are used in rate() or increase(), or compared with their past."""
     counters = {doc.name for doc in FAMILIES if doc.type != "gauge"}
     for selector in re.finditer(r"(\w+)\((wok_\w+)\{[^}]*\}\[([^]]+)\]", query.expression):
         if family_of(selector[2]) in counters:
@@ -266,7 +270,7 @@ def test_a_counter_is_asked_for_its_growth(query: Query) -> None:
 
 
 def test_every_family_is_shown() -> None:
-    """Every metric of the contract is on a dashboard."""
+    """Every metric is on a dashboard."""
     shown = {
         family_of(one.name) for query in ALL_QUERIES for one in selectors(filled(query.expression, VALUES))
     }
@@ -275,7 +279,7 @@ def test_every_family_is_shown() -> None:
 
 
 def test_traces_and_log_records_are_asked_by_what_they_carry() -> None:
-    """What Tempo and Loki are asked by are attributes that spans and log records have (docs/attributes.md)."""
+    """Queries to Tempo and Loki use attributes that exist (docs/attributes.md)."""
     carried = set(
         re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "docs/attributes.md").read_text("utf-8"), re.MULTILINE)
     )
@@ -292,7 +296,7 @@ def test_traces_and_log_records_are_asked_by_what_they_carry() -> None:
 
 
 def test_promtool_understands_every_query(tmp_path: Path) -> None:
-    """Prometheus' own checker accepts every query, with values in the place of the variables."""
+    """Promtool accepts every query, with values for the variables."""
     promtool = installed("promtool")
     made = [
         {"record": f"query:{number}", "expr": filled(query.expression, VALUES)}

@@ -1,4 +1,6 @@
-"""deploy/README.md says of every file which program has run it in which test; here it is held to that."""
+"""The table in deploy/README.md names the program and the test for every file;
+it must be complete.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def rows() -> list[tuple[list[str], list[Path]]]:
 
 
 def shipped() -> list[str]:
-    """Return the files of deploy/ that are under version control, or will be."""
+    """Return the files of deploy/ that are, or will be, under version control."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "deploy"],
         cwd=ROOT,
@@ -41,7 +43,7 @@ def shipped() -> list[str]:
 
 
 def test_every_file_is_in_the_table() -> None:
-    """No file of deploy/ is without a row that says what runs it, and no row without a file."""
+    """Every file of deploy/ has a row in the table, and every row a file."""
     patterns = [pattern for row, _ in rows() for pattern in row]
     files = [name for name in shipped() if not name.endswith("README.md")]
     assert [name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)] == []
@@ -49,5 +51,5 @@ def test_every_file_is_in_the_table() -> None:
 
 
 def test_every_row_names_a_test_that_exists() -> None:
-    """Each row of the table names at least one test, and the test is there."""
+    """Each row of the table names at least one test that exists."""
     assert [files for files, tests in rows() if not tests or not all(test.exists() for test in tests)] == []

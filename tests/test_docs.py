@@ -1,4 +1,4 @@
-"""The documentation: that it is readable, that what it names exists, and that its commands are accepted."""
+"""The documentation: readable, with names that exist and commands that are accepted."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def test_prose_wraps(page: Path) -> None:
 
 
 def test_comments_of_configuration_files_wrap() -> None:
-    """Comments in YAML, TOML, units and the like have at most 100 columns, unless a URL is longer."""
+    """Comments in YAML, TOML, units and the like have at most 100 columns,
+    unless a URL is longer.
+    """
     long = [
         f"{name_of(path)}:{number}"
         for path in (*tracked("deploy"), *tracked(".ci"))
@@ -102,7 +104,7 @@ def test_comments_of_configuration_files_wrap() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_long_pages_have_contents(page: Path) -> None:
-    """A page with more than a screen of prose lists all its sections before the first one."""
+    """A page with more than a screen of prose lists all sections before the first one."""
     text = page.read_text("utf-8")
     sections = [line for line in headings(text) if re.match("## [^#]", line)]
     if len(list(prose(text))) <= SCREEN_LINES or len(sections) < 3:
@@ -147,7 +149,7 @@ def test_our_commands_are_accepted(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_names_in_the_docs_exist(page: Path) -> None:
-    """Every WOK_EXPORTER_ variable, every setting of an example and every metric is one that exists."""
+    """Every WOK_EXPORTER_ variable, setting of an example, and metric exists."""
     text = page.read_text("utf-8")
     known = {option.variable for option in OPTIONS.values()} | {"WOK_EXPORTER_CONFIG"}
     metrics = {family.name for family in FAMILIES}
@@ -166,7 +168,9 @@ def test_names_in_the_docs_exist(page: Path) -> None:
 
 
 def test_the_readme_is_short_and_in_order() -> None:
-    """The README fits on a few screens, and goes from installing over a first look to many hosts."""
+    """The README fits on a few screens, and goes from installing over a first
+    look to many hosts.
+    """
     text = (ROOT / "README.md").read_text("utf-8")
     sections = [line.removeprefix("## ") for line in headings(text) if line.startswith("## ")]
     order = ["Install", "First look", "Run", "Jaeger", "Prometheus", "Many hosts"]
@@ -178,7 +182,9 @@ def test_the_readme_is_short_and_in_order() -> None:
 
 
 def test_the_screenshots_are_small_images() -> None:
-    """The README shows one image of the page and one of the terminal, as PNG files of a readable size."""
+    """The README shows one image of the page and one of the terminal, as PNG files of a readable
+    size.
+    """
     names = re.findall(r"!\[[^\]]+\]\((docs/images/[^)]+)\)", (ROOT / "README.md").read_text("utf-8"))
 
     assert names == ["docs/images/page.png", "docs/images/terminal.png"]
@@ -227,14 +233,16 @@ def test_every_field_of_the_json_is_described(section: str, command: str) -> Non
 
 
 def test_examples_do_not_depend_on_this_host() -> None:
-    """The examples of the docs are run without the environment and the settings of whoever runs them."""
+    """The examples run without the environment and the settings of this host."""
     assert ENVIRON["WOK_EXPORTER_CONFIG"] == "/dev/null"
     assert output("wok-exporter --version | tr a-z A-Z").startswith("WOK-EXPORTER ")
     assert "HOME" not in ENVIRON
 
 
 def places() -> list[tuple[str, str, str]]:
-    """Return the rows of CONTRIBUTING.md that name a place: what to change, the file, what to look for."""
+    """Return the rows of CONTRIBUTING.md that name a place: what to change, the file, what to look
+    for.
+    """
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     rows = re.findall(r"^\| ([^|]*) \| \[[^\]]+\]\(([^)]+)\)[^|]* \| `([^`]+)` \|$", text, re.MULTILINE)
     found: list[tuple[str, str, str]] = []
@@ -255,5 +263,5 @@ def test_the_places_of_changes_are_few() -> None:
 
 @pytest.mark.parametrize(("change", "file", "symbol"), places())
 def test_the_places_of_changes_exist(change: str, file: str, symbol: str) -> None:
-    """Every file that CONTRIBUTING.md names exists, and has the name that the reader is told to look for."""
+    """Every file that CONTRIBUTING.md names exists and contains the name in the last column."""
     assert re.search(rf"\b{re.escape(symbol)}\b", (ROOT / file).read_text("utf-8")), f"{change}: {symbol}"

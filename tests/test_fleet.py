@@ -1,4 +1,4 @@
-"""What deploy/fleet says, held to the programs it is for and to the rest of the project: discovery and shards, the second fence, the sizing."""
+"""The fleet's configuration: discovery and shards, redaction in the gateways, and the sizing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def discovered(config: Path) -> dict[str, dict[str, str]]:
-    """Return the labels of the targets that Prometheus would scrape, by their address."""
+    """Return the labels of the targets that Prometheus would scrape, by address."""
     done = promtool("check", "service-discovery", "--timeout=500ms", config, "wok")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout[done.stdout.index("[") :])
@@ -43,7 +43,7 @@ def discovered(config: Path) -> dict[str, dict[str, str]]:
 
 @contextmanager
 def inventory(answer: bytes) -> Iterator[int]:
-    """Serve a list of targets, as an inventory would; yield the port."""
+    """Serve a list of targets like an inventory, and yield the port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -67,14 +67,14 @@ def inventory(answer: bytes) -> Iterator[int]:
 
 
 def inputs() -> dict[str, float]:
-    """Return what the sizing puts in, by name."""
+    """Return the inputs of the sizing by name."""
     text = SIZING.read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| ([\d.,]+) \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)
     return {name: float(value.replace(",", "")) for name, value in rows}
 
 
 def test_promtool_accepts_the_configuration_with_its_rules_and_targets(tmp_path: Path) -> None:
-    """Prometheus' own checker takes the committed file, the rules it names, and the example of a target file."""
+    """Promtool accepts the committed file, its rules, and the example of a target file."""
     folder = tmp_path / "prometheus"
     shutil.copytree(PROMETHEUS.parent, folder)
     shutil.copytree(FLEET.parent / "prometheus", folder / "rules")
@@ -88,7 +88,7 @@ def test_promtool_accepts_the_configuration_with_its_rules_and_targets(tmp_path:
 
 
 def test_every_host_is_scraped_by_one_shard_under_its_name(tmp_path: Path) -> None:
-    """Of four servers each takes about a quarter of 200 hosts, none is left out or taken twice, and a host is called by its name."""
+    """Four servers scrape about a quarter of 200 hosts each, every host once and under its name."""
     (tmp_path / "targets").mkdir()
     for name in HOSTS:
         target = [{"targets": [f"{name}:10965"], "labels": {"site": "example"}}]
@@ -110,7 +110,7 @@ def test_every_host_is_scraped_by_one_shard_under_its_name(tmp_path: Path) -> No
 
 
 def test_the_other_discovery_that_stands_in_a_comment_works(tmp_path: Path) -> None:
-    """With the comment's lines in place of the files, the hosts come from a page over HTTP."""
+    """With the commented lines instead of the files, discovery over HTTP works."""
     text = PROMETHEUS.read_text(encoding="utf-8")
     text = re.sub(r"    file_sd_configs:\n.*\n", "", text)
     block = re.compile(r"    #http_sd_configs:\n(?:    #  .*\n)+")
@@ -125,7 +125,7 @@ def test_the_other_discovery_that_stands_in_a_comment_works(tmp_path: Path) -> N
 
 
 def test_the_second_fence_lets_everything_of_ours_pass() -> None:
-    """None of our attributes has a key that the gateways mask, and what our own redaction leaves is not masked again."""
+    """The gateways mask none of our attributes, and nothing that we have already redacted."""
     content = yaml.safe_load((FLEET / "collector/gateway.yaml").read_text(encoding="utf-8"))
     fence = content["processors"]["redaction"]
     keys = re.findall(r"^\| `([\w.]+)` \|", ATTRIBUTES.read_text(encoding="utf-8"), re.MULTILINE)
@@ -149,7 +149,7 @@ def test_the_second_fence_lets_everything_of_ours_pass() -> None:
 
 
 def test_the_sizing_is_computed_as_it_says() -> None:
-    """Every figure of the sizing follows from the figures above it by the arithmetic beside it, to two digits."""
+    """Every figure of the sizing is the result of its formula, to two digits."""
     text = SIZING.read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?:`(\w+)`)? *\| ([^|`]+) \| `([^`]+)` \| (.+) \|$", text, re.MULTILINE)
     assert len(rows) > 15
@@ -166,7 +166,7 @@ def test_the_sizing_is_computed_as_it_says() -> None:
 
 
 def test_the_sizing_begins_with_what_is_in_force() -> None:
-    """What the sizing takes from configuration and code is what they say."""
+    """The sizing's inputs from configuration and code match them."""
     known = inputs()
     prometheus = yaml.safe_load(PROMETHEUS.read_text(encoding="utf-8"))
     assert prometheus["global"]["scrape_interval"] == f"{known['scrape_seconds']:.0f}s"
@@ -178,7 +178,7 @@ def test_the_sizing_begins_with_what_is_in_force() -> None:
 
 
 def test_the_role_writes_where_the_unit_reads() -> None:
-    """The files that the Ansible role puts in place are those that the unit and the program look for."""
+    """The Ansible role writes the files that the unit and the program read."""
     tasks = (FLEET / "ansible/roles/wok_exporter/tasks/present.yml").read_text(encoding="utf-8")
     unit = (FLEET.parent / "systemd/wok-exporter.service").read_text(encoding="utf-8")
     environment = re.search(r"^EnvironmentFile=-(\S+)$", unit, re.MULTILINE)

@@ -1,4 +1,6 @@
-"""What can be said of the packages without building them: scripts, names of files, the C library, the manual page, the licenses."""
+"""What can be said of the packages without building them: scripts, names of files, the C library,
+the manual page, the licenses.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_the_scripts_are_sound() -> None:
     "argument", ["configure", "remove", "upgrade", "abort-remove", "failed-upgrade", "0", "1", "2"]
 )
 def test_without_systemd_there_is_nothing_to_do(path: Path, argument: str, tmp_path: Path) -> None:
-    """Where there is no systemd (a container, a chroot), the scripts end well, whoever calls them and why."""
+    """Where there is no systemd (a container, a chroot), the scripts end well, whoever calls them
+    and why.
+    """
     done = subprocess.run(
         ["/bin/sh", path, argument], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
     )
@@ -121,7 +125,9 @@ def test_the_manual_page_is_good_roff(manual: str) -> None:
 
 
 def test_a_license_that_is_missing_is_noticed(tmp_path: Path) -> None:
-    """The copyright page is not made of a package that comes without a license text; one that has it is named with it."""
+    """The copyright page is not made of a package that comes without a license text; one that has
+    it is named with it.
+    """
     metadata = tmp_path / "thing-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
@@ -133,7 +139,9 @@ def test_a_license_that_is_missing_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_package_starts_its_modules_as_an_interpreter_does() -> None:
-    """The packaged program, asked as `python -P -m` is, is the module; without that it is the command line."""
+    """The packaged program, asked as `python -P -m` is, is the module; without that it is the
+    command line.
+    """
     program = [sys.executable, str(PACKAGES / "frozen.py")]
     version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False)
     # a second process whose parent has gone before it said anything
@@ -150,7 +158,9 @@ def test_a_package_starts_its_modules_as_an_interpreter_does() -> None:
 
 @pytest.mark.parametrize("original", [None, "/opt/their/lib"])
 def test_children_have_the_hosts_libraries(original: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the loader has done to the library path is undone for programs that this one starts, and asked for again by its own."""
+    """What the loader has done to the library path is undone for programs that this one starts, and
+    asked for again by its own.
+    """
     monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/libexec/wok-exporter/lib")
     monkeypatch.delenv("LD_LIBRARY_PATH_ORIG", raising=False)
     monkeypatch.delenv("PYINSTALLER_RESET_ENVIRONMENT", raising=False)

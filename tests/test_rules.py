@@ -1,4 +1,4 @@
-"""The rules for Prometheus and the routes of Alertmanager that deploy/ ships, asked of promtool and amtool; their runbooks."""
+"""Rules for Prometheus, routes of Alertmanager and runbooks, checked with promtool and amtool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALERTMANAGER = ROOT / "deploy/alertmanager"
 RUNBOOKS = ROOT / "docs/runbooks"
 CASES = sorted((ROOT / "tests/rules").glob("*.test.yaml"))
 TARGET_LABELS = {"job", "instance"}
-"""What Prometheus adds to every series of ours."""
+"""Labels that Prometheus adds to every series."""
 
 
 def asked(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -65,9 +65,12 @@ COLLECTOR_LABELS = {
         "exporter_send_failed_log_records": "exporter server_address server_port url_path",
     }.items()
 }
-"""The labels of the series of collectors that rules and pages name; tests/e2e/test_fleet_metrics.py holds them to a real one."""
+"""Labels of the collectors' series that rules and pages use.
+
+tests/e2e/test_fleet_metrics.py compares them with a real collector.
+"""
 BACKEND_LABELS = {"tempo_discarded_spans_total": {"reason", "tenant"}}
-"""What Tempo 2.10 documents; there is no Tempo here to compare with."""
+"""As documented for Tempo 2.10. There is no Tempo here to compare with."""
 LABELS = (
     COLLECTOR_LABELS
     | BACKEND_LABELS
@@ -77,18 +80,20 @@ LABELS = (
         for suffix in (("_bucket", "_sum", "_count") if family.type == "histogram" else ("",))
     }
 )
-"""The labels of every series that a scrape has, by its name."""
+"""The labels of every scraped series, by name."""
 
 
 SUMMARY_CHARACTERS_MAX = 120
-"""A summary is the subject of a mail, with the names of host and operation in it."""
+"""A summary is the subject of a mail, and contains host and operation."""
 PERIODS_SECONDS = {"s": 1, "m": 60}
 FRESH_SECONDS = 300
-"""For how long Prometheus takes a sample for the present, if nobody has set `--query.lookback-delta`."""
+"""How long Prometheus uses a sample (default of `--query.lookback-delta`)."""
 
 
 def unknown_in(expression: str) -> set[str]:
-    """Return the metrics, and the labels of selectors, that no exporter, collector or recording rule has."""
+    """Return the metrics, and the labels of selectors, that no exporter, collector or recording
+    rule has.
+    """
     found = set()
     bare = re.sub(r'"[^"]*"', '""', expression)
     for name, selector in re.findall(
@@ -103,14 +108,16 @@ def unknown_in(expression: str) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_promtool_accepts_the_rules(path: Path) -> None:
-    """Prometheus' own checker loads every file of rules."""
+    """Promtool accepts every rule file."""
     checked = asked("promtool", "check", "rules", path)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_recorded_series_are_never_missing_between_two_evaluations() -> None:
-    """Every group is evaluated twice within the time that a sample lives, so that no alert resolves for lack of a recorded one."""
+    """Every group is evaluated twice before a sample is stale, so that no alert resolves by
+    mistake.
+    """
     intervals = [group["interval"] for path in FILES for group in loaded(path)["groups"]]
 
     assert [one for one in intervals if 2 * int(one[:-1]) * PERIODS_SECONDS[one[-1]] >= FRESH_SECONDS] == []
@@ -118,14 +125,16 @@ def test_recorded_series_are_never_missing_between_two_evaluations() -> None:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)
 def test_the_rules_do_as_their_cases_say(path: Path) -> None:
-    """Prometheus' own test runner finds each alert and each recorded series as expected, at each moment."""
+    """Promtool's test runner finds each alert and recorded series as expected."""
     tested = asked("promtool", "test", "rules", path.name, cwd=path.parent)
 
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
-    """No alert is shipped that has not been seen with its whole text, and silent, in the same series of events."""
+    """Every alert has a case in which it fires with its complete text, and one in which it does
+    not.
+    """
     fires: set[str] = set()
     silent: set[str] = set()
     for path in CASES:
@@ -137,7 +146,7 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
 
 
 def test_every_recorded_series_is_expected_in_a_case() -> None:
-    """No recording rule is shipped whose value was never looked at."""
+    """Every recording rule has a case that checks its value."""
     expected = {
         name
         for path in CASES
@@ -153,7 +162,7 @@ def test_every_recorded_series_is_expected_in_a_case() -> None:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.name)
 def test_the_cases_are_about_series_that_an_exporter_has(path: Path) -> None:
-    """The input of every case has the names and the labels of the contract, or of a collector, so that no case tests a dream."""
+    """The input of every case has metrics and labels that an exporter or a collector really has."""
     for case in loaded(path)["tests"]:
         for series in case["input_series"]:
             text = series["series"].replace(", ", ",") + " 0\n"
@@ -170,14 +179,16 @@ def test_the_cases_are_about_series_that_an_exporter_has(path: Path) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
 def test_rules_name_what_there_is(rule: dict[str, Any]) -> None:
-    """Every metric and every label in a rule, its texts included, is one that an exporter, a collector or another rule makes."""
+    """Every metric and label in a rule and its texts exists in an exporter, a
+    collector or a rule.
+    """
     texts = [rule["expr"], rule.get("annotations", {}).get("description", "")]
 
     assert set().union(*map(unknown_in, texts)) == set()
 
 
 def test_a_metric_that_nobody_has_would_be_found() -> None:
-    """The check of names sees a wrong metric, a wrong recorded series and a wrong label."""
+    """The check of names detects a wrong metric, a wrong recorded series and a wrong label."""
     wrong = 'wok_task_finished_total + app:wok_none:sum + wok_tasks_started_total{job="x", outcome="y"}'
     wrong += " + otelcol_exporter_sent_spans_total"
     unknown = {"wok_task_finished_total", "app:wok_none:sum", "outcome", "otelcol_exporter_sent_spans_total"}
@@ -187,7 +198,9 @@ def test_a_metric_that_nobody_has_would_be_found() -> None:
 
 @pytest.mark.parametrize("name", sorted(ALERTS))
 def test_alerts_say_how_bad_what_and_where(name: str) -> None:
-    """Every alert has a severity, a summary with host and operation where it has them, a description, and its own page."""
+    """Every alert has a severity, a summary with host and operation, a
+    description, and a runbook.
+    """
     alert = ALERTS[name]
     notes = alert["annotations"]
 
@@ -207,7 +220,7 @@ def test_alerts_say_how_bad_what_and_where(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
 def test_recorded_series_are_named_by_level_metric_and_operation(name: str) -> None:
-    """Every recorded series is called level:metric:operations, as Prometheus has it."""
+    """Every recorded series is named level:metric:operations, as Prometheus recommends."""
     assert re.fullmatch(r"(instance_)?(app|app_operation|signal):wok_[a-z_]+:[a-z0-9_]+", name)
 
 
@@ -217,14 +230,14 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(*pages: Path) -> Iterator[list[str]]:
-    """All command lines of some pages, as a shell splits them."""
+    """Yield all command lines of some pages, split as a shell does."""
     for page in pages:
         for block in blocks(page.read_text("utf-8"), "sh"):
             yield from map(shlex.split, block.splitlines())
 
 
 def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
-    """The runbooks are one page an alert, with the title, the severity and the parts that all of them have."""
+    """Each alert has one runbook, with its title, its severity and the common sections."""
     assert {page.stem for page in RUNBOOKS.glob("*.md")} == set(ALERTS)
     for name, alert in ALERTS.items():
         text = (RUNBOOKS / f"{name}.md").read_text("utf-8")
@@ -237,7 +250,7 @@ def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
 
 
 def test_queries_of_the_runbooks_are_valid(tmp_path: Path) -> None:
-    """Prometheus parses every query on a page, and each names what there is."""
+    """Prometheus parses every query of a runbook, and its metrics exist."""
     queries = [
         query for page in sorted(RUNBOOKS.glob("*.md")) for query in blocks(page.read_text(), "promql")
     ]
@@ -252,7 +265,7 @@ def test_queries_of_the_runbooks_are_valid(tmp_path: Path) -> None:
 
 
 def test_commands_of_the_runbooks_are_accepted() -> None:
-    """Our own commands on a page parse, pages that are fetched are served, and services are those that there are."""
+    """Commands in runbooks are accepted, and URLs and services exist."""
     seen = set()
     for words in commands(*RUNBOOKS.glob("*.md")):
         seen.add(words[0])
@@ -274,7 +287,7 @@ def test_commands_of_the_runbooks_are_accepted() -> None:
 
 
 def test_links_of_the_pages_lead_somewhere() -> None:
-    """Every relative link on a runbook and on the pages beside the rules names a file, and metrics in the text exist."""
+    """Every relative link of a runbook names a file, and metrics in the text exist."""
     pages = [*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md", ALERTMANAGER / "README.md", FLEET_README]
     for page in pages:
         text = page.read_text("utf-8")
@@ -291,7 +304,7 @@ def test_links_of_the_pages_lead_somewhere() -> None:
 
 
 def test_the_prometheus_of_the_readme_is_a_configuration(tmp_path: Path) -> None:
-    """The example of a configuration on the page beside the rules is one that Prometheus loads, with these rules."""
+    """Prometheus loads the example configuration of the README with these rules."""
     first, second = blocks((PROMETHEUS / "README.md").read_text("utf-8"), "yaml")
     (tmp_path / "rules").mkdir()
     for path in PROMETHEUS.glob("*.rules.yaml"):
@@ -307,7 +320,7 @@ def test_the_prometheus_of_the_readme_is_a_configuration(tmp_path: Path) -> None
 
 
 def test_amtool_accepts_the_configuration() -> None:
-    """Alertmanager's own checker loads the example."""
+    """Amtool accepts the example."""
     checked = asked("amtool", "check-config", ALERTMANAGER / "alertmanager.yml")
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -315,7 +328,7 @@ def test_amtool_accepts_the_configuration() -> None:
 
 @pytest.mark.parametrize("name", sorted(ALERTS))
 def test_alerts_reach_their_receiver(name: str) -> None:
-    """Alertmanager routes what is critical to the pager and everything else to the mail."""
+    """Alertmanager routes critical alerts to the pager and all others to the mail."""
     severity = ALERTS[name]["labels"]["severity"]
     config = f"--config.file={ALERTMANAGER / 'alertmanager.yml'}"
     receiver = "pager" if severity == "critical" else "mail"
@@ -328,7 +341,7 @@ def test_alerts_reach_their_receiver(name: str) -> None:
 
 
 def test_alertmanager_names_alerts_that_there_are() -> None:
-    """Routes, inhibitions, the silence for a maintenance and the pages name no alert that no rule makes."""
+    """Routes, inhibitions, the maintenance silence and the pages name only existing alerts."""
     texts = [path.read_text("utf-8") for path in ALERTMANAGER.iterdir()]
     pages = [*RUNBOOKS.glob("*.md"), PROMETHEUS / "README.md", FLEET_README]
     texts += [page.read_text("utf-8") for page in pages]
@@ -342,7 +355,7 @@ def test_alertmanager_names_alerts_that_there_are() -> None:
 
 
 def test_a_failed_task_waits_for_no_group_and_no_maintenance() -> None:
-    """A failed task is a message of its own within a second, whatever the time of the day."""
+    """A failed task is a separate message within a second, at any time."""
     content = loaded(ALERTMANAGER / "alertmanager.yml")
     (route,) = (r for r in content["route"]["routes"] if r["matchers"] == ['alertname="WokTaskFailed"'])
 
@@ -353,7 +366,7 @@ def test_a_failed_task_waits_for_no_group_and_no_maintenance() -> None:
 
 
 def test_the_script_that_silences_is_a_shell_script() -> None:
-    """ShellCheck finds nothing in the script, it may be executed, and it says how it is used."""
+    """ShellCheck accepts the script, it is executable, and it prints its usage."""
     script = ALERTMANAGER / "silence-maintenance"
     shellcheck = Path(sys.executable).with_name("shellcheck")
     checked = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)

@@ -1,37 +1,38 @@
-"""The PromQL of the panels: selectors that heed the dashboard's variables, and what is done to them often.
+"""The PromQL of the panels: selectors with the dashboard's variables, and frequent expressions.
 
-A counter that is there before it first counts (docs/metrics.md) is asked with `increase`. One whose series begin
-with their first count is asked with `grown`, because `increase` cannot see that first step.
+Use `increase` for a counter that exists at 0 (docs/metrics.md). Use `grown` for a counter whose
+series start with their first count, because `increase` misses that first step.
 """
 
 from __future__ import annotations
 
 CHOSEN = 'job=~"$job",instance=~"$instance"'
-"""What every selector of a metric has: the jobs and instances chosen at the top of the dashboard."""
+"""Part of every selector: the jobs and instances that are selected at the top of the dashboard."""
 ENDED = 'outcome=~"success|failure|lost"'
-"""Tasks whose outcome is known. Of `unknown` ones most ended in silence: they say nothing about success."""
+"""Tasks with a known outcome. Most `unknown` tasks ended without a report."""
 USUAL_MEDIAN = "instance_app_operation:wok_task_duration_seconds:p50_7d"
 USUAL = "instance_app_operation:wok_task_duration_seconds:usual"
-"""How long an operation usually takes on a host: the one thing that needs the recording rules of deploy/prometheus."""
+"""The usual duration of an operation on a host. It needs the recording rules of deploy/prometheus.
+"""
 
 
 def metric(name: str, *matchers: str) -> str:
-    """Return the selector of a metric, for the chosen jobs and instances."""
+    """Return the selector of a metric, for the selected jobs and instances."""
     return f"{name}{{{','.join((*matchers, CHOSEN))}}}"
 
 
 def increase(name: str, by: str, *matchers: str, over: str = "$__rate_interval") -> str:
-    """Return how much a counter has grown in a time, summed by labels; without labels, over all."""
+    """Return the increase of a counter, summed by labels, or over all without labels."""
     return total(f"increase({metric(name, *matchers)}[{over}])", by)
 
 
 def rate(name: str, by: str, *matchers: str) -> str:
-    """Return the speed of a counter, a second, summed by labels."""
+    """Return the rate of a counter per second, summed by labels."""
     return total(f"rate({metric(name, *matchers)}[$__rate_interval])", by)
 
 
 def hourly(name: str, by: str, *matchers: str) -> str:
-    """Return the speed of a counter, per hour, summed by labels: a host has a few requests an hour."""
+    """Return the rate of a counter per hour, summed by labels: a host has few requests per hour."""
     return f"{rate(name, by, *matchers)} * 3600"
 
 
@@ -41,10 +42,11 @@ def total(expression: str, by: str = "") -> str:
 
 
 def grown(name: str, by: str, *matchers: str) -> str:
-    """Return how much counters whose series begin with their first count have grown in the dashboard's range.
+    """Return the increase of counters whose series start with their first count, in the dashboard's
+    range.
 
-    What a series had an hour before the range began is taken off; nothing, if it was not there yet. An exporter
-    that is new in the range is told with all it has counted.
+    The last value of the hour before the range is subtracted, or nothing if the series did not
+    exist. An exporter that is new in the range counts with all of its values.
     """
     series = metric(name, *matchers)
     now, before = f"max_over_time({series}[$__range])", f"last_over_time({series}[1h] offset $__range)"
@@ -52,7 +54,7 @@ def grown(name: str, by: str, *matchers: str) -> str:
 
 
 def quantile(share: float, by: str, *matchers: str, over: str = "$__rate_interval") -> str:
-    """Return a quantile of the durations of tasks, in seconds; nothing where no task has ended."""
+    """Return a quantile of task durations in seconds, or no result if no task has ended."""
     buckets = increase("wok_task_duration_seconds_bucket", f"{by}, le" if by else "le", *matchers, over=over)
     # The comparison drops the NaN of no tasks.
     return f"histogram_quantile({share}, {buckets}) >= 0"

@@ -9,7 +9,7 @@ from deploy.grafana.panels import BAD, WARNING, Column, Curve, graph, listing, n
 IN_RANGE = "$__range"
 BUILD = metric("wok_exporter_build_info")
 UP = f"{metric('up')} and on (job) last_over_time({BUILD}[1d])"
-"""Without the second half, `All` would be every job that Prometheus has."""
+"""Without the second half, `All` would include every job of Prometheus."""
 LAST_RECORD = metric("wok_exporter_last_record_timestamp_seconds")
 OLDEST = metric("wok_exporter_journal_oldest_timestamp_seconds")
 PROBLEM = metric("wok_exporter_reading_problem")

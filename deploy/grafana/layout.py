@@ -1,4 +1,4 @@
-"""A dashboard as a whole: its rows, what can be chosen at its top, its links and marks, and its JSON."""
+"""A whole dashboard: rows, variables, links, annotations, and its JSON."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from deploy.grafana.expressions import CHOSEN, metric
 from deploy.grafana.panels import BAD, PROMETHEUS, WARNING
 
 COLUMNS = 24
-"""How wide Grafana's grid is."""
+"""The width of Grafana's grid."""
 TAG = "wok"
-"""All dashboards that have it are linked with each other."""
+"""All dashboards with this tag are linked to each other."""
 ALL = dashboard.VariableOption(text="All", value="$__all")
 
 
 class Row(NamedTuple):
-    """A heading, and below it panels from left to right, wrapped where the grid ends."""
+    """A heading with panels below it, from left to right, wrapped at the end of the grid."""
 
     title: str
     panels: Sequence[dashboard.Panel]
@@ -68,13 +68,15 @@ def rendered(
 
 
 def source(name: str, label: str, kind: str, text: str) -> build.DatasourceVariable:
-    """Return the choice of a data source; `wok-<kind>` to begin with, else Grafana's first of that kind."""
+    """Return the selection of a data source: `wok-<kind>` by default, else the
+    first of that kind.
+    """
     chosen = dashboard.VariableOption(text=text, value=f"wok-{kind}")
     return build.DatasourceVariable(name).label(label).type(kind).current(chosen)
 
 
 def one_of(name: str, label: str, description: str, query: str) -> build.QueryVariable:
-    """Return the choice of one value, without an All."""
+    """Return the selection of one value, without All."""
     return _query_variable(name, label, description, query).multi(False).include_all(False)
 
 

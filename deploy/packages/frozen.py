@@ -1,7 +1,8 @@
-"""The entry point of the packaged program: `wok-exporter`, or one of its modules if it is started like an interpreter.
+"""The entry point of the packaged program: `wok-exporter`, or one of its modules if it is started
+like an interpreter.
 
-The exporter starts its second process as `sys.executable -P -m exporter.pipeline.reader_process`. In
-a package, the executable is this program.
+The exporter starts its second process as `sys.executable -P -m exporter.pipeline.reader_process`.
+In a package, the executable is this program.
 """
 
 import os
@@ -12,7 +13,8 @@ from exporter.__main__ import main
 
 
 def give_back_library_path() -> None:
-    """Undo the environment of PyInstaller's loader, because a browser that the demo opens has its own libraries.
+    """Undo the environment of PyInstaller's loader, because a browser that the demo opens has its
+    own libraries.
 
     This program, started as a child, sets it for itself again.
     """

@@ -1,4 +1,6 @@
-"""Which C library a directory of programs needs: the newest version that any of its files requires."""
+"""Which C library a directory of programs needs: the newest version that any of
+its files requires.
+"""
 
 from __future__ import annotations
 
