@@ -263,7 +263,7 @@ def test_the_page_of_the_package_is_served(state: Path) -> None:
         answer = ask(url, "/")
 
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-    folder = Path(__file__).parents[1] / "exporter" / "serve" / "static"
+    folder = Path(__file__).parents[1] / "exporter" / "web" / "static"
     assert {f"/{file.name}" for file in folder.iterdir() if file.name != "index.html"} == set(
         page_routes()
     ) - {"/"}

@@ -126,8 +126,8 @@ Where to send spans and log records is set with OpenTelemetry's standard variabl
 disables both. Without an endpoint, nothing is sent and nothing is queued.
 
 `_TIMEOUT` is in seconds and covers the whole request. `_HEADERS` is a list `name=value,name=value`
-without quotes, percent-encoded; `_COMPRESSION` is `gzip`, `none` or, over HTTP, `deflate`. Over
-HTTP, `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` apply; the proxy must be an `http://`
+without quotes, percent-encoded. `_COMPRESSION` is `gzip`, `none` or, over HTTP, `deflate`. Over
+HTTP, `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` apply. The proxy must be an `http://`
 one. Without `_CERTIFICATE`, HTTP trusts the certificates of the operating system (`SSL_CERT_FILE`
 replaces them), and gRPC trusts its own list. Certificate files are read again for each new
 connection, so renewed ones need no reload. Credential providers of the Python SDK
