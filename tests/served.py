@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from exporter.http.cross_site import for_own_site
 from exporter.http.host_check import HostCheck, for_hosts
 from exporter.http.routes import Handler
 from exporter.http.server import Server
@@ -56,7 +57,8 @@ def served(
     Of `options` the server is made.
     """
     with closing(Reader(directory)) as reader:
-        routes = page_routes(page) | api_routes(reader, about, live, now=now)
+        api = for_own_site(api_routes(reader, about, live, now=now), linked=False)
+        routes = for_own_site(page_routes(page), linked=True) | api
         guarded = for_hosts(routes, hosts or HostCheck(HOST))
         server = Server(HOST, 0, guarded | dict(more or {}), **options)
         thread = threading.Thread(target=server.serve)

@@ -344,7 +344,7 @@ def test_another_sites_name_is_told_what_to_do(url: str) -> None:
 
         assert answer.status == 421
         assert answer.json == {
-            "error": "Host: 'ev\\xefl.example:80' is no name of this server: ask for localhost, or add the name to"
+            "error": "Host: 'ev\\xefl.example:80' is not a name of this server; use localhost, or add the name to"
             " `hosts`"
         }
     assert ask(url, "/healthz", Host="evil.example").status == 200

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import http.client
 import logging
+import resource
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from exporter.http import auth as auth_module
+from exporter.http import head as head_module
 from exporter.http import server as server_module
 from exporter.http.auth import BasicAuth, hash_password
-from exporter.http.routes import Handler, Request, Response, healthz_handler, readyz_handler
+from exporter.http.cross_site import for_own_site
+from exporter.http.host_check import HostCheck, readyz_for_hosts
+from exporter.http.routes import Handler, Request, Response, healthz_handler, plain
 from exporter.http.server import Server, ServerError, Tls
 
 HOST = "127.0.0.1"
@@ -118,7 +124,7 @@ def test_request_reaches_its_handler(server: Server) -> None:
         "Content-Type": "text/plain",
         "Content-Length": str(len(body.encode())),
         "Cache-Control": "no-store",
-        **server_module.SECURITY_HEADERS,
+        **head_module.SECURITY_HEADERS,
         "Connection": "close",
         "X-Own": "yes",
     }
@@ -180,14 +186,44 @@ def test_failing_handler(server: Server, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_readyz() -> None:
-    """Readiness is 200, or 503 with one line for each problem."""
+    """Readiness is 200, or 503 with one line for each problem; under a foreign name without their words."""
     problems: list[str] = []
-    with serving({"/readyz": readyz_handler(lambda: problems)}) as server:
+    hosts = HostCheck(HOST)
+    with serving({"/readyz": readyz_for_hosts(lambda: problems, hosts)}) as server:
+        foreign = {"Host": "rebound.example"}
         assert get(server, "/readyz")[:2] == (200, "ready\n")
+        assert get(server, "/readyz", headers=foreign)[:2] == (200, "ready\n")
 
         problems += ["the log\ncannot be read", "behind \ud800"]
 
         assert get(server, "/readyz")[:2] == (503, "the log cannot be read\nbehind ?\n")
+        status, body, _ = get(server, "/readyz", headers=foreign)
+        assert (status, "log" in body) == (503, False)
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "dest", "linked", "page"),
+    [
+        ("", "", "", 200, 200),
+        ("same-origin", "cors", "empty", 200, 200),
+        ("none", "navigate", "document", 200, 200),
+        ("cross-site", "navigate", "document", 200, 403),
+        ("same-site", "navigate", "document", 200, 403),
+        ("cross-site", "no-cors", "image", 403, 403),
+        ("cross-site", "navigate", "iframe", 403, 403),
+        ("same-site", "cors", "empty", 403, 403),
+        ("Cross-Site", "cors", "empty", 403, 403),
+        ("made-up", "cors", "empty", 403, 403),
+    ],
+)
+def test_requests_of_other_sites(site: str, mode: str, dest: str, linked: int, page: int) -> None:
+    """What another site makes a browser ask for is refused, but links to a page may be followed."""
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+    routes = for_own_site({"/linked": ROUTES["/echo"]}, linked=True)
+    routes |= for_own_site({"/page": ROUTES["/echo"]}, linked=False)
+    with serving(routes) as server:
+        given = {name: value for name, value in headers.items() if value}
+        assert [get(server, path, headers=given)[0] for path in ("/linked", "/page")] == [linked, page]
 
 
 def test_silent_clients_block_nobody() -> None:
@@ -253,8 +289,9 @@ def _until(is_so: Callable[[], bool]) -> Iterator[None]:
     raise AssertionError("never")
 
 
-def test_beyond_the_thread_limit() -> None:
-    """With all threads taken the answer is 503 at once, and when one is free again, 200."""
+def test_beyond_the_thread_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all threads taken some requests wait; the others are answered with 503 at once."""
+    monkeypatch.setattr(server_module, "WAITING_MAX", 2)
     entered, leave = threading.Event(), threading.Event()
 
     def wait(_: Request) -> Response:
@@ -262,18 +299,141 @@ def test_beyond_the_thread_limit() -> None:
         leave.wait(10)
         return Response(200, "text/plain", b"late")
 
-    with serving({"/wait": wait}, threads_max=1) as server, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(get, server, "/wait")
+    with serving({"/wait": wait}, threads_max=1) as server, ThreadPoolExecutor(3) as pool:
+        first = pool.submit(get, server, "/wait")
         entered.wait(10)
+        queued = [pool.submit(get, server, "/wait") for _ in range(2)]
+        for _ in _until(lambda: len(server._pages._waiting) == 2):
+            pass
         refused = [get(server, "/wait") for _ in range(5)]
         leave.set()
 
-        assert waiting.result()[:2] == (200, "late")
-        for _ in _until(lambda: get(server, "/wait")[0] == 200):
-            pass
+        assert [each.result()[:2] for each in (first, *queued)] == [(200, "late")] * 3
 
     assert [(status, body) for status, body, _ in refused] == [(503, "too many requests now\r\n")] * 5
     assert refused[0][2]["Retry-After"] == "5"
+
+
+def test_scrapes_pass_slow_pages() -> None:
+    """While all threads of pages are busy, and many requests wait for them, a scrape is answered at once."""
+    leave = threading.Event()
+
+    def wait(_: Request) -> Response:
+        leave.wait(10)
+        return plain(HTTPStatus.OK)
+
+    routes = {"/page": wait, "/metrics": lambda _: plain(HTTPStatus.OK)}
+    with serving(routes, threads_max=2) as server, ThreadPoolExecutor(20) as pool:
+        pages = [pool.submit(get, server, "/page") for _ in range(20)]
+        for _ in _until(lambda: len(server._pages._waiting) == 18):
+            pass
+        begin = time.monotonic()
+
+        assert get(server, "/metrics")[0] == 200
+        assert time.monotonic() - begin < 1
+        leave.set()
+        assert {page.result()[0] for page in pages} == {200}
+
+
+@pytest.fixture(name="many_descriptors")
+def _many_descriptors() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 4000:
+        pytest.skip("a thousand clients need more file descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def _scrape_seconds(server: Server, headers: Mapping[str, str] | None = None) -> list[float]:
+    seconds = []
+    for _ in range(5):
+        begin = time.monotonic()
+        assert get(server, "/metrics", headers=headers)[0] == 200
+        seconds.append(time.monotonic() - begin)
+    return seconds
+
+
+@pytest.mark.usefixtures("many_descriptors")
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HT", b"GET /page HTTP/1.1\r\n\r\n"])
+def test_a_scrape_beside_a_thousand_clients(sent: bytes) -> None:
+    """1,000 clients of one address that are silent, stop within a head, or do not read: scrapes take under 1 s."""
+    page = b"x" * 8_000_000
+    routes = {
+        "/metrics": lambda _: Response(200, "text/plain", b"wok 1\n" * 1000),
+        "/page": lambda _: Response(200, "text/plain", page),
+    }
+    with serving(routes) as server, ExitStack() as stack:
+        for _ in range(1000):
+            client = stack.enter_context(socket.create_connection((HOST, server.port), timeout=10))
+            with suppress(OSError):
+                client.sendall(sent)
+
+        assert max(_scrape_seconds(server)) < 1
+        assert len(server._connections) <= server_module.CONNECTIONS_MAX
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_a_scrape_over_tls_beside_silent_clients(tmp_path: Path) -> None:
+    """1,000 clients that never begin their TLS handshake do not keep a scrape away."""
+    with serving(tls=certificate(tmp_path, "one")) as server, ExitStack() as stack:
+        for _ in range(1000):
+            stack.enter_context(socket.create_connection((HOST, server.port), timeout=10))
+        begin = time.monotonic()
+
+        assert secure(server, "/healthz") == (200, "CN=one")
+        assert time.monotonic() - begin < 1
+
+
+def test_a_scrape_beside_guessed_passwords(tmp_path: Path) -> None:
+    """Clients that guess a new password each time wait for one thread; who is known does not wait for it."""
+    file = tmp_path / "auth"
+    file.write_text(f"ada:{hash_password('secret')}")
+    over = threading.Event()
+
+    def guess(server: Server, client: int) -> Counter[int]:
+        statuses: Counter[int] = Counter()
+        while not over.is_set():
+            with suppress(OSError, http.client.HTTPException):
+                statuses[get(server, "/metrics", headers=basic(f"ada:{client}.{statuses.total()}"))[0]] += 1
+        return statuses
+
+    routes = {"/metrics": lambda _: plain(HTTPStatus.OK)}
+    with serving(routes, auth=BasicAuth.load(file)) as server, ThreadPoolExecutor(50) as pool:
+        assert get(server, "/metrics", headers=basic("ada:secret"))[0] == 200
+        guesses = [pool.submit(guess, server, client) for client in range(50)]
+        for _ in _until(lambda: len(server._guesses._waiting) > 10):
+            pass
+        seconds = _scrape_seconds(server, basic("ada:secret"))
+        over.set()
+        statuses: Counter[int] = Counter()
+        for each in guesses:
+            statuses += each.result()
+
+    assert max(seconds) < 1
+    assert set(statuses) == {401, 503}
+
+
+def basic(credentials: str) -> dict[str, str]:
+    """The header of a user and a password."""
+    return {"Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"}
+
+
+def test_a_page_under_way_is_finished_at_the_end() -> None:
+    """Closing stops listening at once, and gives an answer that is under way its time."""
+    entered = threading.Event()
+
+    def slow(_: Request) -> Response:
+        entered.set()
+        time.sleep(0.5)
+        return Response(200, "text/plain", b"whole")
+
+    with serving({"/slow": slow}) as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(get, server, "/slow")
+        entered.wait(10)
+        server.close()
+
+        assert answer.result()[:2] == (200, "whole")
 
 
 def test_thousand_scrapes_at_once() -> None:
@@ -296,7 +456,7 @@ def test_thousand_scrapes_at_once() -> None:
     assert set(statuses) <= {200, 503}
     assert statuses.total() == 1000
     assert statuses[200] > 100
-    assert busiest[0] <= server_module.THREADS_MAX
+    assert busiest[0] <= server_module.PRIORITY_THREADS
 
 
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

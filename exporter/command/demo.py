@@ -398,11 +398,9 @@ def _show_metrics(screen: Screen, daemon: Daemon, url: str) -> None:
     if daemon.server is None:
         return
     screen.title(f"curl -s {url}metrics | grep {OPERATION_SCRAPED}")
-    address = daemon.server.server_address
+    server = daemon.server
     # not urllib, which would use a proxy from the environment
-    with closing(
-        http.client.HTTPConnection(str(address[0]), daemon.server.port, timeout=SCRAPE_SECONDS)
-    ) as connection:
+    with closing(http.client.HTTPConnection(server.host, server.port, timeout=SCRAPE_SECONDS)) as connection:
         connection.request("GET", "/metrics")
         page = connection.getresponse().read().decode()
     for line in page.splitlines():

@@ -24,8 +24,9 @@ from exporter.deliver.remedies import symptom_of
 from exporter.deliver.sender import make_sender
 from exporter.deliver.worker import DeliveryWorker
 from exporter.http.auth import AuthError, BasicAuth
-from exporter.http.host_check import HostCheck, for_hosts
-from exporter.http.routes import Handler, healthz_handler, readyz_handler
+from exporter.http.cross_site import for_own_site
+from exporter.http.host_check import HostCheck, for_hosts, readyz_for_hosts
+from exporter.http.routes import Handler, healthz_handler
 from exporter.http.server import Server, ServerError, Tls
 from exporter.metrics.scrape import StoreCollector, metrics_handler
 from exporter.pipeline.commit_builder import CommitBuilder
@@ -44,9 +45,6 @@ STORE_WAIT_SECONDS_MAX = 30.0
 """The longest wait between attempts after the store has failed, as on a full disk."""
 STOP_SECONDS = 5.0
 """How long a request in flight may still take at a stop; its data is sent again after the next start."""
-ANSWER_SECONDS = 2.0
-"""How long a response in flight may still take at a stop."""
-
 TURN_SECONDS_MAX = 30.0
 """A turn takes milliseconds. One that takes this long hangs in a disk, a lock or a network file system."""
 
@@ -200,11 +198,13 @@ class Daemon:
             problems=self._reading_problems,
             version=__version__,
         )
-        routes: dict[str, Handler] = {
+        hosts = HostCheck(config.listen.host, config.hosts, has_auth=config.auth_file is not None)
+        probes: dict[str, Handler] = {
             "/metrics": metrics_handler(collector),
             "/healthz": healthz_handler(),
-            "/readyz": readyz_handler(lambda: [problem.sentence for problem in self.problems()]),
+            "/readyz": readyz_for_hosts(lambda: [problem.sentence for problem in self.problems()], hosts),
         }
+        routes = for_own_site(probes, linked=True)
         if config.ui:
             about = About(
                 version=__version__,
@@ -213,8 +213,8 @@ class Daemon:
                 log_path=str(config.log),
                 trace_url=config.trace_url,
             )
-            hosts = HostCheck(config.listen.host, config.hosts, has_auth=config.auth_file is not None)
-            routes |= for_hosts(page_routes() | api_routes(page_reader, about, self.live), hosts)
+            api = for_own_site(api_routes(page_reader, about, self.live), linked=False)
+            routes |= for_hosts(for_own_site(page_routes(), linked=True) | api, hosts)
         server = _server(config, config.listen, routes)
         self._resources.callback(self._stop_serving, server)
         return server
@@ -224,7 +224,6 @@ class Daemon:
         if self._serving is not None:
             # The next daemon may need the same port, and responses in flight need their readers.
             self._serving.join(STOP_SECONDS)
-            server.drain(ANSWER_SECONDS)
 
     def run(self, stopped: Stopped) -> None:
         """Read, deliver and serve until `stopped`; then release everything."""

@@ -1,20 +1,21 @@
-"""Under which names the page may be asked for.
+"""Which names of this server the Host header may have: a defence against DNS rebinding.
 
-A page of anybody's may let its own name resolve to 127.0.0.1 after it has been loaded, and then read what is
-served there as if it were its own ("DNS rebinding"): the browser's rule of the same origin looks at names. What
-gives such a request away is its Host header, which names the other site. So pages and API answer only to names
-that are known to mean this server. `/metrics` and the probes are not asked by browsers and are not checked.
+After a page of another site has been loaded, its owner can let the site's name resolve to 127.0.0.1. The
+browser's same-origin rule compares names, so the page can then read what is served there as if it were its
+own. The Host header gives such a request away, because it still has the other site's name. So pages and the API
+answer only to names that are known to mean this server, and `/readyz` tells others no more than its status,
+because its problems name paths. `/metrics` and `/healthz` name none, and Prometheus asks under any name.
 Source: RFC 9110, 7.2 (Host) and 15.5.20 (421 Misdirected Request).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
 
-from exporter.http.routes import Handler, Request, Response, as_json
+from exporter.http.routes import TEXT, Handler, Request, Response, as_json
 
 HOST_CHARS_MAX = 300
 """A name has at most 253."""
@@ -25,9 +26,9 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/\\\s]+))(?::[0-9]{1,5})?"
 class HostCheck:
     """Tells whether a Host header names this server.
 
-    `listen_host` is where the server listens, `names` are further names of it. Localhost and loopback addresses
-    always mean it. A server with authentication that listens on all addresses is asked by names that it cannot
-    know, and answers to any: whoever has rebound a name has no password.
+    `listen_host` is where the server listens, `names` are further names of it. Localhost and loopback
+    addresses always name it. A server with authentication that listens on all addresses answers to any name:
+    it cannot know its names, and whoever has rebound one has no password.
     """
 
     def __init__(self, listen_host: str, names: Collection[str] = (), *, has_auth: bool = False) -> None:
@@ -49,33 +50,51 @@ class HostCheck:
 
 
 def for_hosts(routes: Mapping[str, Handler], hosts: HostCheck) -> dict[str, Handler]:
-    """Return the routes, each behind a check of the Host header; other names are answered with 421."""
-    return {path: _checked(handler, hosts) for path, handler in routes.items()}
+    """Return the routes, each behind a check of the Host header; other names get 421."""
+
+    def refuse(request: Request) -> Response:
+        shown = ascii((request.headers.get("Host") or "")[:HOST_CHARS_MAX])
+        error = f"Host: {shown} is not a name of this server; use localhost, or add the name to `hosts`"
+        return as_json(HTTPStatus.MISDIRECTED_REQUEST, {"error": error})
+
+    return {path: _either(handler, refuse, hosts) for path, handler in routes.items()}
 
 
-def _checked(handler: Handler, hosts: HostCheck) -> Handler:
-    def handle(request: Request) -> Response:
-        host = request.headers.get("Host") or ""
-        if hosts.allows(host):
-            return handler(request)
-        shown = ascii(host[:HOST_CHARS_MAX])
-        return as_json(
-            HTTPStatus.MISDIRECTED_REQUEST,
-            {
-                "error": f"Host: {shown} is no name of this server: ask for localhost, or add the name to `hosts`"
-            },
-        )
+def readyz_for_hosts(problems: Callable[[], list[str]], hosts: HostCheck) -> Handler:
+    """Return the handler of `/readyz`: 200, or 503 with a line for each problem.
 
-    return handle
+    Under another name the answer has the status alone.
+    """
+
+    def detailed(_: Request) -> Response:
+        lines = problems()
+        if not lines:
+            return Response(HTTPStatus.OK, TEXT, b"ready\n")
+        body = "".join(f"{' '.join(line.split())}\n" for line in lines)
+        return Response(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, body.encode("utf-8", "replace"))
+
+    def brief(request: Request) -> Response:
+        answer = detailed(request)
+        if answer.status == HTTPStatus.OK:
+            return answer
+        return answer._replace(body=b"not ready; ask under a name of this server for the reasons\n")
+
+    return _either(detailed, brief, hosts)
+
+
+def _either(known: Handler, other: Handler, hosts: HostCheck) -> Handler:
+    return lambda request: (known if hosts.allows(request.headers.get("Host") or "") else other)(request)
 
 
 def _plain(name: str) -> str:
-    """Return a name in one spelling: addresses have several."""
-    name = name.strip("[]").lower().removesuffix(".")
+    """Return a name in one spelling: addresses have several. Browsers leave the zone of an address out."""
+    name = name.strip("[]").lower().removesuffix(".").partition("%")[0]
     try:
-        return str(ip_address(name))
+        address = ip_address(name)
     except ValueError:
         return name
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return str(mapped or address)
 
 
 def _is_loopback(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the HTTP server and its pages agree on: requests, responses, handlers, and the two probes."""
+"""The values that the HTTP server and its pages exchange: requests, responses, handlers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Request(NamedTuple):
-    """What a handler sees: `path` without the query, `query` decoded, `headers` by any case of their names."""
+    """`path` is without the query, `query` is decoded, `headers` ignores the case of names."""
 
     method: str
     path: str
@@ -24,9 +24,9 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What a handler answers; the body is left out by the server when the method is HEAD.
+    """The server leaves out the body when the method is HEAD.
 
-    `headers` win over those that the server gives every answer.
+    `headers` replace those that the server gives every answer.
     """
 
     status: int
@@ -38,32 +38,19 @@ class Response(NamedTuple):
 Handler = Callable[[Request], Response]
 
 Routes = Mapping[str, Handler]
-"""Handlers by path; a path that ends with `*` takes all that begin with what is before it and have no own."""
+"""Handlers by path; one that ends with `*` is for all paths with that prefix that have no handler."""
 
 
 def plain(status: HTTPStatus, headers: Mapping[str, str] = NO_HEADERS) -> Response:
-    """Return the response that says only its status."""
+    """Return a response with the words of its status."""
     return Response(status, TEXT, f"{status.phrase.lower()}\n".encode(), headers)
 
 
 def as_json(status: int, value: Any) -> Response:
-    """Return a value as JSON, in ASCII: what a log had in it is then nobody's markup, and no line's end."""
+    """Return a value as JSON in ASCII: no text of a log can be taken for markup or the end of a line."""
     return Response(status, JSON, json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii"))
 
 
 def healthz_handler() -> Handler:
-    """Return the handler of `/healthz`: 200 while the process can answer at all."""
+    """Return the handler of `/healthz`: 200 while the process can answer."""
     return lambda _: Response(HTTPStatus.OK, TEXT, b"ok\n")
-
-
-def readyz_handler(problems: Callable[[], list[str]]) -> Handler:
-    """Return the handler of `/readyz`: 200, or 503 with a line for each problem that `problems` names."""
-
-    def handle(_: Request) -> Response:
-        lines = problems()
-        if not lines:
-            return Response(HTTPStatus.OK, TEXT, b"ready\n")
-        body = "".join(f"{' '.join(line.split())}\n" for line in lines)
-        return Response(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, body.encode("utf-8", "replace"))
-
-    return handle

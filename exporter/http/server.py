@@ -1,99 +1,101 @@
 """A small HTTP server for scrapes, probes and a page: GET and HEAD, a few routes, hostile clients.
 
-What can go wrong with a server that stands open for years, and what is done about it:
+One thread, in `serve`, accepts connections, reads the heads of requests and sends the answers, for all clients
+at once and without ever waiting for one of them. Handlers run in other threads. What can go wrong with a server
+that stands open for years, and what is done about it:
 
-* a client that connects and says nothing, or one byte now and then, or reads as slowly: every connection has
-  one deadline, from its first byte (the TLS handshake included, which is made in the worker) to its last;
-* more clients than threads: each connection has a thread, up to a limit; beyond it the answer is 503 at once,
-  from the accepting thread, which never waits for anybody;
+* a client that connects and says nothing, or one byte now and then: it holds no thread, and is closed after
+  HEAD_SECONDS;
+* a client that reads its answer slowly, or not at all: it holds no thread, and is closed after
+  `exchange_seconds`;
+* more clients than connections are kept: the address with the most connections loses its oldest;
+* more requests than threads: a bounded number waits, the addresses take turns, others are answered with 503;
+* slow pages: `priority_paths` (scrapes and probes) have threads of their own;
+* guessed passwords: a hash is computed in one thread of its own (`auth.py`);
 * endless headers: a request is at most 16 KiB;
 * no file descriptors left: accepting pauses instead of spinning.
 
-One request a connection: a scrape comes every few seconds, and idle connections would hold threads.
+There is one request a connection: a scrape comes every few seconds, and idle connections are not worth keeping.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import logging
+import os
+import resource
+import selectors
 import socket
-import socketserver
-import ssl
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from ipaddress import ip_address, ip_network
 
 from exporter.http.auth import BasicAuth
-from exporter.http.routes import Handler, Request, Response, Routes, plain
+from exporter.http.connection import Connection, Wait
+from exporter.http.errors import ServerError
+from exporter.http.fair_queue import Job, Workers
+from exporter.http.head import Parsed, parse, render
+from exporter.http.routes import TEXT, Handler, Request, Response, Routes, plain
+from exporter.http.tls import Certificate, Tls
 
-THREADS_MAX = 16
-"""Two Prometheus servers, a probe and some people need four."""
+__all__ = ["Server", "ServerError", "Tls"]
+
+THREADS_MAX = 8
+"""For pages: two people with a browser need four."""
+
+PRIORITY_THREADS = 4
+"""For scrapes and probes: two Prometheus servers and a probe."""
+
+WAITING_MAX = 64
+"""Requests that wait for a thread, of pages and of scrapes each."""
+
+GUESSES_WAITING_MAX = 32
+"""Passwords that wait for their hash: some 50 ms each."""
+
+HEAD_SECONDS = 5.0
+"""From accept to the end of the request's head, the TLS handshake included."""
 
 EXCHANGE_SECONDS = 10.0
 """From accept to the last byte of the answer: Prometheus' default scrape timeout."""
 
-REQUEST_BYTES_MAX = 16 * 1024
-"""Request line and headers; Prometheus sends half a kilobyte, a browser with cookies two."""
+ENDING_SECONDS = 1.0
+"""How long a client may take to close its side after the answer."""
 
-QUERY_FIELDS_MAX = 100
-BACKLOG_CONNECTIONS = 128
-"""Connections that the kernel keeps until they are accepted."""
+CONNECTIONS_MAX = 512
+CONNECTIONS_MAX_TLS = 256
+"""Open connections. OpenSSL keeps some 100 KiB for each."""
 
-LINGER_SECONDS = 1.0
-LINGERING_MAX = 64
-"""A refused client is given this long to read its 503; closing at once would destroy it unread."""
+UNSENT_BYTES_MAX = 32 * 1024 * 1024
+"""Answers that slow clients have not read yet; beyond, the address that has the most loses its oldest."""
 
-POLL_SECONDS = 0.5
-"""How often `serve` looks after refused connections."""
+BACKLOG_CONNECTIONS = 1024
+"""Connections that the kernel keeps until they are accepted: one that it drops comes again after a second."""
 
+ACCEPTED_AT_ONCE = 64
 ACCEPT_PAUSE_SECONDS = 0.2
 """Without file descriptors the listening socket stays readable: do not spin on it."""
 
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-"""Of every answer, whatever it is: what is served is made of a log that anybody may write into."""
+ANSWER_SECONDS = 2.0
+"""How long answers under way may take after `close`."""
+
+LOOK_SECONDS = 0.1
+"""How often connections that have had their time are looked for."""
 
 _log = logging.getLogger(__name__)
 
 
-class ServerError(Exception):
-    """The server cannot be set up; the message names the configuration's key and the remedy."""
-
-
-class Tls(NamedTuple):
-    """Paths of a certificate chain and its key, in PEM; both are read again when they change."""
-
-    certificate: Path
-    key: Path
-
-
-class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+class Server:
     """Listens from the moment it is made; `serve` answers, in the thread that calls it, until `close`.
 
-    A handler of `routes` that raises is logged and answered with 500. With `auth`, all
-    paths but `public_paths` ask for it. Raises ServerError when it cannot listen or read its certificate.
+    A handler of `routes` that raises is logged and answered with 500. With `auth`, all paths but
+    `public_paths` ask for a user and a password. Raises ServerError when it cannot listen or read its
+    certificate.
     """
-
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = BACKLOG_CONNECTIONS
-    timeout = POLL_SECONDS
 
     def __init__(
         self,
@@ -104,31 +106,50 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         tls: Tls | None = None,
         auth: BasicAuth | None = None,
         public_paths: Collection[str] = (),
+        priority_paths: Collection[str] = ("/metrics", "/healthz", "/readyz"),
         threads_max: int = THREADS_MAX,
+        head_seconds: float = HEAD_SECONDS,
         exchange_seconds: float = EXCHANGE_SECONDS,
     ) -> None:
         self.routes = routes
         self._prefixes = sorted((path for path in routes if path.endswith("*")), key=len, reverse=True)
-        self.auth = auth
-        self.public_paths = frozenset(public_paths)
+        self._auth = auth
+        self._public_paths = frozenset(public_paths)
+        self._priority_paths = frozenset(priority_paths)
+        self._head_seconds = min(head_seconds, exchange_seconds)
         self._exchange_seconds = exchange_seconds
-        self._tls = _Certificate(tls) if tls else None
-        self._threads_max = threads_max
-        self._free_threads = threading.Semaphore(threads_max)
-        self._lingering: deque[tuple[float, socket.socket]] = deque()
+        self._certificate = Certificate(tls) if tls else None
+        self._connections: dict[Connection, Wait] = {}
+        self._connections_max = _connections_max(has_tls=tls is not None)
+        self._answered: deque[tuple[Connection, tuple[bytes, bytes]]] = deque()
+        self._in_hand = 0
+        self._looked_at = 0.0
         self._closing = threading.Event()
+        self._starting = threading.Lock()
         self._is_serving = False
-        if not 0 <= port <= 65535:
-            # The resolver would take such a number modulo 65536.
-            raise _cannot_listen(host, port, OverflowError("no such port"))
-        try:
-            family, _, _, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            self.address_family = family
-            super().__init__((str(address[0]), int(address[1])), _Connection)
-        except (OSError, OverflowError) as error:
-            raise _cannot_listen(host, port, error) from error
+        self._listener = _listener(host, port)
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._pages = Workers("page", threads_max=threads_max, waiting_max=WAITING_MAX)
+        self._scrapes = Workers("scrape", threads_max=PRIORITY_THREADS, waiting_max=WAITING_MAX)
+        self._guesses = Workers("password", threads_max=1, waiting_max=GUESSES_WAITING_MAX)
+
+    @property
+    def address_family(self) -> socket.AddressFamily:
+        """The family of the address it listens on."""
+        return self._listener.family
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return str(self._listener.getsockname()[0])
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, also when it was asked for port 0."""
+        return int(self._listener.getsockname()[1])
 
     def handler(self, path: str) -> Handler | None:
         """Return the handler of a path, None where there is nothing."""
@@ -136,118 +157,277 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         prefixes = (prefix for prefix in self._prefixes if path.startswith(prefix[:-1]))
         return own or next((self.routes[prefix] for prefix in prefixes), None)
 
-    @property
-    def port(self) -> int:
-        """The port it listens on, also when it was asked for port 0."""
-        return int(self.socket.getsockname()[1])
-
     def serve(self) -> None:
-        """Answer until `close` is called from another thread, then stop listening."""
-        self._is_serving = True
+        """Answer until `close` is called from another thread, then for a moment more what is under way."""
+        with self._starting:
+            if self._closing.is_set():
+                return
+            self._is_serving = True
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
         try:
             while not self._closing.is_set():
-                self.handle_request()
-                self._close_lingering()
+                self._turn()
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._finish()
         finally:
-            self.server_close()
+            self._release()
 
     def close(self) -> None:
-        """Let `serve` end; answers under way are not waited for."""
-        self._closing.set()
-        # Wakes a `serve` that waits for a connection; the thread that waits must be the one that closes.
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        if not self._is_serving:
-            self.server_close()
+        """Let `serve` end; it stops listening at once."""
+        with self._starting:
+            self._closing.set()
+            if not self._is_serving:
+                self._release()
+        self._wake()
 
-    def drain(self, seconds: float) -> None:
-        """Wait, after `close`, until the answers under way are given; at most so long."""
-        end = time.monotonic() + seconds
-        for _ in range(self._threads_max):
-            if not self._free_threads.acquire(timeout=max(0.0, end - time.monotonic())):
-                return
-
-    def server_close(self) -> None:
-        """Close the listening socket and what lingers."""
-        super().server_close()
-        self._close_lingering(at_once=True)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection."""
-        try:
-            return self.socket.accept()
-        except OSError:
-            self._closing.wait(ACCEPT_PAUSE_SECONDS)
-            raise
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection a thread, or refuse it."""
-        if not self._free_threads.acquire(blocking=False):
-            self._refuse(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:
-            # The system has no thread for us.
-            self._free_threads.release()
-            self._refuse(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a connection, in its thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free_threads.release()
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Make the TLS handshake, if any, and the exchange."""
-        deadline = time.monotonic() + self._exchange_seconds
-        request.settimeout(self._exchange_seconds)
-        if self._tls is None:
-            self._exchange(request, deadline, client_address)
-            return
-        with self._tls.context().wrap_socket(request, server_side=True) as secured:
-            self._exchange(secured, deadline, client_address)
-
-    def _exchange(self, connection: socket.socket, deadline: float, client_address: Any) -> None:
-        wire: Any = _DeadlineStream(connection, deadline)
-        _Connection(wire, client_address, self)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's signature
-        """Keep clients' troubles (resets, timeouts, bad handshakes) out of the log."""
-        _log.debug("connection from %s failed", client_address, exc_info=True)
-
-    def _refuse(self, request: socket.socket) -> None:
-        if self._tls is not None:
-            self.shutdown_request(request)
-            return
-        request.setblocking(False)
-        try:
-            request.send(_BUSY)
-            request.shutdown(socket.SHUT_WR)
-        except OSError:
-            request.close()
-        else:
-            self._lingering.append((time.monotonic() + LINGER_SECONDS, request))
-
-    def _close_lingering(self, *, at_once: bool = False) -> None:
-        now = time.monotonic()
-        while self._lingering and (
-            at_once or len(self._lingering) > LINGERING_MAX or self._lingering[0][0] <= now
+    def _finish(self) -> None:
+        end = time.monotonic() + ANSWER_SECONDS
+        for workers in (self._guesses, self._pages, self._scrapes):
+            workers.close()
+        for connection in [each for each in self._connections if each.phase in {"handshake", "head"}]:
+            self._drop(connection)
+        while (self._in_hand or any(each.unsent_bytes for each in self._connections)) and (
+            time.monotonic() < end
         ):
-            self._lingering.popleft()[1].close()
+            self._turn()
+
+    def _release(self) -> None:
+        for workers in (self._guesses, self._pages, self._scrapes):
+            workers.close()
+        for connection in list(self._connections):
+            self._drop(connection)
+        self._listener.close()
+        self._selector.close()
+        self._woken.close()
+        self._waker.close()
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: it is awake; closed: nobody waits any more
+            self._waker.send(b"\0")
+
+    # The loop
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(LOOK_SECONDS if self._connections else None):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._woken:
+                with suppress(BlockingIOError):
+                    self._woken.recv(4096)
+            elif isinstance(key.data, Connection) and key.data in self._connections:
+                self._step(key.data)
+        while self._answered:
+            connection, answer = self._answered.popleft()
+            self._in_hand -= 1
+            if connection in self._connections:
+                self._send(connection, answer)
+        now = time.monotonic()
+        if now >= self._looked_at + LOOK_SECONDS:
+            self._looked_at = now
+            for connection in [each for each in self._connections if each.deadline <= now]:
+                self._drop(connection)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                raw, peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                self._closing.wait(ACCEPT_PAUSE_SECONDS)
+                return
+            if len(self._connections) >= self._connections_max:
+                self._make_room()
+            deadline = time.monotonic() + self._head_seconds
+            try:
+                tls = self._certificate.context() if self._certificate else None
+                connection = Connection(raw, _share_of(str(peer[0])), tls, deadline)
+            except (OSError, ValueError):
+                raw.close()
+                continue
+            self._connections[connection] = "nothing"
+            self._step(connection)
+
+    def _make_room(self) -> None:
+        """Drop the oldest connection of the address that has the most, but none that waits for a handler."""
+        idle = [each for each in self._connections if each.phase != "answering"]
+        counts = Counter(each.address for each in idle)
+        if counts:
+            heaviest = max(counts, key=lambda address: counts[address])
+            self._drop(next(each for each in idle if each.address == heaviest))
+
+    def _step(self, connection: Connection) -> None:
+        was_writing = connection.phase == "writing"
+        wait = connection.step()
+        if connection.phase == "closed":
+            self._drop(connection)
+        elif connection.phase == "answering":
+            self._wait_for(connection, "nothing")
+            connection.deadline += self._exchange_seconds - self._head_seconds
+            self._dispatch(connection)
+        else:
+            if was_writing and connection.phase == "ending":
+                connection.deadline = min(connection.deadline, time.monotonic() + ENDING_SECONDS)
+            self._wait_for(connection, wait)
+
+    def _wait_for(self, connection: Connection, wait: Wait) -> None:
+        before, self._connections[connection] = self._connections[connection], wait
+        if before == wait:
+            return
+        events = selectors.EVENT_WRITE if wait == "write" else selectors.EVENT_READ
+        if wait == "nothing":
+            self._selector.unregister(connection)
+        elif before == "nothing":
+            self._selector.register(connection, events, connection)
+        else:
+            self._selector.modify(connection, events, connection)
+
+    def _drop(self, connection: Connection) -> None:
+        if self._connections.pop(connection) != "nothing":
+            with suppress(KeyError, ValueError):  # closed already: the selector finds it by its object
+                self._selector.unregister(connection)
+        connection.close()
+
+    def _send(self, connection: Connection, answer: tuple[bytes, bytes]) -> None:
+        connection.send(*answer)
+        self._step(connection)
+        if connection.unsent_bytes:
+            self._bound_unsent()
+
+    def _bound_unsent(self) -> None:
+        unsent: Counter[str] = Counter()
+        for each in self._connections:
+            unsent[each.address] += each.unsent_bytes
+        while unsent.total() > UNSENT_BYTES_MAX:
+            heaviest = max(unsent, key=lambda address: unsent[address])
+            oldest = next(e for e in self._connections if e.address == heaviest and e.unsent_bytes)
+            unsent[heaviest] -= oldest.unsent_bytes
+            self._drop(oldest)
+
+    # Requests
+
+    def _dispatch(self, connection: Connection) -> None:
+        if connection.is_too_large:
+            refusal = plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._send(connection, render(refusal, is_head=False))
+            return
+        parsed = parse(connection.head)
+        request = parsed.request
+        if request is None:
+            assert parsed.refusal is not None
+            self._send(connection, render(parsed.refusal, is_head=parsed.is_head))
+        elif self._auth is None or request.path in self._public_paths:
+            self._hand_over(connection, parsed, request)
+        else:
+            authorization = request.headers.get("Authorization", "")
+            known = self._auth.remembered(authorization)
+            if known is None:
+                self._in_hand += 1
+                check = partial(self._check, self._auth, authorization, connection, parsed, request)
+                busy = partial(self._answer, connection, parsed, _BUSY)
+                self._guesses.submit(connection.address, Job(check, busy))
+            elif known:
+                self._hand_over(connection, parsed, request)
+            else:
+                self._send(connection, render(_UNAUTHORIZED, is_head=parsed.is_head))
+
+    def _check(
+        self, auth: BasicAuth, authorization: str, connection: Connection, parsed: Parsed, request: Request
+    ) -> None:
+        """Compute the hash of a password, in the thread for that."""
+        if auth.accepts(authorization):
+            self._submit(connection, parsed, request)
+        else:
+            self._answer(connection, parsed, _UNAUTHORIZED)
+
+    def _hand_over(self, connection: Connection, parsed: Parsed, request: Request) -> None:
+        self._in_hand += 1
+        self._submit(connection, parsed, request)
+
+    def _submit(self, connection: Connection, parsed: Parsed, request: Request) -> None:
+        handler = self.handler(request.path)
+        if handler is None:
+            self._answer(connection, parsed, plain(HTTPStatus.NOT_FOUND))
+            return
+        workers = self._scrapes if request.path in self._priority_paths else self._pages
+        run = partial(self._run, handler, connection, parsed, request)
+        busy = partial(self._answer, connection, parsed, _BUSY)
+        workers.submit(connection.address, Job(run, busy))
+
+    def _run(self, handler: Handler, connection: Connection, parsed: Parsed, request: Request) -> None:
+        """Run a handler, in a thread of its own."""
+        if time.monotonic() >= connection.deadline:
+            response = _BUSY  # nobody waits for it any more
+        else:
+            try:
+                response = handler(request)
+            except Exception:  # noqa: BLE001 - a page's bug must not take the thread, nor the reason, with it
+                _log.exception("the answer to %s failed", ascii(request.path))
+                response = plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._answer(connection, parsed, response)
+
+    def _answer(self, connection: Connection, parsed: Parsed, response: Response) -> None:
+        """Give an answer back to the loop, from any thread."""
+        try:
+            answer = render(response, is_head=parsed.is_head)
+        except ValueError:
+            _log.exception("the headers of an answer cannot be sent")
+            answer = render(plain(HTTPStatus.INTERNAL_SERVER_ERROR), is_head=parsed.is_head)
+        self._answered.append((connection, answer))
+        self._wake()
 
 
-_BUSY = (
-    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    + "".join(f"{name}: {value}\r\n" for name, value in SECURITY_HEADERS.items())
-    + "Content-Length: 23\r\nRetry-After: 5\r\nConnection: close\r\n\r\ntoo many requests now\r\n"
-).encode("ascii")
+_BUSY = Response(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"too many requests now\r\n", {"Retry-After": "5"})
+_UNAUTHORIZED = plain(
+    HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="wok-exporter", charset="UTF-8"'}
+)
+
+
+def _connections_max(*, has_tls: bool) -> int:
+    """Return how many connections to keep: at most half of the descriptors that the process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX_TLS if has_tls else CONNECTIONS_MAX
+    return wanted if soft == resource.RLIM_INFINITY else max(8, min(wanted, soft // 2))
+
+
+def _share_of(host: str) -> str:
+    """Return whose share a client uses: its address; of IPv6 the network that one customer has."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 6 and address.ipv4_mapped is None and not address.is_loopback:
+        return str(ip_network((int(address) >> 64 << 64, 64)))
+    return str(address)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        # The resolver would take such a number modulo 65536.
+        raise _cannot_listen(host, port, OverflowError("no such port"))
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _cannot_listen(host, port, error) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG_CONNECTIONS)
+        listener.setblocking(False)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise _cannot_listen(host, port, error) from error
+    return listener
 
 
 def _cannot_listen(host: str, port: int, error: Exception) -> ServerError:
     number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, socket.gaierror | OverflowError) or number == errno.EADDRNOTAVAIL:
+    if isinstance(error, socket.gaierror | OverflowError | UnicodeError) or number == errno.EADDRNOTAVAIL:
         remedy = "set `listen` to an address of this host and a port from 1 to 65535"
     elif number == errno.EADDRINUSE:
         remedy = "stop the program that uses it, or set `listen` to another port"
@@ -255,161 +435,5 @@ def _cannot_listen(host: str, port: int, error: Exception) -> ServerError:
         remedy = "set `listen` to a port above 1023"
     else:
         remedy = "set `listen` to another address"
-    reason = error.strerror if isinstance(error, OSError) else error
+    reason = os.strerror(number) if number is not None and number > 0 else error
     return ServerError(f"cannot listen on {host}:{port}: {reason}; {remedy}")
-
-
-class _Certificate:
-    """A TLS context that follows its files: certificates are renewed every few weeks."""
-
-    def __init__(self, tls: Tls) -> None:
-        self._tls = tls
-        try:
-            self._read_at = self._changed_at()
-            self._context = self._load()
-        except (OSError, ValueError) as error:
-            raise ServerError(
-                f"cannot read the certificate {tls.certificate} and its key {tls.key}: {error};"
-                " set `tls_certificate` and `tls_key` to PEM files that belong together"
-            ) from error
-
-    def context(self) -> ssl.SSLContext:
-        """Return the context for the next connection; files that cannot be read now leave the old one."""
-        try:
-            changed_at = self._changed_at()
-            if changed_at != self._read_at:
-                self._read_at = changed_at
-                self._context = self._load()
-        except (OSError, ValueError):
-            _log.warning("the new certificate in %s cannot be used; the old one stays", self._tls.certificate)
-        return self._context
-
-    def _changed_at(self) -> tuple[int, int]:
-        return self._tls.certificate.stat().st_mtime_ns, self._tls.key.stat().st_mtime_ns
-
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Without a password to ask for, an encrypted key is an error rather than a prompt.
-        context.load_cert_chain(self._tls.certificate, self._tls.key, password=lambda: "")
-        return context
-
-
-class _TooLargeError(Exception):
-    """The request line and headers are larger than REQUEST_BYTES_MAX."""
-
-
-class _DeadlineStream(io.RawIOBase):
-    """A connection with one deadline for everything, and a bound on what is read."""
-
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self._connection = connection
-        self._deadline = deadline
-        self._readable_bytes = REQUEST_BYTES_MAX
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self._readable_bytes <= 0:
-            raise _TooLargeError
-        self._limit_time()
-        count = self._connection.recv_into(memoryview(buffer)[: self._readable_bytes])
-        self._readable_bytes -= count
-        return count
-
-    def write(self, data: Any) -> int:
-        # `sendall` of a TLS socket would give every part a time of its own.
-        rest = memoryview(data)
-        while rest:
-            self._limit_time()
-            rest = rest[self._connection.send(rest) :]
-        return len(data)
-
-    def _limit_time(self) -> None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left)
-
-
-class _Connection(BaseHTTPRequestHandler):
-    """One request and its answer; `request` is a `_DeadlineStream`."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-    command = ""
-
-    def setup(self) -> None:
-        wire: Any = self.request
-        self.rfile = io.BufferedReader(wire, 4096)
-        self.wfile = wire
-
-    def finish(self) -> None:
-        self.rfile.close()
-
-    def handle(self) -> None:
-        try:
-            self.handle_one_request()
-        except _TooLargeError:
-            self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-
-    def do_GET(self) -> None:
-        self._send(self._answer())
-
-    def do_HEAD(self) -> None:
-        self._send(self._answer())
-
-    def _answer(self) -> Response:
-        try:
-            url = urlsplit(self.path)
-            query = parse_qs(url.query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
-        except ValueError:
-            return plain(HTTPStatus.BAD_REQUEST)
-        auth = self.server.auth
-        is_open = auth is None or url.path in self.server.public_paths
-        if auth and not (is_open or auth.accepts(self.headers.get("Authorization", ""))):
-            challenge = {"WWW-Authenticate": 'Basic realm="wok-exporter", charset="UTF-8"'}
-            return plain(HTTPStatus.UNAUTHORIZED, challenge)
-        handler = self.server.handler(url.path)
-        if handler is None:
-            return plain(HTTPStatus.NOT_FOUND)
-        headers: Any = self.headers
-        try:
-            return handler(Request(self.command, url.path, query, headers))
-        except Exception:  # noqa: BLE001 - a page's bug must not take the thread, nor the reason, with it
-            _log.exception("the answer to %s failed", url.path)
-            return plain(HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    def _send(self, response: Response) -> None:
-        self.close_connection = True
-        headers = {"Content-Type": response.content_type, "Content-Length": str(len(response.body))}
-        if response.status == HTTPStatus.NOT_MODIFIED:
-            # They would be of a body that is not there (RFC 9110, 15.4.5).
-            headers.clear()
-        headers |= {"Cache-Control": "no-store", **SECURITY_HEADERS, "Connection": "close"}
-        self.send_response(response.status)
-        for name, value in (headers | dict(response.headers)).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(response.body)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - the base class's signature
-        """Answer what the base class found wrong, in a line of text."""
-        # Until a request line has been understood the base class takes it for HTTP/0.9, without headers.
-        self.request_version = self.protocol_version
-        if code == HTTPStatus.NOT_IMPLEMENTED:
-            self._send(plain(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"}))
-        else:
-            self._send(plain(HTTPStatus(code)))
-
-    def send_response(self, code: int, message: str | None = None) -> None:
-        """Begin an answer, without saying which server and which Python this is."""
-        self.send_response_only(code, message)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: what clients do is not news."""
