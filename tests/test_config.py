@@ -174,6 +174,11 @@ def test_all_mistakes_are_told_at_once(host: Path) -> None:
         ("messages", "off", ()),
         ("messages", "auto", None),
         ("apps", "kimchi, ginger,", ("kimchi", "ginger")),
+        (
+            "hosts",
+            "KVM01, wok.example., 192.0.2.1, [2001:db8::1]",
+            ("KVM01", "wok.example.", "192.0.2.1", "[2001:db8::1]"),
+        ),
         ("timezone", "America/Sao_Paulo", "America/Sao_Paulo"),
         ("instance", "kvm-7", "kvm-7"),
     ],
@@ -211,6 +216,16 @@ def test_values(host: Path, key: str, text: str, expected: object) -> None:
         ("listen", "1.2.3:80", "is not an IP address"),
         ("listen", "a b:80", "is not a host name"),
         ("listen", "localhost:99999", "is not an address and a port"),
+        ("listen", "a..b:80", "is not a host name"),
+        ("listen", f"{'a' * 64}:80", "is not a host name"),
+        ("listen", "224.0.0.1:80", "is not the address of one host"),
+        ("listen", "[ff02::1]:80", "is not the address of one host"),
+        ("hosts", "https://kvm01", "is not a host name or an IP address"),
+        ("hosts", "kvm01,kvm02:9477", "is not a host name or an IP address"),
+        ("hosts", "*.example.com", "is not a host name or an IP address"),
+        ("hosts", "kvm01/page", "is not a host name or an IP address"),
+        ("hosts", "m\u00fcnchen.example", "is not a host name or an IP address"),
+        ("hosts", "[::1", "is not a host name or an IP address"),
         ("timezone", "america/sao_paolo", "did you mean America/Sao_Paulo?"),
         ("timezone", "../../etc/passwd", "is not a time zone"),
         ("timezone", "America", "is not a time zone"),
@@ -338,7 +353,9 @@ def test_identity(host: Path) -> None:
 
 def test_what_does_not_fit_together(host: Path) -> None:
     """A key without certificate, one file in two roles, and files that are not there are mistakes of `run` alone."""
+    os.mkfifo(host / "pipe")
     flags = {"tls_key": "/nowhere/k", "log": "/a", "wok_error_log": "/a", "messages": "/nowhere/i18n.py"}
+    flags["auth_file"] = f"{host}/pipe"
     found = mistakes(host, flags, {})
 
     remedy = "name a file that wok-exporter's user can read"
@@ -346,6 +363,7 @@ def test_what_does_not_fit_together(host: Path) -> None:
         "--wok-error-log: is the same file as log: write Wok's error log, or off",
         "--tls-key: is set without a certificate: set tls_certificate, too",
         f"--tls-key: /nowhere/k cannot be read (No such file or directory): {remedy}",
+        f"--auth-file: {host}/pipe cannot be read (not a regular file): {remedy}",
         "--messages: /nowhere/i18n.py cannot be read (No such file or directory): name an i18n.py or its directory, let wok-exporter's user read it, or write auto or off",
     ]
     assert expected == found

@@ -23,8 +23,8 @@ from exporter.config.values import (
     as_address,
     as_apps,
     as_duration,
+    as_hosts,
     as_identifier,
-    as_list,
     as_number,
     as_path,
     as_paths,
@@ -182,7 +182,7 @@ class Config:
         "the URL that the page links a trace to, with {trace_id} in it: Jaeger, Tempo or Grafana; in"
         " TOML also ui.trace_url")
     hosts: tuple[str, ...] = _server(
-        lambda value: tuple(as_list(value)), "", "NAMES", ("run",),
+        as_hosts, "", "NAMES", ("run",),
         "additional names of this server that browsers may use; requests for other names are rejected,"
         " as a defence against DNS rebinding")
     tls_certificate: Path | None = _server(

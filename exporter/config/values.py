@@ -192,12 +192,36 @@ def as_address(value: Any) -> Address | None:
     host = host[1:-1] if is_bracketed else host
     if is_bracketed or re.fullmatch(r"[0-9.]+", host):
         try:
-            ip_address(host)
+            address = ip_address(host)
         except ValueError:
             raise ValueError(f"{shown(host)} is not an IP address: write 127.0.0.1 or [::1]") from None
-    elif not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}", host):
+        if address.is_multicast or host == "255.255.255.255":
+            raise ValueError(f"{shown(host)} is not the address of one host: write 127.0.0.1 or [::1]")
+    elif not _is_host_name(host):
         raise ValueError(f"{shown(host)} is not a host name: write localhost, or an IP address")
     return Address(host, int(port))
+
+
+def as_hosts(value: Any) -> tuple[str, ...]:
+    """Return names and addresses that a Host header can have, without a port."""
+    names = tuple(as_list(value))
+    for name in names:
+        try:
+            ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+        except ValueError:
+            if not _is_host_name(name):
+                raise ValueError(
+                    f"{shown(name)} is not a host name or an IP address: write it alone, without https://, port,"
+                    " path or *, and a name with other letters as browsers send it (xn--...)"
+                ) from None
+    return names
+
+
+def _is_host_name(text: str) -> bool:
+    labels = text.removesuffix(".").split(".")
+    return len(text) <= 253 and all(
+        re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", x) for x in labels
+    )
 
 
 def as_switch(value: Any) -> bool:
