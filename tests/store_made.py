@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from exporter.records import NANOS, Commit, JournalRow, OpenTask, RequestRow, Signal, TaskRow
+from exporter.store.writer import Loaded, Store
 
 NOTHING = Commit(
     positions={},
@@ -23,6 +24,12 @@ NOTHING = Commit(
 def commit(**changed: Any) -> Commit:
     """A commit that changes only what is given."""
     return NOTHING._replace(**changed)
+
+
+def loaded(store: Store) -> Loaded:
+    """What a start continues from, with all that is read on the way."""
+    found = store.load()
+    return found._replace(open_tasks=list(found.open_tasks), ended=list(found.ended))
 
 
 def context(number: int) -> bytes:

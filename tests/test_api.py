@@ -17,6 +17,7 @@ from docs.pages import DOCS
 from exporter.http.routes import JSON, Request, Response
 from exporter.records import NANOS, DeliveryStatus, OpenTask, RequestRow, TaskRow
 from exporter.store import search
+from exporter.store.history import LONG_TEXT_BYTES_MAX, TEXT_BYTES_MAX, clipped
 from exporter.store.reader import Reader
 from exporter.store.task_view import Usual, of_ended, of_running, usual
 from exporter.store.writer import Store
@@ -99,7 +100,7 @@ RUNNING = [
 ]
 
 
-class SignalFlags:
+class Api:
     """The API without sockets: `ask` gives what it answers."""
 
     def __init__(self, reader: Reader, live: Live = LIVE) -> None:
@@ -176,14 +177,14 @@ def _reader(store: Store) -> Iterator[Reader]:
 
 
 @pytest.fixture(name="api")
-def _api(reader: Reader) -> SignalFlags:
-    return SignalFlags(reader)
+def _api(reader: Reader) -> Api:
+    return Api(reader)
 
 
 # --- the values
 
 
-def test_status_tells_all_there_is_to_tell(store: Store, api: SignalFlags) -> None:
+def test_status_tells_all_there_is_to_tell(store: Store, api: Api) -> None:
     """The status has the log, the deliveries with what waits, the counts, the problems and what to filter by."""
     before = api.ask("/api/status")
     store.mark_ready()
@@ -239,10 +240,10 @@ def test_status_of_a_state_in_which_nothing_has_happened(tmp_path: Path) -> None
     """What is not known yet is null, nothing is counted, and nothing is sent."""
     store = Store(tmp_path)
     reader = store.reader()
-    status = SignalFlags(reader, Live(7, {}, ())).ask("/api/status")
+    status = Api(reader, Live(7, {}, ())).ask("/api/status")
     empty = (
-        SignalFlags(reader).ask("/api/tasks")["tasks"],
-        SignalFlags(reader).ask("/api/requests")["requests"],
+        Api(reader).ask("/api/tasks")["tasks"],
+        Api(reader).ask("/api/requests")["requests"],
     )
     reader.close()
     store.close()
@@ -253,7 +254,7 @@ def test_status_of_a_state_in_which_nothing_has_happened(tmp_path: Path) -> None
     assert empty == ([], [])
 
 
-def test_revision_changes_with_every_commit_and_with_nothing_else(store: Store, api: SignalFlags) -> None:
+def test_revision_changes_with_every_commit_and_with_nothing_else(store: Store, api: Api) -> None:
     """A page may trust it: no commit goes unnoticed, and a look changes nothing; a new reader has another one."""
     seen = [api.ask("/api/status")["revision"] for _ in range(2)]
     for second in range(2, 5):
@@ -262,13 +263,13 @@ def test_revision_changes_with_every_commit_and_with_nothing_else(store: Store, 
     store.journal_advance("traces", 1, 3, {})
     seen.append(api.ask("/api/status")["revision"])
     other = store.reader()
-    seen.append(SignalFlags(other).ask("/api/status")["revision"])
+    seen.append(Api(other).ask("/api/status")["revision"])
     other.close()
 
     assert (seen[0], len(set(seen))) == (seen[1], len(seen) - 1)
 
 
-def test_tasks_as_they_are(api: SignalFlags) -> None:
+def test_tasks_as_they_are(api: Api) -> None:
     """Running tasks come first, the oldest in front, then ended ones, the newest in front; each is whole."""
     answer = api.ask("/api/tasks")
     found = {number_of(task): task for task in answer["tasks"]}
@@ -307,7 +308,7 @@ def test_tasks_as_they_are(api: SignalFlags) -> None:
     }
 
 
-def test_one_task_with_what_stands_around_it(api: SignalFlags) -> None:
+def test_one_task_with_what_stands_around_it(api: Api) -> None:
     """A task has its request, what is usual for its kind, and what else was requested, also while it runs."""
     listed = {task["id"]: task for task in api.ask("/api/tasks")["tasks"]}
     requests = {request["ordinal"]: request for request in api.ask("/api/requests")["requests"]}
@@ -330,7 +331,7 @@ def test_one_task_with_what_stands_around_it(api: SignalFlags) -> None:
         assert expected == api.ask(f"/api/tasks/{ident(number)}")
 
 
-def test_requests_as_they_are(api: SignalFlags) -> None:
+def test_requests_as_they_are(api: Api) -> None:
     """Requests come newest first, each whole; a dialect without status codes has null."""
     answer = api.ask("/api/requests")
 
@@ -353,7 +354,7 @@ def test_requests_as_they_are(api: SignalFlags) -> None:
     }
 
 
-def test_what_is_around_a_task_is_bounded(store: Store, api: SignalFlags) -> None:
+def test_what_is_around_a_task_is_bounded(store: Store, api: Api) -> None:
     """Of thousands of requests made meanwhile 200 are told, and of thousands of durations the newest 1,000 count."""
     many = [request_row(n, time=at(n)) for n in range(6, 3006)]
     slow = [task_row(10_000 + n, start=0, end=NANOS, app="wok", operation="x") for n in range(500)]
@@ -444,7 +445,7 @@ def test_views_of_what_the_clock_and_the_history_do_not_fit() -> None:
     ],
     ids=str,
 )
-def test_tasks_are_filtered(api: SignalFlags, parameters: dict[str, Any], numbers: list[int]) -> None:
+def test_tasks_are_filtered(api: Api, parameters: dict[str, Any], numbers: list[int]) -> None:
     """Each parameter, alone and with others, finds what the documentation says."""
     assert numbers == api.ids(**parameters)
 
@@ -466,7 +467,7 @@ def test_tasks_are_filtered(api: SignalFlags, parameters: dict[str, Any], number
     ],
     ids=str,
 )
-def test_requests_are_filtered(api: SignalFlags, parameters: dict[str, Any], ordinals: list[int]) -> None:
+def test_requests_are_filtered(api: Api, parameters: dict[str, Any], ordinals: list[int]) -> None:
     """Each parameter finds what the documentation says."""
     assert ordinals == api.ordinals(**parameters)
 
@@ -516,9 +517,7 @@ def test_requests_are_filtered(api: SignalFlags, parameters: dict[str, Any], ord
     ],
     ids=str,
 )
-def test_wrong_parameters_are_refused(
-    api: SignalFlags, path: str, parameters: dict[str, Any], error: str
-) -> None:
+def test_wrong_parameters_are_refused(api: Api, path: str, parameters: dict[str, Any], error: str) -> None:
     """The answer is 400, names the parameter, what was wrong with it, and the remedy."""
     answer = api.ask(f"/api/{path}", 400, **parameters)
 
@@ -539,12 +538,12 @@ def test_wrong_parameters_are_refused(
         "tasks/../status",
     ],
 )
-def test_other_paths_are_not_there(api: SignalFlags, path: str) -> None:
+def test_other_paths_are_not_there(api: Api, path: str) -> None:
     """What is no path of the API is answered with 404 and where to look."""
     assert api.ask(f"/api/{path}", 404) == {"error": "there is nothing here: /api/ lists what there is"}
 
 
-def test_a_task_that_is_not_known(api: SignalFlags) -> None:
+def test_a_task_that_is_not_known(api: Api) -> None:
     """An id that the history does not have is answered with 404 and the likely reason."""
     error = "the history has no task with this id: it may have been too old to be kept"
 
@@ -553,14 +552,14 @@ def test_a_task_that_is_not_known(api: SignalFlags) -> None:
 
 def test_a_state_that_cannot_be_read(reader: Reader) -> None:
     """While the state fails, the answer is 503 and says why; nothing is raised."""
-    api = SignalFlags(reader)
+    api = Api(reader)
     reader.close()
 
     for path in ("status", "tasks", "requests", f"tasks/{ident(1)}"):
         assert "closed database" in api.ask(f"/api/{path}", 503)["error"]
 
 
-def test_bounds_of_an_answer(store: Store, api: SignalFlags) -> None:
+def test_bounds_of_an_answer(store: Store, api: Api) -> None:
     """Without a limit an answer has 100 tasks or 500 requests; with the largest one 500 and 2,000."""
     many = [request_row(n) for n in range(6, 2506)]
     store.commit(commit(requests=many, tasks=[task_row(100 + n) for n in range(600)]), 1.0)
@@ -572,9 +571,7 @@ def test_bounds_of_an_answer(store: Store, api: SignalFlags) -> None:
 # --- pages
 
 
-def pages(
-    api: SignalFlags, path: str, *, between: Any = lambda: None, **parameters: Any
-) -> list[dict[str, Any]]:
+def pages(api: Api, path: str, *, between: Any = lambda: None, **parameters: Any) -> list[dict[str, Any]]:
     """All items of all pages; `between` is called after each."""
     found: list[dict[str, Any]] = []
     before = None
@@ -622,7 +619,7 @@ def test_pages_of_tasks_stay_whole_while_the_log_goes_on(
     there = set(range(1, next(news)))
     limit = data.draw(st.integers(1, 5))
     reader = store.reader()
-    found = [number_of(task) for task in pages(SignalFlags(reader), "tasks", between=go_on, limit=limit)]
+    found = [number_of(task) for task in pages(Api(reader), "tasks", between=go_on, limit=limit)]
     reader.close()
     store.close()
 
@@ -630,7 +627,7 @@ def test_pages_of_tasks_stay_whole_while_the_log_goes_on(
     assert there <= set(found) | {next(news)}
 
 
-def test_pages_of_any_size_join(api: SignalFlags) -> None:
+def test_pages_of_any_size_join(api: Api) -> None:
     """For each size of a page and each state the pages give every task once, in the order of the whole."""
     for state in ("all", "running", "ended", "failed"):
         whole = api.ask("/api/tasks", state=state)["tasks"]
@@ -638,7 +635,7 @@ def test_pages_of_any_size_join(api: SignalFlags) -> None:
             assert whole == pages(api, "tasks", state=state, limit=limit)
 
 
-def test_pages_of_requests_join_while_new_ones_come(store: Store, api: SignalFlags) -> None:
+def test_pages_of_requests_join_while_new_ones_come(store: Store, api: Api) -> None:
     """Pages of any size give every request once, and none that is newer than the first page."""
     news = iter(range(6, 1000))
     for limit in range(1, 7):
@@ -654,7 +651,7 @@ def test_pages_of_requests_join_while_new_ones_come(store: Store, api: SignalFla
 
 
 def test_a_search_through_texts_is_bounded_and_goes_on(
-    store: Store, api: SignalFlags, monkeypatch: pytest.MonkeyPatch
+    store: Store, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the bound is reached the answer says so, and the next page goes on from there, to the end."""
     monkeypatch.setattr(search, "TEXT_ROWS_MAX", 2)
@@ -681,7 +678,7 @@ def hostile() -> list[str]:
     return NASTY + lines
 
 
-def test_hostile_texts_survive_and_do_nothing(store: Store, api: SignalFlags) -> None:
+def test_hostile_texts_survive_and_do_nothing(store: Store, api: Api) -> None:
     """Whatever stands in a text arrives as it is, in ASCII: no line's end of JavaScript, no raw control character."""
     texts = hostile()
     for number, text in enumerate(texts, start=100):
@@ -706,8 +703,12 @@ def test_hostile_texts_survive_and_do_nothing(store: Store, api: SignalFlags) ->
 
         task = ("target_uri", "operation", "app", "task_id", "error_code", "why", "user", "address")
         request = ("app", "method", "operation", "user", "address", "record_id", "message")
-        assert {text} == {answer[name] for name in task} | {answer["request"][name] for name in request}
-        short = text[:300]
+        own = [(name, answer[name]) for name in task]
+        own += [(name, answer["request"][name]) for name in request]
+        for name, value in own:
+            column = "message" if name == "why" else name
+            assert value == clipped(text, LONG_TEXT_BYTES_MAX.get(column, TEXT_BYTES_MAX))
+        short = text[:50]
         assert number in api.ids(text=short)
         assert number in api.ids(user=[short]) or short != text
     assert set(texts) <= set(api.ask("/api/status")["apps"])
@@ -731,15 +732,13 @@ DOCUMENTED = re.findall(
 )
 
 
-def test_the_documentation_has_every_path(api: SignalFlags) -> None:
+def test_the_documentation_has_every_path(api: Api) -> None:
     """What the API says that it has is what the documentation describes."""
     assert {path for path, _ in DOCUMENTED} == {"/api/", *api.ask("/api/")["paths"]}
 
 
 @pytest.mark.parametrize(("path", "example"), DOCUMENTED, ids=lambda text: text[:15])
-def test_the_examples_of_the_documentation_are_true(
-    store: Store, api: SignalFlags, path: str, example: str
-) -> None:
+def test_the_examples_of_the_documentation_are_true(store: Store, api: Api, path: str, example: str) -> None:
     """Every example is the answer of this test's state to the request that stands above it, word for word."""
     store.mark_ready()
     backups = [(11, 12), (12, 14), (13, 41)]
@@ -761,9 +760,7 @@ def test_the_examples_of_the_documentation_are_true(
 
 
 @pytest.mark.parametrize(("path", "example"), DOCUMENTED, ids=lambda text: text[:15])
-def test_the_documentation_explains_every_field_and_parameter(
-    api: SignalFlags, path: str, example: str
-) -> None:
+def test_the_documentation_explains_every_field_and_parameter(api: Api, path: str, example: str) -> None:
     """Each name in an answer, and each parameter, is explained in the documentation."""
     page = (DOCS / "api.md").read_text("utf-8")
     explained = set(re.findall(r"`(\w+)`", page))
@@ -771,3 +768,31 @@ def test_the_documentation_explains_every_field_and_parameter(
     parameters = {name for entry in api.ask("/api/")["paths"].values() for name in entry["parameters"]}
 
     assert (names | parameters) - explained == set()
+
+
+def test_answers_are_bounded_in_bytes(store: Store, api: Api) -> None:
+    """Rows with long texts make more pages, not larger ones, and all rows are on one of them, once."""
+    text = "\U0001f600" * 1000
+    store.commit(
+        commit(
+            requests=[request_row(n, user=text, message=text) for n in range(100, 1100)],
+            tasks=[task_row(n, target_uri=text, message=text, outcome="failure") for n in range(100, 1100)],
+            opened=[open_task(n, target_uri=text) for n in range(5000, 6000)],
+        ),
+        1.0,
+    )
+    for path, name, key, most in (
+        ("/api/requests?limit=2000", "requests", "ordinal", 1000),
+        ("/api/tasks?limit=500", "tasks", "id", 2000),
+    ):
+        seen: list[object] = []
+        before = ""
+        while True:
+            response = api.response(f"{path}{before}")
+            assert len(response.body) < 6 * search.PAGE_BYTES_MAX
+            answer = json.loads(response.body)
+            seen += [row[key] for row in answer[name]]
+            if answer["before"] is None:
+                break
+            before = f"&before={answer['before']}"
+        assert len(seen) == len(set(seen)) >= most

@@ -24,7 +24,7 @@ from exporter.store.database import (
 )
 from exporter.store.reader import Reader
 from exporter.store.writer import Loaded, Store
-from tests.store_made import commit, journal_row, request_row
+from tests.store_made import commit, journal_row, loaded, request_row
 
 COUNT = ("wok_requests_total", "kimchi", "POST", "202")
 
@@ -58,12 +58,12 @@ def batches_in(directory: Path) -> int:
     store = Store(directory)
     reader = store.reader()
     try:
-        loaded, snapshot = store.load(), reader.snapshot()
+        position = int(store.load().positions.get("log", "0"))
+        snapshot = reader.snapshot()
         ordinals = [request.ordinal for request in reader.requests_between(1, 2**31, 2**31)]
     finally:
         reader.close()
         store.close()
-    position = int(loaded.positions.get("log", "0"))
     journalled = snapshot.journal["logs"].records if snapshot.journal else 0
 
     assert list(range(1, position + 1)) == ordinals
@@ -160,7 +160,7 @@ def test_broken_state(tmp_path: Path, breakage: str) -> None:
 
     store = Store(tmp_path, on_broken="restart")
     try:
-        assert store.load() == Loaded({}, "", [], [], set())
+        assert loaded(store) == Loaded({}, "", [], [], set())
         assert content == (tmp_path / "state.db.broken-1").read_bytes()
 
         store.set_signals(frozenset({"logs"}))
@@ -305,7 +305,7 @@ def test_newer_state_is_refused(tmp_path: Path) -> None:
     open_writer(file, on_broken="fail", migrations=(*MIGRATIONS, _add_column)).close()
     content = file.read_bytes()
     for opened in (lambda: Store(tmp_path, on_broken="restart"), lambda: Reader(tmp_path)):
-        with pytest.raises(StoreError, match=r"written by a later release \(version 2, this one knows 1\)"):
+        with pytest.raises(StoreError, match=r"written by a later release \(version 3, this one knows 2\)"):
             opened()
 
     assert content == file.read_bytes()

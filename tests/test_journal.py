@@ -10,8 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from exporter.records import NANOS, SIGNALS, Signal
-from exporter.store.journal import JournalEntry, JournalStatus
+from exporter.otlp_encoding import sized
+from exporter.records import NANOS, SIGNALS, JournalRow, Signal
+from exporter.store.journal import (
+    DAMAGED_KEPT,
+    ROW_BYTES_MAX,
+    JournalEntry,
+    JournalStatus,
+    append,
+    divided,
+    set_aside,
+)
 from exporter.store.writer import Store
 from tests.store_made import commit, journal_row
 
@@ -257,3 +266,72 @@ def test_journal_is_what_a_list_would_be(tmp_path: Path) -> None:
     run_state_machine_as_test(
         Model, settings=settings(max_examples=30, stateful_step_count=20, deadline=None)
     )
+
+
+def items(sizes: list[int]) -> bytes:
+    """Items as they stand in a payload: tag, length, content."""
+    return b"".join(b"\x12" + sized(bytes([n % 251]) * size) for n, size in enumerate(sizes))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [10] * 200_000,
+        [600_000] * 5,
+        [3_000_000, 10, 3_000_000],
+        [ROW_BYTES_MAX - 4] * 3,
+        [0] * 2_000_000,
+        [5],
+    ],
+    ids=["small", "two do not fit", "too large", "just", "empty", "one"],
+)
+def test_large_rows_are_divided(sizes: list[int]) -> None:
+    """A row of many items becomes rows of bounded size, or of one item, with all items in order."""
+    row = JournalRow("traces", b"resource", len(sizes), items(sizes), 1, 2)
+    parts = divided(row)
+
+    assert b"".join(part.payload for part in parts) == row.payload
+    assert sum(part.items for part in parts) == row.items
+    assert all(len(part.payload) <= ROW_BYTES_MAX or part.items == 1 for part in parts)
+    assert [items(sizes[:n]) for n in (parts[0].items,)] == [parts[0].payload]
+    assert {(part.signal, part.resource, part.first, part.last) for part in parts} == {
+        ("traces", b"resource", 1, 2)
+    }
+
+
+DAMAGES = {
+    "payload": "UPDATE journal SET payload = CAST(replace(payload, x'02', x'42') AS BLOB) WHERE \"row\" = 2",
+    "payload's type": "UPDATE journal SET payload = 'text' WHERE \"row\" = 2",
+    "resource": "UPDATE journal SET resource = x'00' WHERE \"row\" = 2",
+    "items": 'UPDATE journal SET items = 7 WHERE "row" = 2',
+    "items' type": "UPDATE journal SET items = 'many' WHERE \"row\" = 2",
+    "checksum": 'UPDATE journal SET checksum = 5 WHERE "row" = 2',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_rows_are_set_aside(store: Store, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A row that is not as it was written is kept aside, counted and told; the rows around it are sent."""
+    store.commit(commit(journal=[journal_row("logs", n, items=3) for n in range(1, 5)]), 1.0)
+    store.journal_advance("logs", 1, 2, {})
+    store._db.execute(DAMAGES[damage])
+
+    assert payloads(store, "logs") == [1, 3, 4]
+    assert store.journal_read("logs", 1, 1)[0].skip == 2
+    found = counted(store)
+    assert found["wok_exporter_lost_records_total", "damaged"] >= 1
+    assert found["wok_exporter_state_damages_total", "journal"] == 1
+    assert store.journal_status("logs") == JournalStatus(7, 30, NANOS)
+    assert "a row of the journal of logs is damaged" in caplog.text
+    assert store._db.execute("SELECT count(*) FROM damaged").fetchone() == (1,)
+
+
+def test_damaged_rows_that_are_kept_are_bounded(store: Store) -> None:
+    """Of many damaged rows the newest are kept."""
+    with store._writing() as db:
+        for number in range(DAMAGED_KEPT + 20):
+            append(db, [journal_row("logs", number)])
+            (row,) = db.execute('SELECT max("row") FROM journal').fetchone()
+            set_aside(db, row, number)
+
+        assert db.execute("SELECT count(*), min(at) FROM damaged").fetchone() == (DAMAGED_KEPT, 20)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from exporter.records import NANOS, TaskRow
 from exporter.store.reader import Reader, TaskPage
+from exporter.store.search import Sought
 from exporter.store.writer import Store, StoreError
 from tests.store_made import commit, context, open_task, request_row, task_row
 
@@ -127,3 +131,58 @@ def test_broken_state_is_an_error_of_the_reader(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"broken" * 1000)
     with pytest.raises(StoreError, match="file is not a database"):
         Reader(tmp_path)
+
+
+def slow(reader: Reader) -> Iterator[int]:
+    """A query that would take minutes."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000)"
+    with reader._reading() as db:
+        yield db.execute(f"{numbers} SELECT count(*) FROM n").fetchone()[0]
+
+
+def test_a_query_has_a_deadline(store: Store) -> None:
+    """A query that takes too long is given up with a sentence, and the reader goes on."""
+    reader = store.reader(query_seconds=0.2)
+    begin = time.monotonic()
+    with closing(reader):
+        with pytest.raises(StoreError, match="takes too long; ask for less"):
+            list(slow(reader))
+
+        assert time.monotonic() - begin < 2
+        assert len(reader.running()) == 3
+
+
+def test_waiting_for_a_turn_counts(store: Store) -> None:
+    """Of many slow queries at once each ends in its time: they do not queue up behind one another."""
+    reader = store.reader(query_seconds=0.3)
+    begin = time.monotonic()
+    with closing(reader), ThreadPoolExecutor(8) as pool:
+        errors = [each.exception() for each in [pool.submit(list, slow(reader)) for _ in range(8)]]
+
+        assert {type(error) for error in errors} == {StoreError}
+        assert time.monotonic() - begin < 2
+
+
+def test_closing_interrupts_a_query(store: Store) -> None:
+    """The end of the daemon does not wait for a query."""
+    reader = store.reader(query_seconds=60)
+    with ThreadPoolExecutor(1) as pool:
+        query = pool.submit(list, slow(reader))
+        time.sleep(0.2)
+        begin = time.monotonic()
+        reader.close()
+
+        assert isinstance(query.exception(), StoreError)
+        assert time.monotonic() - begin < 1
+
+
+def test_a_search_for_a_text_that_nearly_matches(store: Store) -> None:
+    """A text of the worst kind is looked for in 20,000 rows within the deadline."""
+    near = "\u00e9" * 1000
+    store.commit(commit(requests=[request_row(n, user=near, message=near) for n in range(10, 20_010)]), 1.0)
+    with closing(store.reader()) as reader:
+        sought = Sought(text="\u00e9" * 299 + "b")
+        begin = time.monotonic()
+
+        assert reader.find_requests(sought, before=None, limit=1).requests == []
+        assert time.monotonic() - begin < 3

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.records import Commit, Histogram, OpenTask, RequestRow, Series, TaskRow
+from exporter.records import NANOS, Commit, Histogram, OpenTask, RequestRow, Series, TaskRow
+from exporter.store import history
 from exporter.store import writer as store_module
 from exporter.store.journal import JournalStatus
-from exporter.store.reader import Snapshot, TaskPage
+from exporter.store.reader import InProgress, Snapshot, TaskPage
 from exporter.store.writer import Loaded, Store, StoreError
-from tests.store_made import commit, context, journal_row, open_task, request_row, task_row
+from tests.store_made import commit, context, journal_row, loaded, open_task, request_row, task_row
 
 FULL = Commit(
     positions={"log": '{"offset": 10}', "restarts": '{"offset": 2}'},
@@ -57,7 +58,7 @@ def seen(store: Store) -> tuple[Loaded, Snapshot, TaskPage, list[RequestRow], li
     reader = store.reader()
     try:
         return (
-            store.load(),
+            loaded(store),
             reader.snapshot(),
             reader.tasks(limit=1000),
             reader.requests_between(0, 10**9, 1000),
@@ -74,7 +75,7 @@ def counters(store: Store) -> dict[Series, float]:
 
 def test_new_state_is_empty(store: Store) -> None:
     """A state that was just made holds nothing."""
-    assert Loaded({}, "", [], [], set()) == store.load()
+    assert Loaded({}, "", [], [], set()) == loaded(store)
 
 
 def test_commit_survives_reopening(directory: Path) -> None:
@@ -85,7 +86,7 @@ def test_commit_survives_reopening(directory: Path) -> None:
     store.close()
     reopened = Store(directory)
     try:
-        loaded, snapshot, page, requests, journal = seen(reopened)
+        found, snapshot, page, requests, journal = seen(reopened)
     finally:
         reopened.close()
 
@@ -97,20 +98,21 @@ def test_commit_survives_reopening(directory: Path) -> None:
             ended=list(FULL.tasks),
             series={*FULL.counters, *FULL.gauges, *FULL.histograms},
         )
-        == loaded
+        == found
     )
     assert (
         Snapshot(
             counters=dict(FULL.counters),
             gauges=dict(FULL.gauges),
             histograms=dict(FULL.histograms),
-            open_tasks=list(FULL.opened),
+            in_progress={("kimchi", "vms.clone"): InProgress(2, FULL.opened[0].start)},
             journal={
                 "traces": JournalStatus(3, 10, 1_000_000_000),
                 "logs": JournalStatus(4, 20, 1_000_000_000),
             },
             is_ready=False,
             committed_seconds=12.5,
+            state_bytes=snapshot.state_bytes,
         )
         == snapshot
     )
@@ -213,7 +215,7 @@ def test_open_tasks_keep_their_order(store: Store) -> None:
     rewritten = open_task(3, data="{}")
     store.commit(commit(opened=[rewritten, open_task(4)], closed=[open_task(1).key, open_task(4).key]), 1.0)
 
-    assert [rewritten, open_task(2)] == store.load().open_tasks
+    assert [rewritten, open_task(2)] == loaded(store).open_tasks
 
 
 def test_hostile_values_are_stored(store: Store) -> None:
@@ -245,7 +247,7 @@ def test_ended_tasks_remembered_are_the_newest(store: Store, monkeypatch: pytest
     rows = [task_row(n, outcome=("success", "failure", "lost", "unknown")[n % 4]) for n in range(10)]
     store.commit(commit(tasks=rows), 1.0)
 
-    assert [rows[5], rows[8], rows[9]] == store.load().ended
+    assert [rows[5], rows[8], rows[9]] == loaded(store).ended
 
 
 def test_histories_are_bounded(directory: Path) -> None:
@@ -271,7 +273,7 @@ def test_histories_are_bounded(directory: Path) -> None:
 def test_row_types_fit_the_schema(store: Store) -> None:
     """The tables have exactly the columns of the rows they keep, so that a new field is not forgotten."""
     for table, row_type, own in (
-        ("open_task", OpenTask, set()),
+        ("open_task", OpenTask, {"checksum"}),
         ("request", RequestRow, set()),
         ("task", TaskRow, {"id"}),
     ):
@@ -378,3 +380,79 @@ def test_commit_works_while_somebody_reads(directory: Path, store: Store) -> Non
     assert other.execute("SELECT count(*) FROM counter").fetchone() == (1,)
 
     other.close()
+
+
+def test_texts_of_a_history_are_bounded(store: Store) -> None:
+    """However long a name is, a row of the history has a bounded size; a cut text says so at its end."""
+    long = "\U0001f600" * 4000
+    store.commit(
+        commit(
+            requests=[request_row(1, user=long, message=long, record_id=long)],
+            tasks=[task_row(1, target_uri=long, message=long, error_code="E" * 5000)],
+        ),
+        1.0,
+    )
+    _, _, page, (request,), _ = seen(store)
+
+    for text, bound in (
+        (request.user, 256),
+        (request.message, 2048),
+        (request.record_id, 256),
+        (page.tasks[0].target_uri, 4096),
+        (page.tasks[0].error_code, 256),
+    ):
+        assert bound - 8 < len(text.encode()) <= bound
+        assert text.endswith("\u2026")
+
+
+def test_a_history_is_bounded_in_bytes(directory: Path) -> None:
+    """Rows with long texts make room earlier than short ones: the newest are kept, within the bound."""
+    store = Store(directory, history_bytes_max=200_000)
+    try:
+        for first in range(1, 1001, 50):
+            rows = [request_row(n, message="x" * 2000) for n in range(first, first + 50)]
+            tasks = [task_row(n, message="x" * 2000) for n in range(first, first + 50)]
+            store.commit(commit(requests=rows, tasks=tasks), 1.0)
+        _, _, page, requests, _ = seen(store)
+        counted = dict(store._db.execute("SELECT name, bytes FROM history"))
+    finally:
+        store.close()
+
+    for kept in ([row.ordinal for row in requests], [int(row.task_id) for row in page.tasks][::-1]):
+        assert kept == list(range(1001 - len(kept), 1001))
+        assert 40 < len(kept) < 60
+    assert all(80_000 < size <= 110_000 for size in counted.values())
+
+
+def test_the_bytes_of_a_history_are_counted_right(store: Store) -> None:
+    """What is counted row by row is what a scan counts, after rows of all kinds have come and gone."""
+    store._requests_kept = 20
+    for first in range(1, 101, 10):
+        rows = [request_row(n, user="\u00e9" * n, message="x\ud800") for n in range(first, first + 10)]
+        store.commit(commit(requests=rows), 1.0)
+    counted = store._db.execute("SELECT bytes FROM history WHERE name = 'request'").fetchone()
+    history.recount(store._db, history.REQUESTS)
+
+    assert counted == store._db.execute("SELECT bytes FROM history WHERE name = 'request'").fetchone()
+
+
+def test_open_tasks_are_counted_without_reading_them(store: Store) -> None:
+    """A scrape sees how many tasks of an operation run and since when, whatever else is kept of them."""
+    store.commit(
+        commit(
+            opened=[
+                *(open_task(n, data="x" * 1000) for n in range(5, 1005)),
+                *(open_task(n, operation="vms.migrate") for n in (2000, 1999)),
+            ]
+        ),
+        1.0,
+    )
+    plan = store._db.execute(
+        "EXPLAIN QUERY PLAN SELECT app, operation, count(*), min(start) FROM open_task GROUP BY app, operation"
+    ).fetchall()
+
+    assert seen(store)[1].in_progress == {
+        ("kimchi", "vms.clone"): InProgress(1000, 5 * NANOS),
+        ("kimchi", "vms.migrate"): InProgress(2, 1999 * NANOS),
+    }
+    assert "COVERING INDEX" in plan[0][3]

@@ -295,7 +295,7 @@ class Watch:
         for task in ended[len(self.tasks) :]:
             self._tell_end(task)
         self.tasks = ended
-        running = snapshot.open_tasks
+        running = self._reader.running()
         self.running = len(running)
         now = self._wall()
         said = ", ".join(f"{task.operation} {_seconds(now - task.start)}" for task in running)

@@ -24,6 +24,9 @@ from exporter.store.reader import Reader, Snapshot
 from exporter.store.writer import Store
 from exporter.terminal.progress import ProgressLine
 
+QUERY_SECONDS = 120.0
+"""A person at a terminal may wait, and Ctrl-C ends it."""
+
 
 class QuerySource(NamedTuple):
     """Where the answers are.
@@ -44,7 +47,7 @@ def from_state(config: Config, resources: ExitStack, now: int) -> QuerySource:
     Raises StoreError if there is no state or it cannot be read.
     """
     assert config.state is not None, "the configuration of this command has a state"
-    reader = resources.enter_context(closing(Reader(config.state)))
+    reader = resources.enter_context(closing(Reader(config.state, query_seconds=QUERY_SECONDS)))
     snapshot = reader.snapshot()
     return QuerySource(reader, snapshot, _requests(snapshot), now)
 
@@ -77,10 +80,10 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
             lines, is_read = lines + step.lines, step.caught_up
             progress.show(log.done_bytes, lines)
     progress.clear()
-    reader = resources.enter_context(closing(store.reader()))
+    reader = resources.enter_context(closing(store.reader(query_seconds=QUERY_SECONDS)))
     snapshot = reader.snapshot()
     requests = _requests(snapshot)
-    return QuerySource(reader, snapshot, requests, _last_time(reader, snapshot, requests))
+    return QuerySource(reader, snapshot, requests, _last_time(reader, requests))
 
 
 def _requests(snapshot: Snapshot) -> int:
@@ -88,10 +91,10 @@ def _requests(snapshot: Snapshot) -> int:
     return int(sum(count for series, count in snapshot.counters.items() if series[0] == "wok_requests_total"))
 
 
-def _last_time(reader: Reader, snapshot: Snapshot, requests: int) -> int:
+def _last_time(reader: Reader, requests: int) -> int:
     """Return the time of the last record of a log that was read to its end, 0 if it has none."""
     request = reader.request(requests)
     ended = reader.tasks(limit=1).tasks
-    times = [task.start for task in snapshot.open_tasks]
+    times = [task.start for task in reader.running()]
     times += [task.end for task in ended]
     return max([*times, request.time if request is not None else 0])

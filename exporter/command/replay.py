@@ -80,6 +80,7 @@ class Replay:
                         journal_bytes_max=JOURNAL_BYTES_MAX,
                         requests_kept=config.history_requests,
                         tasks_kept=config.history_tasks,
+                        history_bytes_max=config.history_bytes_max,
                         on_broken=config.on_broken_state,
                         gives_up_when_full=False,
                         is_temporary=config.state is None,

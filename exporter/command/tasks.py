@@ -205,7 +205,7 @@ def _find(known: QuerySource, which: Which, limit: int) -> tuple[list[TaskView],
     if which != "failed":
         # A task that ended between the two queries is in both; its end is newer.
         over = {row.context for row in ended}
-        running = sorted(known.snapshot.open_tasks, key=lambda row: row.start, reverse=True)
+        running = sorted(known.reader.running(), key=lambda row: row.start, reverse=True)
         found += [
             of_running(row, now=known.now, requests=known.requests)
             for row in running

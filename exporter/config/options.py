@@ -153,6 +153,9 @@ class Config:
     history_tasks: int = _storage(
         COUNT, "100000", "COUNT", SENDERS,
         "how many finished tasks to keep for `tasks` and the page")
+    history_bytes_max: int = _storage(
+        partial(as_size, least="1MiB", most="64GiB"), "256MiB", "SIZE", SENDERS,
+        "the size limit of both histories together; beyond it, the oldest rows are deleted")
 
     instance: str = _telemetry(
         as_identifier, "auto", "ID", SENDERS,

@@ -376,5 +376,6 @@ def _store(config: Config, directory: Path) -> Store:
         journal_bytes_max=config.journal_bytes_max,
         requests_kept=config.history_requests,
         tasks_kept=config.history_tasks,
+        history_bytes_max=config.history_bytes_max,
         on_broken=config.on_broken_state,
     )

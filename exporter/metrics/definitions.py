@@ -195,7 +195,21 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "counter",
         ("reason",),
         "Spans and log records dropped before they were sent, and gaps in the log (reason gap, 1 for each gap).",
-        known=(("journal_full",), ("switched_off",), ("gap",)),
+        known=(("journal_full",), ("switched_off",), ("damaged",), ("gap",)),
+    ),
+    MetricDefinition(
+        "wok_exporter_state_bytes",
+        "gauge",
+        (),
+        "Size of the state on disk: state.db and its write-ahead log.",
+        unit="bytes",
+    ),
+    MetricDefinition(
+        "wok_exporter_state_damages_total",
+        "counter",
+        ("part",),
+        "Damaged parts of the state that were set aside: a disk or a person has changed them.",
+        known=(("file",), ("journal",), ("open_tasks",), ("positions",), ("metrics",)),
     ),
     MetricDefinition(
         "wok_exporter_collect_errors_total",

@@ -28,9 +28,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 from exporter.http.routes import Handler, Request, Response
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS, FAMILIES, MetricDefinition
 from exporter.metrics.series import TASKS_MAX
-from exporter.records import NANOS, OUTCOMES, Histogram, OpenTask, Series
+from exporter.records import NANOS, OUTCOMES, Histogram, Series
 from exporter.store.database import StoreError
-from exporter.store.reader import Snapshot
+from exporter.store.reader import InProgress, Snapshot
 
 GZIP_LEVEL = 1
 """Half the size at a tenth of the time that higher levels take for little more."""
@@ -138,9 +138,10 @@ def _add_derived(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: S
     in_progress = values["wok_tasks_in_progress"]
     oldest = values["wok_task_oldest_start_timestamp_seconds"]
     counted = values["wok_tasks_started_total"]
-    for task, starts in _by_operation(snapshot.open_tasks, counted).items():
-        in_progress[task] = len(starts)
-        oldest[task] = min(starts) / NANOS
+    for task, running in _by_operation(snapshot.in_progress, counted).items():
+        in_progress[task] = running.tasks
+        oldest[task] = running.oldest / NANOS
+    values["wok_exporter_state_bytes"][()] = snapshot.state_bytes
     for signal, status in snapshot.journal.items():
         values["wok_exporter_journal_records"][signal,] = status.records
         values["wok_exporter_journal_bytes"][signal,] = status.bytes
@@ -149,16 +150,17 @@ def _add_derived(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: S
 
 
 def _by_operation(
-    tasks: Iterable[OpenTask], counted: Mapping[tuple[str, ...], float]
-) -> dict[tuple[str, str], list[int]]:
-    """Return the starts of open tasks by the series under which the tasks were counted as started."""
-    starts: dict[tuple[str, str], list[int]] = {}
-    for task in tasks:
-        starts.setdefault((task.app, task.operation), []).append(task.start)
-    if len(starts) > TASKS_MAX:
-        for key in starts.keys() - counted.keys() - {_OTHER}:
-            starts.setdefault(_OTHER, []).extend(starts.pop(key))
-    return starts
+    in_progress: Mapping[tuple[str, str], InProgress], counted: Mapping[tuple[str, ...], float]
+) -> dict[tuple[str, str], InProgress]:
+    """Return the open tasks by the series under which they were counted as started."""
+    by_series = dict(in_progress)
+    if len(by_series) > TASKS_MAX:
+        for key in by_series.keys() - counted.keys() - {_OTHER}:
+            rest, before = by_series.pop(key), by_series.get(_OTHER)
+            by_series[_OTHER] = (
+                InProgress(rest.tasks + before.tasks, min(rest.oldest, before.oldest)) if before else rest
+            )
+    return by_series
 
 
 _Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily

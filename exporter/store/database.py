@@ -21,7 +21,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,20 @@ def explain(path: Path, error: sqlite3.Error) -> StoreError:
     """Return what SQLite says about `path` as an error with a remedy."""
     remedy = REMEDIES.get(_primary_code(error), "see what the message names")
     return StoreError(f"{path}: {error}; {remedy}")
+
+
+def was_interrupted(error: sqlite3.Error) -> bool:
+    """Return whether a query was stopped by the connection's progress handler."""
+    return _primary_code(error) == sqlite3.SQLITE_INTERRUPT
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of a state file and its -wal, 0 for one that is not there."""
+    size_bytes = 0
+    for each in (path, path.with_name(f"{path.name}-wal")):
+        with suppress(OSError):
+            size_bytes += each.stat().st_size
+    return size_bytes
 
 
 def _primary_code(error: sqlite3.Error) -> int:
@@ -154,7 +168,47 @@ def _version_1(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_version_1,)
+def _version_2(db: sqlite3.Connection) -> None:
+    for statement in (
+        # The bytes of a history, so that nobody has to scan it.
+        "CREATE TABLE history (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
+        # A scrape counts the open tasks without reading them.
+        "CREATE INDEX open_task_of_operation ON open_task (app, operation, start)",
+        # NULL in rows of version 1.
+        "ALTER TABLE journal ADD COLUMN checksum INTEGER",
+        "ALTER TABLE open_task ADD COLUMN checksum INTEGER",
+        # A second copy of what a start cannot do without, on another page of the file.
+        "CREATE TABLE spare (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID",
+        # Rows of the journal that were found damaged, for whoever wants to look.
+        """CREATE TABLE damaged (
+            id INTEGER PRIMARY KEY, at INTEGER NOT NULL, signal, resource, items, payload)""",
+    ):
+        db.execute(statement)
+    # Version 1 kept texts of any length.
+    texts = {
+        "request": ("user", "address", "operation", "app", "method", "record_id"),
+        "task": ("app", "operation", "task_id", "error_code"),
+    }
+    for table, names in texts.items():
+        for name in names:
+            db.execute(f"UPDATE {table} SET {name} = substr({name}, 1, 64) WHERE length({name}) > 256")  # noqa: S608 - our own names
+        db.execute(f"UPDATE {table} SET message = substr(message, 1, 512) WHERE length(message) > 2048")  # noqa: S608 - our own names
+    db.execute("UPDATE task SET target_uri = substr(target_uri, 1, 1024) WHERE length(target_uri) > 4096")
+    db.execute(
+        "INSERT INTO history SELECT 'request', coalesce(sum(64 + length(CAST(app AS BLOB))"
+        " + length(CAST(method AS BLOB)) + length(CAST(operation AS BLOB)) + length(CAST(user AS BLOB))"
+        " + length(CAST(address AS BLOB)) + length(CAST(record_id AS BLOB)) + length(CAST(message AS BLOB))), 0)"
+        " FROM request"
+    )
+    db.execute(
+        "INSERT INTO history SELECT 'task', coalesce(sum(64 + length(CAST(app AS BLOB))"
+        " + length(CAST(operation AS BLOB)) + length(CAST(target_uri AS BLOB)) + length(CAST(task_id AS BLOB))"
+        " + length(CAST(outcome AS BLOB)) + length(CAST(correlation AS BLOB)) + length(CAST(error_code AS BLOB))"
+        " + length(CAST(message AS BLOB))), 0) FROM task"
+    )
+
+
+MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2)
 """Migration n, counted from 1, brings a state from version n - 1 to n; a released one is never changed."""
 
 

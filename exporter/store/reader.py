@@ -1,16 +1,18 @@
-"""What scrapes and views see of the store: short reads on a connection of their own.
+"""Reads of the store for scrapes, the page and commands, on a connection of their own.
 
-A reader works beside the running daemon, in its process or in another one, and never holds it up. Every
-method is one short read transaction, so that what it returns belongs to one moment between two batches.
-How the histories are searched stands in `search.py`.
+A reader works beside the running daemon, in its process or in another one, and never delays it. Every method is
+one read transaction, so that everything it returns belongs to one moment between two batches. A query has a
+deadline, waits for its turn included, and `close` interrupts it. `search.py` searches the histories.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,36 +28,53 @@ from exporter.store.database import (
     connect,
     explain,
     known_version,
+    size_on_disk,
+    was_interrupted,
 )
 from exporter.store.journal import JournalStatus
 from exporter.store.search import Place, RequestsFound, Sought, Story, TasksFound, TracesFound
+
+QUERY_SECONDS = 3.0
+"""More than any query takes on a full state of a slow disk, and less than people and Prometheus wait."""
+
+CHECK_STEPS = 200
+"""SQLite looks at the clock after so many of its steps: some ten rows of a search for a text."""
 
 _LAST_RECORD = "wok_exporter_last_record_timestamp_seconds"
 _OF_OPERATIONS = ("wok_tasks_started_total", "wok_tasks_finished_total")
 
 
-class Snapshot(NamedTuple):
-    """All that a scrape shows, as of one moment.
+class InProgress(NamedTuple):
+    """The open tasks of an operation: how many, and the earliest start in nanoseconds."""
 
-    `journal` has an entry for every signal that is on. `committed_seconds` (epoch) is the time of the last
-    commit, 0.0 before the first.
+    tasks: int
+    oldest: int
+
+
+class Snapshot(NamedTuple):
+    """Everything that a scrape shows, as of one moment.
+
+    `in_progress` is by application and operation. `journal` has an entry for every signal that is on.
+    `committed_seconds` (epoch) is the time of the last commit, 0.0 before the first. `state_bytes` is the size
+    of the state on disk.
     """
 
     counters: dict[Series, float]
     gauges: dict[Series, float]
     histograms: dict[Series, Histogram]
-    open_tasks: list[OpenTask]
+    in_progress: dict[tuple[str, str], InProgress]
     journal: dict[str, JournalStatus]
     is_ready: bool
     committed_seconds: float
+    state_bytes: int
 
 
 class Overview(NamedTuple):
-    """What can be said of the whole without looking at a task, as of one moment.
+    """The state as a whole, without its single tasks, as of one moment.
 
-    `revision` is another one whenever anything has been committed since; two readers never have the same.
-    `last_record_seconds` (epoch) is None before the first record. `operations` are the (application, operation)
-    of all tasks that have ever started, `apps` all applications, both sorted.
+    `revision` changes with every commit, and differs between readers. `last_record_seconds` (epoch) is None
+    before the first record. `operations` are the (application, operation) of all tasks that have ever started,
+    `apps` all applications, both sorted.
     """
 
     revision: str
@@ -79,18 +98,25 @@ class Reader:
     """Reads the state in `directory`; any thread may call it, one at a time is served.
 
     Raises StoreError, here and in every method, when there is no state, when its version is not this
-    release's, or when it cannot be read.
+    release's, when it cannot be read, and when a query takes longer than `query_seconds`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, query_seconds: float = QUERY_SECONDS) -> None:
         self._path = directory / STATE_FILE
+        self._query_seconds = query_seconds
         self._turn = threading.Lock()
+        self._deadline = math.inf
+        self._is_closed = False
         self._name = secrets.token_hex(4)
         try:
             is_there = self._path.is_file()
         except PermissionError as error:
             raise StoreError(
-                f"{directory} may not be read by this user: ask as root, or as the user that the daemon runs as"
+                f"cannot read {directory}: permission denied; run the command as root, or as the daemon's user"
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {directory}: {error.strerror}; name the directory of a daemon's state"
             ) from error
         except OSError as error:
             raise StoreError(
@@ -100,6 +126,7 @@ class Reader:
             raise StoreError(f"{self._path} does not exist; name the directory of a daemon's state")
         try:
             self._db = connect(self._path, writable=False)
+            self._db.set_progress_handler(self._is_over, CHECK_STEPS)
         except sqlite3.Error as error:
             raise explain(self._path, error) from error
         try:
@@ -112,10 +139,16 @@ class Reader:
         with self._reading() as db:
             version = known_version(db, self._path)
         if version < len(MIGRATIONS):
-            raise StoreError(f"{self._path} is of an earlier release; start the daemon once to update it")
+            raise StoreError(
+                f"{self._path} was written by an earlier release; start the daemon once to update it"
+            )
+
+    def _is_over(self) -> bool:
+        return self._is_closed or time.monotonic() >= self._deadline
 
     def close(self) -> None:
-        """Close the connection."""
+        """Interrupt the query that runs, if any, and close the connection."""
+        self._is_closed = True
         with self._turn:
             self._db.close()
 
@@ -132,14 +165,20 @@ class Reader:
                     )
                     for text, buckets, total, exemplars in db.execute("SELECT * FROM histogram")
                 },
-                open_tasks=_running(db),
+                in_progress={
+                    (app, operation): InProgress(tasks, oldest)
+                    for app, operation, tasks, oldest in db.execute(
+                        "SELECT app, operation, count(*), min(start) FROM open_task GROUP BY app, operation"
+                    )
+                },
                 journal=journal.status(db),
                 is_ready="ready" in meta,
                 committed_seconds=meta.get("committed_seconds", 0.0),
+                state_bytes=size_on_disk(self._path),
             )
 
     def overview(self) -> Overview:
-        """Return what a status shows: cheap, whatever has happened."""
+        """Return what a status shows; cheap, whatever the state holds."""
         with self._reading() as db:
             # SQLite's number for what other connections have committed; it begins anew with each connection.
             number = db.execute("PRAGMA data_version").fetchone()[0]
@@ -258,16 +297,27 @@ class Reader:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._turn:
+        deadline = time.monotonic() + self._query_seconds
+        if not self._turn.acquire(timeout=self._query_seconds):
+            raise StoreError(_TOO_SLOW)
+        try:
+            self._deadline = deadline
+            self._db.execute("BEGIN")
             try:
-                self._db.execute("BEGIN")
-                try:
-                    yield self._db
-                finally:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise explain(self._path, error) from error
+                yield self._db
+            finally:
+                self._deadline = math.inf
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            if was_interrupted(error):
+                raise StoreError("the exporter is stopping" if self._is_closed else _TOO_SLOW) from error
+            raise explain(self._path, error) from error
+        finally:
+            self._turn.release()
+
+
+_TOO_SLOW = "the query takes too long; ask for less: a shorter time, fewer rows, another text"
 
 
 def series_of(text: str) -> Series:

@@ -1,29 +1,31 @@
-"""The store: everything the program knows, on disk; one batch of lines is one transaction.
+"""The store: the whole state of the program on disk. One batch of lines is one transaction.
 
-`Store` is the only writer. The pipeline's thread commits batches; delivery threads read the journal and move
-its cursors. They share one connection and take turns: a turn is a few milliseconds, and a lock of our own is
-fairer than SQLite's, which polls. Whoever only looks (scrapes, views) has a `reader.Reader` instead.
+`Store` is the only writer. The pipeline's thread commits batches. Delivery threads read the journal and move its
+cursors. They share one connection and take turns: a turn is a few milliseconds, and a lock of our own is fairer
+than SQLite's, which polls. Scrapes and the page use a `reader.Reader` instead.
 
-Where a crash may fall, and why that is fine:
+When a crash can happen, and why nothing is lost:
 
-* before COMMIT: the batch is read and worked out again, into the same bytes and the same counts;
+* before COMMIT: the batch is read and processed again, into the same bytes and the same counts;
 * after COMMIT, before the -wal reaches the disk, with a power cut: as above;
-* after the backend took a request, before the cursor moved: the same bytes are sent again.
+* after the backend accepted a request, before the cursor moved: the same bytes are sent again.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporter.records import Commit, Histogram, JournalRow, OpenTask, RequestRow, Series, Signal, TaskRow
-from exporter.store import journal
+from exporter.records import Commit, Histogram, JournalRow, OpenTask, Series, Signal, TaskRow
+from exporter.store import history, journal
 from exporter.store.database import (
     STATE_FILE,
     OnBroken,
@@ -35,7 +37,7 @@ from exporter.store.database import (
     transaction,
 )
 from exporter.store.journal import JournalEntry, JournalStatus
-from exporter.store.reader import Reader, series_of
+from exporter.store.reader import QUERY_SECONDS, Reader, series_of
 
 __all__ = ["JournalEntry", "JournalStatus", "Loaded", "Store", "StoreError"]
 
@@ -43,44 +45,51 @@ JOURNAL_ROWS_MAX = 1_000_000
 """On a quiet host a row is one record of under a kilobyte: the bytes bound is then reached first."""
 
 JOURNAL_BYTES_MAX = 512 * 1024 * 1024
-"""Weeks of a busy host's records, and little for a hypervisor's disk."""
+"""Weeks of a busy host's records, and not much of a hypervisor's disk."""
 
 REQUESTS_KEPT = 100_000
 TASKS_KEPT = 100_000
-"""Tens of megabytes each: months of a busy host, for `tasks` and the page."""
+"""Months of a busy host, for `tasks` and the page: some tens of megabytes each."""
 
-HISTORY_SLACK = 10
-"""A history may grow a tenth over what is kept, so that old rows are deleted in steps, not by each commit."""
+HISTORY_BYTES_MAX = 256 * 1024 * 1024
+"""Of requests and tasks together, half each: a flood of long texts leaves fewer rows, not a larger file."""
 
 ENDED_TASKS_REMEMBERED = 10_000
-"""As many ended tasks the correlator knows again when a further final record of one comes."""
+"""Ended tasks that the correlator recognises when a further final record of one comes."""
+
+LOADED_AT_ONCE = 500
+"""Rows that are in memory while a start reads them."""
 
 LOST = "wok_exporter_lost_records_total"
+DAMAGED = "wok_exporter_state_damages_total"
 
 _INTEGER_MAX = 2**63 - 1
 _INTEGER_MIN = -(2**63)
 
 Rows = Iterable[Sequence[Any]]
 
+_log = logging.getLogger(__name__)
+
 
 class Loaded(NamedTuple):
     """What a start continues from.
 
-    `ended` are the newest tasks that ended with success or failure, oldest first.
+    `open_tasks`, and `ended`, the newest tasks that ended with success or failure, oldest first, are read from
+    the store while they are iterated over, once: a hundred thousand of them need not be in memory twice.
     """
 
     positions: dict[str, str]
     state: str
-    open_tasks: list[OpenTask]
-    ended: list[TaskRow]
+    open_tasks: Iterable[OpenTask]
+    ended: Iterable[TaskRow]
     series: set[Series]
 
 
 class Store:
     """Keeps the state in `directory` and holds its lock; all methods may be called from any thread.
 
-    `journal_rows_max` and `journal_bytes_max` bound what is still to be sent, `requests_kept` and
-    `tasks_kept` the histories (at least 1). With `gives_up_when_full=False` the journal may exceed its bound
+    `journal_rows_max` and `journal_bytes_max` bound the journal, `requests_kept`, `tasks_kept` (at least 1) and
+    `history_bytes_max` the histories. With `gives_up_when_full=False` the journal may exceed its bound
     and the caller stops committing while `journal_has_room()` is False. Every method raises StoreError when
     the file fails it; nothing has then changed, and a later call may work again. With `is_temporary` the file
     need not survive the process, and is written once instead of twice.
@@ -94,6 +103,7 @@ class Store:
         journal_bytes_max: int = JOURNAL_BYTES_MAX,
         requests_kept: int = REQUESTS_KEPT,
         tasks_kept: int = TASKS_KEPT,
+        history_bytes_max: int = HISTORY_BYTES_MAX,
         gives_up_when_full: bool = True,
         on_broken: OnBroken = "fail",
         is_temporary: bool = False,
@@ -104,6 +114,7 @@ class Store:
         self._journal_bytes_max = journal_bytes_max
         self._requests_kept = max(1, requests_kept)
         self._tasks_kept = max(1, tasks_kept)
+        self._history_bytes_max = history_bytes_max
         self._gives_up_when_full = gives_up_when_full
         self._turn = threading.Lock()
         self._lock_descriptor = lock(directory)
@@ -124,29 +135,19 @@ class Store:
                 os.close(self._lock_descriptor)
                 self._lock_descriptor = -1
 
-    def reader(self) -> Reader:
-        """Return a read-only view of its own, for scrapes and pages; the caller closes it."""
-        return Reader(self.directory)
+    def reader(self, *, query_seconds: float = QUERY_SECONDS) -> Reader:
+        """Return a new read-only view, for scrapes and pages; the caller closes it."""
+        return Reader(self.directory, query_seconds=query_seconds)
 
     def load(self) -> Loaded:
         """Return what the pipeline continues from."""
         with self._reading() as db:
             state = db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()
-            ended = db.execute(
-                f"SELECT {columns(TaskRow)} FROM task"  # noqa: S608 - our own column names
-                " WHERE outcome IN ('success', 'failure') ORDER BY id DESC LIMIT ?",
-                (ENDED_TASKS_REMEMBERED,),
-            )
             return Loaded(
                 positions=dict(db.execute("SELECT role, value FROM position")),
                 state=state[0] if state else "",
-                open_tasks=[
-                    OpenTask._make(row)
-                    for row in db.execute(
-                        f"SELECT {columns(OpenTask)} FROM open_task ORDER BY rowid"  # noqa: S608 - our own names
-                    )
-                ],
-                ended=[TaskRow._make(row) for row in ended][::-1],
+                open_tasks=self._open_tasks(),
+                ended=self._ended(),
                 series={
                     series_of(text)
                     for (text,) in db.execute(
@@ -155,6 +156,36 @@ class Store:
                     )
                 },
             )
+
+    def _open_tasks(self) -> Iterator[OpenTask]:
+        last = 0
+        while True:
+            with self._reading() as db:
+                rows = db.execute(
+                    f"SELECT rowid, {columns(OpenTask)} FROM open_task WHERE rowid > ? ORDER BY rowid LIMIT ?",  # noqa: S608 - our own names
+                    (last, LOADED_AT_ONCE),
+                ).fetchall()
+            yield from (OpenTask._make(row[1:]) for row in rows)
+            if len(rows) < LOADED_AT_ONCE:
+                return
+            last = rows[-1][0]
+
+    def _ended(self) -> Iterator[TaskRow]:
+        with self._reading() as db:
+            found = db.execute(
+                "SELECT id FROM task WHERE outcome IN ('success', 'failure') ORDER BY id DESC LIMIT ?",
+                (ENDED_TASKS_REMEMBERED,),
+            )
+            ids = [row[0] for row in found][::-1]
+        for at in range(0, len(ids), LOADED_AT_ONCE):
+            some = ids[at : at + LOADED_AT_ONCE]
+            with self._reading() as db:
+                rows = db.execute(
+                    f"SELECT {columns(TaskRow)} FROM task"  # noqa: S608 - our own names
+                    " WHERE id BETWEEN ? AND ? AND outcome IN ('success', 'failure') ORDER BY id",
+                    (some[0], some[-1]),
+                ).fetchall()
+            yield from map(TaskRow._make, rows)
 
     def commit(self, commit: Commit, now_seconds: float) -> None:
         """Write what one batch of lines has changed, all of it or nothing.
@@ -192,12 +223,13 @@ class Store:
             )
             for text, histogram in checked(_by_text(commit.histograms)):
                 _observe(db, text, histogram)
+            half = self._history_bytes_max // 2
             if commit.requests:
-                db.executemany(_INSERT_REQUEST, checked(commit.requests))
-                _trim(db, "request", "ordinal", self._requests_kept)
+                rows = [tuple(row) for row in checked(commit.requests)]
+                history.add(db, history.REQUESTS, rows, self._requests_kept, half)
             if commit.tasks:
-                db.executemany(_INSERT_TASK, checked(commit.tasks))
-                _trim(db, "task", "id", self._tasks_kept)
+                rows = [tuple(row) for row in checked(commit.tasks)]
+                history.add(db, history.TASKS, rows, self._tasks_kept, half)
             if commit.journal:
                 journal.append(db, [JournalRow._make(row) for row in checked(commit.journal)])
                 if self._gives_up_when_full:
@@ -212,9 +244,27 @@ class Store:
         return rows < self._journal_rows_max and size_bytes < self._journal_bytes_max
 
     def journal_read(self, signal: Signal, items_max: int, bytes_max: int) -> list[JournalEntry]:
-        """Return the next rows to be sent: whole rows within both limits, but at least one if there is any."""
-        with self._reading() as db:
-            return journal.read(db, signal, items_max, bytes_max)
+        """Return the next rows to send: whole rows within both limits, but at least one if there is any.
+
+        Damaged rows are set aside and counted.
+        """
+        while True:
+            try:
+                with self._reading() as db:
+                    return journal.read(db, signal, items_max, bytes_max)
+            except journal.DamagedRowError as damaged:
+                self._set_aside(signal, damaged.row)
+
+    def _set_aside(self, signal: Signal, row: int) -> None:
+        with self._writing() as db:
+            lost = journal.set_aside(db, row, time.time())
+            _count(db, {(LOST, "damaged"): lost, (DAMAGED, "journal"): 1})
+        _log.error(
+            "%s: a row of the journal of %s is damaged; %d items are lost, the others are sent. Check the disk",
+            self._path,
+            signal,
+            lost,
+        )
 
     def journal_advance(self, signal: Signal, row: int, item: int, counters: Mapping[Series, float]) -> None:
         """Move the cursor past the first `item` items of `row` and all rows before it, and count, in one.
@@ -279,8 +329,6 @@ def _insert(table: str, row_type: type[tuple[Any, ...]]) -> str:
     return f"INSERT INTO {table} ({columns(row_type)}) VALUES ({marks})"  # noqa: S608 - our own names
 
 
-_INSERT_REQUEST = _insert("request", RequestRow)
-_INSERT_TASK = _insert("task", TaskRow)
 _UPSERT_OPEN_TASK = f"{_insert('open_task', OpenTask)} ON CONFLICT (key) DO UPDATE SET " + ", ".join(
     f"{column} = excluded.{column}" for column in columns(OpenTask).split(", ")
 )
@@ -329,11 +377,3 @@ def _observe(db: sqlite3.Connection, text: str, added: Histogram) -> None:
         # Rounded and sorted: the same sums and exemplars, however the tasks were cut into batches.
         (text, json.dumps(buckets), round(total, 6), json.dumps([newest[at] for at in sorted(newest)])),
     )
-
-
-def _trim(db: sqlite3.Connection, table: str, key: str, kept: int) -> None:
-    oldest, newest = db.execute(
-        f"SELECT (SELECT min({key}) FROM {table}), (SELECT max({key}) FROM {table})"  # noqa: S608 - our own names
-    ).fetchone()
-    if newest - oldest >= kept + kept // HISTORY_SLACK:
-        db.execute(f"DELETE FROM {table} WHERE {key} <= ?", (newest - kept,))  # noqa: S608 - our own names
