@@ -93,7 +93,9 @@ def test_the_arrows_point_one_way(path: Path) -> None:
             {
                 "store/database.py",
                 "store/writer.py",
+                "store/history.py",
                 "store/journal.py",
+                "store/salvage.py",
                 "store/reader.py",
                 "store/search.py",
             },
