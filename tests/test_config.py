@@ -76,6 +76,7 @@ def test_the_defaults(host: Path) -> None:
         journal_rows_max=1_000_000,
         history_requests=100_000,
         history_tasks=100_000,
+        history_bytes_max=256 * 2**20,
         give_up_after=timedelta(minutes=5),
         instance="4f000016-b704-413d-859f-578a85fe9e83",
         host_name=socket.gethostname(),
