@@ -136,7 +136,7 @@ def test_failing_commit_changes_nothing(store: Store, field: str) -> None:
         "gauges": {("a",): 1.0, ("b",): something},
         "histograms": {("a",): Histogram([1], 1.0, []), ("b",): Histogram([1], something, [])},
         "journal": [journal_row("traces", 9), journal_row("traces", 9)._replace(payload=something)],
-        "requests": [request_row(9), request_row(9)],
+        "requests": [request_row(9), request_row(10)._replace(user=something)],
         "tasks": [task_row(9), task_row(9)._replace(app=something)],
     }
     half = FULL._replace(**{"requests": [], field: broken[field]})

@@ -550,7 +550,7 @@ def test_a_state_that_may_not_be_read(store: Store, tmp_path: Path) -> None:
     """Another user than the daemon's is told who may ask."""
     (tmp_path / "state").chmod(0)
     try:
-        with pytest.raises(StoreError, match="ask as root"):
+        with pytest.raises(StoreError, match="run the command as root"):
             told(configured(tmp_path))
     finally:
         (tmp_path / "state").chmod(0o700)
@@ -566,7 +566,7 @@ def test_a_state_whose_directory_is_closed(
 
     monkeypatch.setattr(Path, "is_file", refuse)
 
-    with pytest.raises(StoreError, match="ask as root"):
+    with pytest.raises(StoreError, match="run the command as root"):
         told(configured(tmp_path))
 
 

@@ -209,7 +209,7 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "counter",
         ("part",),
         "Damaged parts of the state that were set aside: a disk or a person has changed them.",
-        known=(("file",), ("journal",), ("open_tasks",), ("positions",), ("metrics",)),
+        known=(("file",), ("journal",), ("open_tasks",), ("positions",), ("metrics",), ("history",)),
     ),
     MetricDefinition(
         "wok_exporter_collect_errors_total",

@@ -1,38 +1,42 @@
-"""The state file: how it is made, locked, checked, brought up to date and, when it is broken, set aside.
+"""The state file: how it is created, locked, checked, migrated and, when it is damaged, recovered.
 
-The state is one SQLite database, `state.db`, in a directory of its own, with SQLite's `-wal` and `-shm`
-files beside it while it is open. In WAL mode readers never wait for the writer, nor it for them, and
-`synchronous=NORMAL` never corrupts it: what a power cut takes is the last few whole transactions, and these
-are read again from the log. What can be wrong with the file when the program starts:
+The state is one SQLite database, `state.db`, in a directory of its own, with SQLite's `-wal` and `-shm` files
+beside it while it is open. In WAL mode readers never wait for the writer, nor the writer for them, and
+`synchronous=NORMAL` never corrupts the file: a power cut loses the last few whole transactions, and these are
+read again from the log. What can be wrong with the file when the program starts:
 
-* missing or empty: a new state is begun; there is nothing to lose any more;
-* a `-wal` that was cut off anywhere: SQLite opens the last whole transaction;
-* not a database, a shorter one than it says, pages that do not fit together: *broken*. Nothing is done
-  without the administrator's word; with it the file is renamed, never overwritten;
-* made by a later release, or by another program: always refused, for nothing here understands it.
+* missing or empty: a new state is created; there is nothing left to lose;
+* a `-wal` that is cut off anywhere: SQLite opens the last whole transaction;
+* damaged pages: all readable rows are copied into a new file, and the damaged one is kept beside it;
+* not a database, or without the positions in the log: *broken*. Nothing is done unless the administrator says
+  so; then the file is renamed, never overwritten;
+* written by a later release, or by another program: always rejected, because this release cannot know it.
 
-A lock on `state.lock` keeps a second daemon away. It is held on a file of its own, because SQLite's own locks
-on `state.db` are lost when any other descriptor of that file is closed.
+A lock on `state.lock` keeps a second daemon away. It is on a file of its own, because SQLite's own locks on
+`state.db` are lost when any other descriptor of that file is closed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from exporter.store.salvage import copy_tables
+
 STATE_FILE = "state.db"
 LOCK_FILE = "state.lock"
 
 APPLICATION_ID = 0x574F4B45
-"""Marks the file as ours in SQLite's header ("WOKE")."""
+"""In SQLite's header: the file is ours ("WOKE")."""
 
 BUSY_TIMEOUT_SECONDS = 10.0
-"""Only a person with a SQLite shell ever competes with the daemon; their transaction may take a moment."""
+"""Only a person with a SQLite shell competes with the daemon; their transaction may take a moment."""
 
 PAGE_BYTES = 16384
 """The journal's rows are blobs of up to a megabyte: larger pages halve the work of writing and deleting them."""
@@ -44,34 +48,38 @@ WAL_BYTES_KEPT = 64 * 1024 * 1024
 """A WAL that a long reader let grow is cut back to this size afterwards."""
 
 BROKEN_FILES_KEPT = 3
-"""A disk that breaks one state after another must not be filled with them."""
+"""A disk that damages one state after another must not be filled with them."""
 
 OnBroken = Literal["fail", "restart"]
 Migration = Callable[[sqlite3.Connection], None]
 
 
 class StoreError(Exception):
-    """The state cannot be used now; the message names the file, what is wrong with it, and the remedy."""
+    """The state cannot be used now; the message names the file, what is wrong, and what to do."""
 
 
-class _BrokenError(Exception):
-    """The file is no sound database."""
+class BrokenError(Exception):
+    """The file is damaged; the message says how."""
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Mend nothing."""
 
 
 REMEDIES = {
-    sqlite3.SQLITE_FULL: "free space on its file system; nothing is lost, reading goes on afterwards",
-    sqlite3.SQLITE_IOERR: "check the disk, its space and quotas; nothing is lost, reading goes on afterwards",
+    sqlite3.SQLITE_FULL: "free space on its file system; nothing is lost, and reading goes on afterwards",
+    sqlite3.SQLITE_IOERR: "check the disk, its space and quotas; nothing is lost, and reading goes on afterwards",
     sqlite3.SQLITE_READONLY: "make the file and its directory writable for the user that runs this program",
     sqlite3.SQLITE_CANTOPEN: "make the file and its directory accessible for the user that runs this program",
-    sqlite3.SQLITE_BUSY: "end the other program that holds a transaction open on it",
-    sqlite3.SQLITE_CORRUPT: "start again; a broken state can be set aside with `on_broken_state`",
-    sqlite3.SQLITE_NOTADB: "start again; a broken state can be set aside with `on_broken_state`",
+    sqlite3.SQLITE_BUSY: "stop the other program that has a transaction open on it",
+    sqlite3.SQLITE_CORRUPT: "restart the exporter: it recovers what can be read of a damaged state",
+    sqlite3.SQLITE_NOTADB: "restart the exporter: it recovers what can be read of a damaged state",
 }
 
 
 def explain(path: Path, error: sqlite3.Error) -> StoreError:
-    """Return what SQLite says about `path` as an error with a remedy."""
-    remedy = REMEDIES.get(_primary_code(error), "see what the message names")
+    """Return an error of SQLite about `path`, with what to do."""
+    remedy = REMEDIES.get(_primary_code(error), "restart the exporter, and report this if it stays")
     return StoreError(f"{path}: {error}; {remedy}")
 
 
@@ -100,13 +108,20 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     The connection may be used by any thread, one at a time. Raises `sqlite3.Error`.
     """
     mode = "rw" if writable else "ro"
-    return sqlite3.connect(
+    db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
         isolation_level=None,
         check_same_thread=False,
     )
+    # A damaged byte in a text must not make its row unreadable.
+    db.text_factory = _tolerant
+    return db
+
+
+def _tolerant(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def columns(row_type: type[tuple[Any, ...]], table: str = "") -> str:
@@ -220,6 +235,7 @@ def lock(directory: Path) -> int:
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_file(directory / LOCK_FILE)
         descriptor = _open_private(directory / LOCK_FILE)
     except FileExistsError:
         raise StoreError(f"{directory} is not a directory; name another one for the state") from None
@@ -231,7 +247,7 @@ def lock(directory: Path) -> int:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
             raise StoreError(
-                f"{directory} is in use by another wok-exporter; stop that one, or give this one a state of its own"
+                f"{directory} is in use by another wok-exporter; stop that one, or give this one another state directory"
             ) from None
         raise _not_ours(directory, error) from error
     return descriptor
@@ -241,41 +257,160 @@ def _open_private(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
+def _require_file(path: Path) -> None:
+    """Refuse a FIFO or a device, which SQLite would wait for; a file that is not there is fine."""
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is not a regular file; remove it, or name another directory for the state")
+
+
 def _not_ours(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path} cannot be used: {error.strerror}; it must belong to, and be writable for, the user that runs this program"
+        f"cannot use {path}: {error.strerror}; it must belong to, and be writable for, the user that runs this program"
     )
 
 
+Mend = Callable[[sqlite3.Connection], None]
+"""Checks the contents of a state in a transaction, and may raise BrokenError."""
+
+
 def open_writer(
-    path: Path, *, on_broken: OnBroken, migrations: Sequence[Migration] = MIGRATIONS
+    path: Path,
+    *,
+    on_broken: OnBroken,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    mend: Mend = _nothing,
+    salvaged: Mend = _nothing,
 ) -> sqlite3.Connection:
     """Return the one connection that writes, to a file that exists, is sound and of the newest version.
 
-    With `on_broken="restart"` a broken file is renamed to `<name>.broken-<n>` and a new one is made. Raises
-    StoreError otherwise, and always for a file of a later release or of another program.
+    `mend` is called with every state that is opened, and `salvaged` with one whose readable rows were copied
+    from a damaged file, which is renamed to `<name>.broken-<n>`. With `on_broken="restart"` a file that cannot be
+    recovered is renamed in the same way, and a new one is created. Raises StoreError otherwise, and always for a
+    file of a later release or of another program.
     """
     try:
         try:
-            return _open_checked(path, migrations)
-        except _BrokenError as broken:
+            return _open_checked(path, migrations, mend)
+        except BrokenError as broken:
+            if _salvage(path, migrations, mend, salvaged):
+                return _open_checked(path, migrations, mend)
             if on_broken == "fail":
                 raise StoreError(
                     f"{path} is broken ({broken}); restore it, or start once with `on_broken_state` set to"
-                    " `restart`: it is then renamed, and counting begins anew"
+                    " `restart`: the file is then renamed, and counting starts again"
                 ) from broken
             _set_aside(path)
-            return _open_checked(path, migrations)
+            return _open_checked(path, migrations, mend)
     except sqlite3.Error as error:
         raise explain(path, error) from error
     except OSError as error:
         raise _not_ours(path, error) from error
 
 
-def _open_checked(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+def _salvage(path: Path, migrations: Sequence[Migration], mend: Mend, salvaged: Mend) -> bool:
+    """Copy the readable rows of a damaged file into a new one in its place; return whether that is a state."""
+    copy, mended = (path.with_name(f"{path.name}.{name}") for name in ("new", "mended"))
+    try:
+        if not (
+            _copy_rows(path, copy, migrations, mend, salvaged)
+            or (
+                _mend_first_page(path, mended, migrations)
+                and _copy_rows(mended, copy, migrations, mend, salvaged)
+            )
+        ):
+            return False
+        _set_aside(path)
+        copy.rename(path)
+    finally:
+        _remove(copy)
+        _remove(mended)
+    return True
+
+
+def _mend_first_page(path: Path, mended: Path, migrations: Sequence[Migration]) -> bool:
+    """Copy the files of a state, with the first page that a new state has; return whether that makes sense.
+
+    The first page holds what is the same in every state: what kind of file it is, and where the tables begin.
+    """
+    size = path.stat().st_size
+    if size < 2 * PAGE_BYTES:
+        return False
+    _create(mended)
+    with closing(connect(mended, writable=True)) as db:
+        _prepare(db, mended, 0, migrations)
+    with mended.open("rb") as file:
+        page = bytearray(file.read(PAGE_BYTES))
+    pages = size // PAGE_BYTES
+    page[28:32] = pages.to_bytes(4, "big")
+    page[32:40] = bytes(8)  # no list of free pages
+    shutil.copyfile(path, mended)
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists():
+        shutil.copyfile(wal, mended.with_name(f"{mended.name}-wal"))
+    with mended.open("r+b") as file:
+        file.write(page)
+        file.truncate(pages * PAGE_BYTES)
+    return True
+
+
+def _create(path: Path) -> None:
+    _remove(path)
+    os.close(_open_private(path))
+
+
+def _remove(path: Path) -> None:
+    for name in ("", "-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+
+
+def _copy_rows(path: Path, copy: Path, migrations: Sequence[Migration], mend: Mend, salvaged: Mend) -> bool:
+    _create(copy)
+    try:
+        with closing(connect(path, writable=False)) as old, closing(connect(copy, writable=True)) as new:
+            version = known_version(old, path, migrations)
+            _require_schema(old, migrations[:version])
+            _prepare(new, copy, 0, migrations[:version])
+            with transaction(new):
+                copy_tables(old, new)
+            for number, migrate in enumerate(migrations[version:], start=version + 1):
+                with transaction(new):
+                    migrate(new)
+                    new.execute(f"PRAGMA user_version = {number}")
+            with transaction(new):
+                mend(new)
+                _require_positions(new)
+                salvaged(new)
+    except (sqlite3.DatabaseError, UnicodeError, BrokenError):
+        return False
+    return True
+
+
+def _require_schema(db: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    """Raise BrokenError unless all tables and indexes are those that the migrations make."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        for migrate in migrations:
+            migrate(new)
+        expected = new.execute(_SCHEMA).fetchall()
+    if not set(expected).issubset(db.execute(_SCHEMA).fetchall()):
+        raise BrokenError("its schema is damaged")
+
+
+_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+
+
+def _require_positions(db: sqlite3.Connection) -> None:
+    for table in ("position", "meta WHERE key = 'state'"):
+        if db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None:  # noqa: S608 - our own names
+            raise BrokenError("the positions in the log are lost")
+
+
+def _open_checked(path: Path, migrations: Sequence[Migration], mend: Mend) -> sqlite3.Connection:
     # Made by hand: SQLite gives a new file, and later its -wal, the mode that the umask leaves.
+    for name in ("-wal", "-shm", "-journal"):
+        _require_file(path.with_name(path.name + name))
     descriptor = _open_private(path)
     try:
+        _require_file(path)
         if os.fstat(descriptor).st_mode & 0o077:
             os.fchmod(descriptor, 0o600)
     finally:
@@ -283,23 +418,47 @@ def _open_checked(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connec
     # Looked at through a connection that cannot write: closing another one would write the -wal of a broken
     # file back into it, and with that destroy what a repair might start from.
     with closing(connect(path, writable=False)) as db:
-        try:
+        with _telling_damage():
             version = known_version(db, path, migrations)
             # A page torn long ago would otherwise stop a commit at any later time, again and again.
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.Error as error:
-            if _primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-                raise _BrokenError(str(error)) from error
-            raise
+            _require_schema(db, migrations[:version])
         if verdict != "ok":
-            raise _BrokenError(" ".join(verdict.split()))
+            raise BrokenError(" ".join(verdict.split()))
     db = connect(path, writable=True)
     try:
-        _prepare(db, path, version, migrations)
+        with _telling_damage():
+            _prepare(db, path, version, migrations)
+            with transaction(db):
+                # The check above does not look whether the indexes fit their tables.
+                db.execute("REINDEX")
+                mend(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+DAMAGE = {
+    sqlite3.SQLITE_ERROR,  # the schema is another one than was written
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_CONSTRAINT,
+}
+
+
+@contextmanager
+def _telling_damage() -> Iterator[None]:
+    """Raise BrokenError for what SQLite says of a damaged file."""
+    try:
+        yield
+    except UnicodeError as error:
+        # From a damaged schema SQLite makes messages that Python cannot decode.
+        raise BrokenError("its schema cannot be read") from error
+    except sqlite3.Error as error:
+        if _primary_code(error) in DAMAGE:
+            raise BrokenError(str(error)) from error
+        raise
 
 
 def _prepare(db: sqlite3.Connection, path: Path, version: int, migrations: Sequence[Migration]) -> None:
@@ -325,7 +484,7 @@ def known_version(db: sqlite3.Connection, path: Path, migrations: Sequence[Migra
     if version > len(migrations):
         raise StoreError(
             f"{path} was written by a later release (version {version}, this one knows {len(migrations)});"
-            " install that release again, or give this one a state of its own"
+            " install that release again, or give this one another state directory"
         )
     return version
 

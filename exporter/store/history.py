@@ -66,6 +66,12 @@ def texts_of(history: History) -> list[str]:
     return [fields[at] for at, _ in _limits(history.row_type)]
 
 
+def types_of(history: History) -> list[tuple[str, str]]:
+    """Return the columns with SQLite's names of their types."""
+    kinds = {int: "integer", bytes: "blob"}
+    return [(f'"{name}"', kinds.get(hint, "text")) for name, hint in get_type_hints(history.row_type).items()]
+
+
 def clipped(text: str, bytes_max: int) -> str:
     """Return the text, cut to so many bytes of UTF-8; a cut one ends in an ellipsis."""
     if len(text) * 4 <= bytes_max or (text.isascii() and len(text) <= bytes_max):
@@ -77,9 +83,10 @@ def clipped(text: str, bytes_max: int) -> str:
 
 
 def _insert(history: History) -> str:
+    # REPLACE: a damaged ordinal must not stop the request whose ordinal it took.
     names = columns(history.row_type)
     marks = ", ".join("?" for _ in names.split(","))
-    return f"INSERT INTO {history.table} ({names}) VALUES ({marks})"  # noqa: S608 - our own names
+    return f"INSERT OR REPLACE INTO {history.table} ({names}) VALUES ({marks})"  # noqa: S608 - our own names
 
 
 @cache

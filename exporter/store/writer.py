@@ -38,6 +38,7 @@ from exporter.store.database import (
 )
 from exporter.store.journal import JournalEntry, JournalStatus
 from exporter.store.reader import QUERY_SECONDS, Reader, series_of
+from exporter.store.repair import checksum, keep_spares, repair
 
 __all__ = ["JournalEntry", "JournalStatus", "Loaded", "Store", "StoreError"]
 
@@ -119,13 +120,37 @@ class Store:
         self._turn = threading.Lock()
         self._lock_descriptor = lock(directory)
         try:
-            self._db = open_writer(self._path, on_broken=on_broken)
+            self._db = open_writer(self._path, on_broken=on_broken, mend=self._mend, salvaged=self._salvaged)
             if is_temporary:
                 self._db.execute("PRAGMA journal_mode = MEMORY")
                 self._db.execute("PRAGMA synchronous = OFF")
         except BaseException:
             os.close(self._lock_descriptor)
             raise
+
+    def _mend(self, db: sqlite3.Connection) -> None:
+        damages, lost = repair(db)
+        counters: dict[Series, float] = {(DAMAGED, part): count for part, count in damages.items()}
+        if lost:
+            counters[LOST, "damaged"] = lost
+        if counters:
+            _count(db, counters)
+            found = ", ".join(f"{part} {count}" for part, count in sorted(damages.items()))
+            _log.error(
+                "%s is damaged (%s; %d unsent items lost); everything else goes on. Check the disk",
+                self._path,
+                found or "journal",
+                lost,
+            )
+
+    def _salvaged(self, db: sqlite3.Connection) -> None:
+        for each in (history.REQUESTS, history.TASKS):
+            history.recount(db, each)
+        _count(db, {(DAMAGED, "file"): 1})
+        _log.error(
+            "%s is damaged; all readable rows are copied into a new one, the old one is kept. Check the disk",
+            self._path,
+        )
 
     def close(self) -> None:
         """Close the file, with its -wal written back, and release the lock; further calls do nothing."""
@@ -210,9 +235,10 @@ class Store:
                 "INSERT INTO position VALUES (?, ?) ON CONFLICT (role) DO UPDATE SET value = excluded.value",
                 checked(commit.positions.items()),
             )
+            keep_spares(db, commit.positions, commit.state)
             if commit.opened:
                 # No REPLACE: a task that is written again keeps its place in the order of opening.
-                db.executemany(_UPSERT_OPEN_TASK, checked(commit.opened))
+                db.executemany(_UPSERT_OPEN_TASK, ((*row, checksum(row)) for row in checked(commit.opened)))
             if commit.closed:
                 db.executemany("DELETE FROM open_task WHERE key = ?", ((key,) for key in commit.closed))
             _count(db, commit.counters, checked)
@@ -324,13 +350,11 @@ class Store:
                 raise explain(self._path, error) from error
 
 
-def _insert(table: str, row_type: type[tuple[Any, ...]]) -> str:
-    marks = ", ".join("?" for _ in columns(row_type).split(","))
-    return f"INSERT INTO {table} ({columns(row_type)}) VALUES ({marks})"  # noqa: S608 - our own names
-
-
-_UPSERT_OPEN_TASK = f"{_insert('open_task', OpenTask)} ON CONFLICT (key) DO UPDATE SET " + ", ".join(
-    f"{column} = excluded.{column}" for column in columns(OpenTask).split(", ")
+_OPEN_TASK_COLUMNS = [*columns(OpenTask).split(", "), "checksum"]
+_UPSERT_OPEN_TASK = (
+    f"INSERT INTO open_task ({', '.join(_OPEN_TASK_COLUMNS)})"  # noqa: S608 - our own names
+    f" VALUES ({', '.join('?' for _ in _OPEN_TASK_COLUMNS)}) ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in _OPEN_TASK_COLUMNS)
 )
 
 
