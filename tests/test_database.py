@@ -362,20 +362,18 @@ def test_the_state_of_the_first_version(tmp_path: Path) -> None:
         db.execute("INSERT INTO position VALUES ('log', '{\"offset\": 7}')")
         for signal in SIGNALS:
             db.execute("INSERT INTO journal_cursor VALUES (?, 0, 1, 1, 10)", (signal,))
-            row = journal_row(signal, 1)
             db.execute(
                 "INSERT INTO journal (signal, resource, items, payload, first, last) VALUES (?, ?, ?, ?, ?, ?)",
-                row,
+                journal_row(signal, 1),
             )
-        for table, row in (
+        rows: list[tuple[str, tuple[Any, ...]]] = [
             ("request", request_row(1, user=long, message=long)),
             ("open_task", open_task(5, data=json.dumps({"filler": "y" * 500}))),
-        ):
+            ("task", task_row(1, target_uri=long, message=long)),
+        ]
+        for table, row in rows:
             marks = ", ".join("?" for _ in row)
             db.execute(f"INSERT INTO {table} ({columns(type(row))}) VALUES ({marks})", row)
-        task = task_row(1, target_uri=long, message=long)
-        marks = ", ".join("?" for _ in task)
-        db.execute(f"INSERT INTO task ({columns(TaskRow)}) VALUES ({marks})", task)
     db.close()
 
     assert used(tmp_path) == 2
