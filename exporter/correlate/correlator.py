@@ -386,7 +386,8 @@ class Correlator:
                 final = from_json(PendingEnd, waiting)
                 self._ends.wait(final, self._ledger.tasks.get(bytes.fromhex(waiting["key"])))
                 self._settling.add(final)
-            else:
+            elif bytes.fromhex(waiting["key"]) in self._ledger.tasks:
+                # A damaged task was set aside by the store.
                 self._settling.add(self._restored_start(waiting))
 
     def _restored_start(self, waiting: dict[str, Any]) -> Task:
