@@ -116,10 +116,6 @@ class Reader:
             ) from error
         except OSError as error:
             raise StoreError(
-                f"cannot read {directory}: {error.strerror}; name the directory of a daemon's state"
-            ) from error
-        except OSError as error:
-            raise StoreError(
                 f"cannot read {self._path}: {error.strerror}; set --state to the daemon's directory"
             ) from error
         if not is_there:
