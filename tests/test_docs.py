@@ -16,6 +16,7 @@ from docs.console import ENVIRON, EXAMPLE, output
 from exporter.cli import COMMANDS
 from exporter.command.parser import parse
 from exporter.config.options import OPTIONS
+from exporter.deliver.remedies import _REMEDIES as REMEDIES
 from exporter.metrics.definitions import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -265,3 +266,28 @@ def test_the_places_of_changes_are_few() -> None:
 def test_the_places_of_changes_exist(change: str, file: str, symbol: str) -> None:
     """Every file that CONTRIBUTING.md names exists and contains the name in the last column."""
     assert re.search(rf"\b{re.escape(symbol)}\b", (ROOT / file).read_text("utf-8")), f"{change}: {symbol}"
+
+
+def test_every_delivery_problem_has_a_remedy_in_the_docs() -> None:
+    """The runbook and the troubleshooting page name every reason that has a remedy of its own."""
+    for page in ("docs/runbooks/WokExporterBackendNotTaking.md", "docs/troubleshooting.md"):
+        text = (ROOT / page).read_text("utf-8")
+        assert {reason for reason in REMEDIES if f"`{reason}`" not in text} == set(), page
+
+
+@pytest.mark.parametrize(
+    ("metric", "page"),
+    [
+        ("wok_exporter_rejected_lines_total", "WokLogFormatNotUnderstood"),
+        ("wok_exporter_lost_records_total", "WokExporterRecordsGivenUp"),
+        ("wok_exporter_reading_problem", "WokExporterLogNotRead"),
+        ("wok_exporter_rejected_by_backend_total", "WokExporterRecordsRejected"),
+    ],
+)
+def test_the_runbook_names_every_reason(metric: str, page: str) -> None:
+    """A runbook explains every known value of the label that says what is wrong."""
+    text = (ROOT / f"docs/runbooks/{page}.md").read_text("utf-8")
+    (family,) = (family for family in FAMILIES if family.name == metric)
+
+    assert family.known
+    assert {values[-1] for values in family.known if f"`{values[-1]}`" not in text} == set()
