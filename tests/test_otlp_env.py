@@ -178,6 +178,26 @@ def test_endpoints_that_are_no_address(endpoint: str) -> None:
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        f"ftp://me:{SECRET}@host",
+        f"me:{SECRET}@host:4318",
+        f"https//me:{SECRET}@host",
+        f"http:/me:{SECRET}@host",
+        f"http://me:{SECRET}@ho st:4318",
+        f"http://me:{SECRET}@:0",
+        f"http//host/?key={SECRET}",
+    ],
+)
+def test_a_secret_in_a_mistaken_endpoint(endpoint: str) -> None:
+    """Wherever a typing error stands, user, password and query of an endpoint are not printed."""
+    with pytest.raises(OtlpConfigError) as caught:
+        read_settings("traces", {f"{E}ENDPOINT": endpoint})
+
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize("option", ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"])
 def test_a_pipe_instead_of_a_certificate(option: str, tmp_path: Path) -> None:
     """A FIFO would hold up the start for ever: it is refused."""

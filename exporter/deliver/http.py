@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 RESPONSE_BYTES_MAX = (
     4 * 1024 * 1024
 )  # an OTLP response has some dozen bytes, Loki's longest lists thousands of entries
+JOINED_BYTES_MAX = 16 * 1024  # one packet more costs less than a copy of a larger body
 COMPRESSION_LEVEL = 1  # telemetry repeats itself: level 9 gains little and costs ten times the processor time
 SYSTEM_STORES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian
@@ -132,7 +133,12 @@ class HttpSender:
             self._connection = self._connect(end)
         connection = self._connection
         connection.end = end
-        connection.send_all(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        head = b"%b%d\r\n\r\n" % (self._head, len(body))
+        if len(body) <= JOINED_BYTES_MAX:
+            connection.send_all(head + body)
+        else:
+            connection.send_all(head)
+            connection.send_all(body)
         response = http.client.HTTPResponse(connection, method="POST")  # type: ignore[arg-type]  # it needs makefile
         try:
             _begin(response, connection)

@@ -91,15 +91,22 @@ def wrap(parts: Sequence[tuple[bytes, bytes]], scope: bytes, schema_url: bytes) 
     """
     head = _field(1, scope)
     tail = _field(3, schema_url) if schema_url else b""
-    body = []
+    pieces: list[bytes] = []  # joined once: a request may have a megabyte
     for resource, group in itertools.groupby(parts, key=lambda part: part[0]):
-        scope_items = b"".join((head, *(part for _, part in group), tail))
-        body.append(_field(1, b"".join((_field(1, resource), _field(2, scope_items), tail))))
-    return b"".join(body)
+        items = [part for _, part in group]
+        scope_bytes = len(head) + sum(map(len, items)) + len(tail)
+        start = _field(1, resource) + _prefix(2, scope_bytes)
+        pieces += (_prefix(1, len(start) + scope_bytes + len(tail)), start, head, *items, tail, tail)
+    return b"".join(pieces)
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return b"".join((bytes((number << 3 | 2,)), varint(len(content)), content))
+    return _prefix(number, len(content)) + content
+
+
+def _prefix(number: int, length: int) -> bytes:
+    """What stands before a field of so many bytes."""
+    return bytes((number << 3 | 2,)) + varint(length)
 
 
 _ITEM_TAG = 2 << 3 | 2

@@ -320,4 +320,6 @@ def shown(endpoint: str) -> str:
     scheme, mark, rest = endpoint.partition("://")
     place = (rest if mark else scheme).partition("?")[0]
     authority, slash, path = place.partition("/")
+    if not mark and "@" in path:
+        return printable(path.rpartition("@")[2])  # `https//user:secret@host`: nobody can tell what is what
     return printable(f"{scheme if mark else ''}{mark}{authority.rpartition('@')[2]}{slash}{path}")
