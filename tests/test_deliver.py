@@ -584,6 +584,91 @@ def test_a_spell_of_refusals_costs_nothing(
     assert subject.totals.rejected == {}
 
 
+def test_a_row_that_is_dropped_takes_its_proof_along() -> None:
+    """A witness speaks for the suspect that it was sought for, not for the item that has come into its place."""
+    clock = Clock()
+    journal = Journal("traces", [span_row(1, range(1, 2)), span_row(2, range(2, 5))])
+    answers = itertools.chain(
+        [Answer("rejected", "http_400")] * 3, [Answer("accepted")], [Answer("rejected", "http_400")] * 20
+    )
+    judge = Judge(lambda _: next(answers))
+    subject = delivery(judge, journal, clock)
+    while len(judge.sent) < 4:
+        subject.step()
+    assert judge.sent[2:] == [["1"], ["2"]], "item 1 is suspected, and item 2 is its witness"
+    journal.rows.pop(0)
+    drive(subject, clock, 15)
+
+    assert (journal.rows, subject.totals.rejected) == ([span_row(2, range(2, 5))], {})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=rows_of_numbers,
+    bad=st.sets(st.integers(1, 96), max_size=40),
+    begin=st.integers(0, 60),
+    length=st.integers(0, 60),
+    kinds=st.lists(st.sampled_from(["http_400", "http_500", "http_503"]), min_size=1, max_size=3),
+    dropped=st.sets(st.integers(0, 80), max_size=3),
+    items_max=st.integers(1, 30),
+)
+def test_bad_items_and_a_spell_together_cost_no_good_item(
+    rows: list[JournalEntry],
+    bad: set[int],
+    begin: int,
+    length: int,
+    kinds: list[str],
+    dropped: set[int],
+    items_max: int,
+) -> None:
+    """Bad items, a time in which all is rejected, outages, and rows that a full journal drops: no good item is set
+    aside, none is sent in a wrong order for the first time, and all that are not dropped arrive.
+    """
+    clock = Clock()
+    journal = Journal("traces", list(rows))
+    numbers = itertools.count()
+    gone: set[str] = set()
+
+    def verdict(names: list[str]) -> Answer:
+        number = next(numbers)
+        if number in dropped and len(journal.rows) > 1:
+            gone.update(names_of(journal.rows.pop(0)))
+        if begin <= number < begin + length:
+            kind = kinds[number % len(kinds)]
+            return Answer("retry" if kind == "http_503" else "rejected", kind)
+        if bad & {int(n) for n in names}:
+            return Answer("rejected", "http_400")
+        return Answer("accepted")
+
+    judge = Judge(verdict)
+    subject = delivery(judge, journal, clock)
+    subject._isolator = Isolator(items_max)
+    settled: list[str] = []
+    real = journal.journal_advance
+
+    def advance(signal: Signal, row: int, item: int, counters: Any) -> None:
+        if row not in {entry.row for entry in journal.rows}:
+            journal.count(counters)  # as the store does for a row that is not there any more
+            return
+        before = [name for entry in journal.rows for name in names_of(entry)]
+        real(signal, row, item, counters)
+        after = {name for entry in journal.rows for name in names_of(entry)}
+        settled.extend(name for name in before if name not in after)
+
+    journal.journal_advance = advance  # type: ignore[method-assign]
+    drive(subject, clock, 900)
+
+    good = {name for entry in rows for name in names_of(entry)} - {str(n) for n in bad}
+    assert good - gone <= set(judge.taken), "every good item that was not dropped has been accepted"
+    assert [name for name in settled if name in good and name not in judge.taken] == []
+    assert settled == sorted(settled, key=int)
+
+
+def names_of(entry: JournalEntry) -> list[str]:
+    spans = ScopeSpans.FromString(entry.payload).spans
+    return [span.name for span in spans][entry.skip :]
+
+
 def test_a_receipt_that_cannot_be_committed_is_not_asked_for_again() -> None:
     """With a full disk the answer is kept and committed later; the request is not sent a second time."""
     clock = Clock()

@@ -37,8 +37,9 @@ class Queue:
             if self.isolator.rejected(len(sent)):
                 self.set_aside.append(self.items.pop(0))
             return
-        self.known_good = sent[0]
-        if self.isolator.accepted():
+        if not plan.is_newest:
+            self.known_good = sent[0]
+        if self.isolator.accepted(len(sent)):
             self.delivered += sent
             del self.items[: len(sent)]
 
@@ -89,7 +90,7 @@ def test_a_backend_that_rejects_everything_costs_few_requests_and_no_item() -> N
 
 def test_rounds_look_at_different_places() -> None:
     """A single good item far behind many bad ones is found in some round, because no two rounds look alike."""
-    queue = Queue(1000, set(range(1000)) - {777}, items_max=1)
+    queue = Queue(1000, set(range(1000)) - {777})
     for _ in range(4000):
         queue.run(100)
         if 777 in queue.delivered:
@@ -99,6 +100,20 @@ def test_rounds_look_at_different_places() -> None:
 
     assert queue.delivered == [777]
     assert 777 not in queue.set_aside
+
+
+def test_what_is_accepted_again_does_not_condemn_what_is_new() -> None:
+    """A backend that accepts what it has already, and rejects every new item, costs no item, one by one or more."""
+    queue = Queue(10, set())
+    queue.run()
+    for number in range(10, 60):
+        queue.bad.add(number)
+        queue.items.append(number)
+        for _ in range(10):
+            queue.run()
+            queue.step()
+
+    assert (len(queue.delivered), queue.set_aside, len(queue.items)) == (10, [], 50)
 
 
 @settings(max_examples=300, deadline=None)

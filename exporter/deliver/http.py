@@ -232,12 +232,12 @@ class DeadlineSocket:
     def connect(cls, target: _Target, end: float) -> DeadlineSocket:
         """Connect to the first address of a host that accepts."""
         last: OSError = OSError("the host has no address")
-        for family, kind, number, _, address in socket.getaddrinfo(
-            target.host, target.port, type=socket.SOCK_STREAM
-        ):
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        for index, (family, kind, number, _, address) in enumerate(found):
             sock = socket.socket(family, kind, number)
             try:
-                sock.settimeout(_left(end))
+                # One address that swallows packets must leave time for the others.
+                sock.settimeout(_left(end) / (len(found) - index))
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:

@@ -11,11 +11,13 @@ An item is set aside only after three answers in this order:
 A backend that rejects everything for any length of time, once, therefore costs no item.
 
 The witness is the item after the suspects. If that one is rejected too, it becomes a suspect itself, until
-there are SUSPECTS_MAX. Then (or when no item follows) the search goes on elsewhere: with an item that the
-backend has accepted before, which is sent once more, then with the newest item of the queue, and then with
-items further down the queue at growing distances, other ones in every round. If none of these is accepted,
-the backend is at fault. Everything is held and tried again later, with another round of at most about 30
-requests.
+there are SUSPECTS_MAX. Then (or when no item follows) the search goes on elsewhere: with the newest item of
+the queue, with an item that was accepted moments ago, which is sent once more, and with items further down
+the queue at growing distances, other ones in every round. If none of these is accepted, the backend is at
+fault. Everything is held and tried again later, with another round of at most about 30 requests.
+
+An item that was accepted before speaks only for items that were in one rejected request with it: a backend
+may well accept what it has already, and reject everything new.
 
 Setting aside n adjacent items takes 2 * n requests, and one witness for every SUSPECTS_MAX of them: there is
 no number of rejected items that blocks the accepted items behind them. Witnesses are sent twice, with the
@@ -53,6 +55,7 @@ class Event(Enum):
     """What became of a request, as far as the phase is concerned."""
 
     ACCEPTED = auto()
+    GROWN = auto()  # and the next request may be a full one again
     REJECTED_MANY = auto()  # a request of several items
     REJECTED_ONE = auto()  # the last one needed in this phase, or a request of one item
     SUSPECTED = auto()  # a request of one item, and the phase has more to try
@@ -65,7 +68,8 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Phase] = {
     (Phase.SENDING, Event.REJECTED_MANY): Phase.NARROWING,
     (Phase.SENDING, Event.REJECTED_ONE): Phase.PROBING,
     (Phase.SENDING, Event.INTERRUPTED): Phase.SENDING,
-    (Phase.NARROWING, Event.ACCEPTED): Phase.NARROWING,  # SENDING again once the window has grown back
+    (Phase.NARROWING, Event.ACCEPTED): Phase.NARROWING,
+    (Phase.NARROWING, Event.GROWN): Phase.SENDING,
     (Phase.NARROWING, Event.REJECTED_MANY): Phase.NARROWING,
     (Phase.NARROWING, Event.REJECTED_ONE): Phase.PROBING,
     (Phase.NARROWING, Event.INTERRUPTED): Phase.NARROWING,
@@ -92,8 +96,8 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Phase] = {
 class Plan(NamedTuple):
     """What to send next: at most `items_max` items after the first `skip` items of the queue.
 
-    `is_known_good`: instead, send an item that the backend has accepted before. `is_newest`: of the items after
-    the first `skip`, send the last one.
+    `is_newest`: of the items after the first `skip`, send the last one. `is_known_good`: instead of all these,
+    send the item that the backend accepted last.
     """
 
     skip: int
@@ -105,22 +109,20 @@ class Plan(NamedTuple):
 class Isolator:
     """The search for rejected items at the head of one queue; `items_max` is that of a full request.
 
-    The caller sends what `plan` says and tells the result with one of the four methods below it.
+    The caller sends what `plan` says and tells the result with one of the five methods below it.
     """
 
     def __init__(self, items_max: int) -> None:
         self.phase = Phase.SENDING
         self.rounds = 0  # searches in a row that found no witness
-        self.is_all_rejected = False  # the last of them has tried other items than the first one
+        self.is_all_rejected = False  # the last of them has tried more than one item
         self._items_max = items_max
         self._window = items_max
-        self._suspects = (
-            0  # items at the head that were rejected alone; in CONFIRMING, those still to confirm
-        )
-        self._searched = (
-            0  # places that this search has tried: a known good item, the newest, then by distance
-        )
-        self._has_known_good = False
+        self._suspects = 0  # items at the head that were rejected alone and are not confirmed yet
+        self._searched = 0  # places that this search has tried: newest, known good, then by distance
+        self._rejected = 0  # single items that were rejected since one was accepted
+        self._rejected_ahead = 0  # items from the head on that were in the last larger rejected request
+        self._has_known_good = False  # another item of that request has been accepted since
 
     def plan(self) -> Plan:
         """Return what to send next."""
@@ -131,45 +133,54 @@ class Isolator:
                 return Plan(self._suspects, 1)
             case Phase.SEARCHING:
                 match self._searched:
-                    case 0 if self._has_known_good:
-                        return Plan(0, 1, is_known_good=True)
-                    case 0 | 1:
+                    case 0:
                         return Plan(self._suspects, 1, is_newest=True)
+                    case 1:
+                        return Plan(self._suspects, 1, is_known_good=True)
                 return Plan(self._distance(), 1)
             case Phase.CONFIRMING | Phase.HELD:
                 return Plan(0, 1)
 
-    def accepted(self) -> bool:
-        """The backend has accepted the request; return whether its items leave the queue."""
+    def accepted(self, items: int) -> bool:
+        """The backend has accepted a request of `items`; return whether they leave the queue."""
         is_witness = self.phase in (Phase.PROBING, Phase.SEARCHING)
-        self._has_known_good = True
+        plan = self.plan()
+        if not plan.is_newest and not plan.is_known_good:
+            self._has_known_good = plan.skip < self._rejected_ahead
+        if not is_witness:
+            self._settled(items)
         self.rounds = 0
-        self._searched = 0
+        self._searched = self._rejected = 0
         self._move(Event.ACCEPTED)
         if not is_witness:
             self._suspects = 0
             self._window = min(self._window * 2, self._items_max)
-            if self._window == self._items_max:
-                self.phase = Phase.SENDING
+            if self.phase is Phase.NARROWING and self._window == self._items_max:
+                self._move(Event.GROWN)
         return not is_witness
 
     def rejected(self, items: int) -> bool:
         """The backend has rejected a request of `items`; return whether its item is to be set aside."""
         if self.phase in (Phase.SENDING, Phase.NARROWING) and items > 1:
             self._window = items // 2
+            if items > self._rejected_ahead:
+                self._rejected_ahead = items
+                self._has_known_good = False
             self._move(Event.REJECTED_MANY)
             return False
         self._window = 1
+        self._rejected += 1
         match self.phase:
             case Phase.PROBING:
                 self._suspects += 1
                 is_last = self._suspects == SUSPECTS_MAX
                 self._move(Event.REJECTED_ONE if is_last else Event.SUSPECTED)
             case Phase.SEARCHING:
-                self._searched += 1 if self._searched or self._has_known_good else 2
+                self._search_on()
                 self._move(Event.REJECTED_ONE if self._distance() > DISTANCE_MAX else Event.SUSPECTED)
             case Phase.CONFIRMING:
                 self._suspects -= 1
+                self._settled(1)
                 self._move(Event.SUSPECTED if self._suspects else Event.REJECTED_ONE)
                 return True
             case _:
@@ -179,12 +190,31 @@ class Isolator:
 
     def no_item(self) -> None:
         """The queue has no item where the plan points to."""
+        if self.phase is Phase.SEARCHING:
+            self._search_on()
+            if self._searched == 1:
+                return  # no newest one, but there is a known good one
         self._move(Event.NO_ITEM)
 
     def interrupted(self) -> None:
         """Something else has happened in between, so that the rejections so far prove nothing."""
         self._suspects = self._searched = 0
         self._move(Event.INTERRUPTED)
+
+    def moved(self) -> None:
+        """The queue begins with another item than it did: nothing is known of the items at its head."""
+        self._rejected_ahead = 0
+        self._has_known_good = False
+        self.interrupted()
+
+    def _search_on(self) -> None:
+        """Go to the next place of a search; without a known good item that one is left out."""
+        can_speak = self._has_known_good and self._suspects <= self._rejected_ahead
+        self._searched += 1 if self._searched or can_speak else 2
+
+    def _settled(self, items: int) -> None:
+        """So many items have left the queue."""
+        self._rejected_ahead = max(0, self._rejected_ahead - items)
 
     def _distance(self) -> int:
         """How far down the queue this search looks next: twice as far each time, elsewhere each round."""
@@ -195,5 +225,5 @@ class Isolator:
         self.phase = TRANSITIONS[self.phase, event]
         if self.phase is Phase.HELD and event is not Event.INTERRUPTED:
             self.rounds += 1
-            self.is_all_rejected = self._suspects + self._searched > 1
-            self._suspects = self._searched = 0
+            self.is_all_rejected = self._rejected > 1
+            self._suspects = self._searched = self._rejected = 0

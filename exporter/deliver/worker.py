@@ -29,7 +29,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from exporter.deliver.backoff import HOLD_SECONDS, outage_seconds, rejection_seconds
-from exporter.deliver.isolate import DISTANCE_MAX, Isolator, Phase
+from exporter.deliver.isolate import DISTANCE_MAX, Isolator, Phase, Plan
 from exporter.deliver.receipt import Receipt
 from exporter.deliver.remedies import remedy_of
 from exporter.deliver.request import Request, cut, first_item, whole_rows, wrap
@@ -147,15 +147,15 @@ class DeliveryWorker:
             return wait
         plan = self._isolator.plan()
         if plan.is_known_good and self._known_good is not None:
-            return self._send(self._known_good, [])
+            return self._send(plan, self._known_good, [])
         entries = self._read(DISTANCE_MAX if plan.is_newest else plan.skip)
         if entries and (entries[0].row, entries[0].skip) != self._head:
             # The journal was full and has dropped rows, or this is the first step.
-            self._isolator.interrupted()
+            self._isolator.moved()
             self._head = (entries[0].row, entries[0].skip)
             plan = self._isolator.plan()
         if not entries:
-            self._isolator.interrupted()
+            self._isolator.moved()
             self._doubts = 0
             return IDLE_SECONDS
         last = sum(entry.items - entry.skip for entry in entries) - 1
@@ -165,17 +165,18 @@ class DeliveryWorker:
         except ValueError:
             return self._pass_damaged(entries)
         if request is not None:
-            return self._send(request, entries)
+            return self._send(plan, request, entries)
         self._isolator.no_item()
         return self._pause_if_held()
 
     def _pass_damaged(self, entries: Sequence[JournalEntry]) -> float:
         """Send the rows before a damaged one; the damaged one itself is lost."""
+        self._isolator.moved()
+        plan = self._isolator.plan()
         whole = whole_rows(entries)
-        request = cut(whole, 0, REQUEST_ITEMS_MAX, self._bytes_max)
+        request = cut(whole, 0, plan.items_max, self._bytes_max)
         if request is not None:
-            self._isolator.interrupted()
-            return self._send(request, whole)
+            return self._send(plan, request, whole)
         row = entries[0]
         log.warning(
             "a row of the journal of %s is damaged: %d items lost", self._signal, row.items - row.skip
@@ -195,7 +196,7 @@ class DeliveryWorker:
             return entries
         return self._queue.journal_read(self._signal, 2 * items_max, LOOK_AHEAD_BYTES)
 
-    def _send(self, request: Request, entries: Sequence[JournalEntry]) -> float:
+    def _send(self, plan: Plan, request: Request, entries: Sequence[JournalEntry]) -> float:
         try:
             answer = self._sender.send(wrap(request.parts, self._scope, self._schema_url))
         except Exception as error:
@@ -203,19 +204,19 @@ class DeliveryWorker:
             log.exception("delivery of %s: the response cannot be handled", self._signal)
             answer = Answer("retry", "internal", message=printable(f"{type(error).__name__}: {error}"))
         if answer.kind in ("accepted", "partial"):
-            self._succeed(request, entries, answer)
+            self._succeed(plan, request, entries, answer)
             delay = 0.0
         else:
             delay = self._fail(request, entries, answer)
         self._receipt.commit(self._queue)
         return delay
 
-    def _succeed(self, request: Request, entries: Sequence[JournalEntry], answer: Answer) -> None:
+    def _succeed(self, plan: Plan, request: Request, entries: Sequence[JournalEntry], answer: Answer) -> None:
         self._failures = 0
         self._rejected_since = None
-        if answer.kind == "accepted" and entries:
+        if not plan.is_newest and not plan.is_known_good:
             self._known_good = first_item(request)
-        if not self._isolator.accepted():
+        if not self._isolator.accepted(request.items):
             return  # a witness: its turn comes later
         rejected = min(answer.rejected, request.items) if answer.kind == "partial" else 0
         self._settle(request, entries, request.items - rejected, rejected, answer)
