@@ -83,6 +83,8 @@ LABELS = (
 """The labels of every scraped series, by name."""
 
 
+EXTERNAL_LABELS = {"wok_runbooks", "wok_grafana"}
+"""Labels that an administrator may set in Prometheus, for the links in alerts."""
 SUMMARY_CHARACTERS_MAX = 120
 """A summary is the subject of a mail, and contains host and operation."""
 PERIODS_SECONDS = {"s": 1, "m": 60}
@@ -207,7 +209,11 @@ def test_alerts_say_how_bad_what_and_where(name: str) -> None:
     assert re.fullmatch(r"Wok(Task|Log|Exporter|Collector|Tempo)[A-Z]?\w+", name)
     assert alert["labels"].keys() == {"severity"}
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
-    assert notes.keys() == {"summary", "description", "runbook_url"}
+    assert notes.keys() - {"dashboard_url"} == {"summary", "description", "runbook_url"}
+    if (path := notes.get("dashboard_url")) is not None:
+        uid = re.search(r"}}/d/([a-z-]+)", path)
+        assert uid is not None
+        assert (ROOT / f"deploy/grafana/dashboards/{uid[1]}.json").exists()
     assert len(notes["summary"]) <= SUMMARY_CHARACTERS_MAX
     assert not notes["summary"].endswith(".")
     if "$labels.instance" in notes["description"]:
@@ -296,9 +302,8 @@ def test_links_of_the_pages_lead_somewhere() -> None:
             for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
             if not (page.parent / target).exists()
         ]
-        named = " ".join(re.findall(r"`((?:wok|otelcol|tempo)_[a-z_]+(?:\{[^`]*\})?)`", text)).replace(
-            "wok_runbooks", ""
-        )
+        found = re.findall(r"`((?:wok|otelcol|tempo)_[a-z_]+(?:\{[^`]*\})?)`", text)
+        named = " ".join(set(found) - EXTERNAL_LABELS)
 
         assert (broken, unknown_in(named)) == ([], set()), page.name
 
