@@ -19,6 +19,7 @@ from typing import Protocol
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.config.values import Address
+from exporter.daemon.input_health import input_problem
 from exporter.deliver import otlp_env
 from exporter.deliver.remedies import symptom_of
 from exporter.deliver.sender import make_sender
@@ -146,6 +147,8 @@ class Daemon:
         self._is_ready = False
         self._turn_since: float | None = None  # monotonic; None between turns
         self._tail: Tail | None = None
+        self._front: InProcessReader | None = None
+        self._noted: Problem | None = None
         self._serving: Thread | None = None
         with self._resources:
             self.store = self._resources.enter_context(closing(_store(config, config.state)))
@@ -173,11 +176,20 @@ class Daemon:
                     f"{config.state} contains the state of a replay, not of a daemon: set"
                     " --state to another directory"
                 ) from error
+            if position and self._front is None and config.origins["start_at"] != "default":
+                log.warning(
+                    "%s is ignored: %s has the position in the log already. To send older records, run `wok-exporter"
+                    " replay FILE ...`. To have them in metrics and on the page, too, start with an empty directory"
+                    " as state",
+                    config.origins["start_at"],
+                    config.state,
+                )
             return self._tail
 
         def open_front(loaded: Loaded) -> InProcessReader:
             marks = partial(Tail, config.wok_error_log) if config.wok_error_log else None
-            return InProcessReader(rules, loaded, log=open_log, marks=marks, wall=self._wall)
+            self._front = InProcessReader(rules, loaded, log=open_log, marks=marks, wall=self._wall)
+            return self._front
 
         composer = CommitBuilder(
             telemetry_of(config, messages, config.log.name), signals=self._deliveries.signals
@@ -282,7 +294,17 @@ class Daemon:
             self.store.mark_ready()
             self._is_ready = True
             log.info("backlog read; following %s", self._config.log)
+        problem = self._input_problem()
+        # The counts in the sentence grow: it is logged once, until it is over.
+        if problem is not None and self._noted is None:
+            log.warning("%s", problem.sentence)
+        self._noted = problem
         return progress
+
+    def _input_problem(self) -> Problem | None:
+        if self._front is None or not self._is_ready:
+            return None
+        return input_problem(self._front.facts, self._config.log, self._config.start_at)
 
     def require_writable_state(self) -> None:
         """Raise StoreError if the state cannot be written, so that the next daemon could not start from it."""
@@ -305,7 +327,9 @@ class Daemon:
     def problems(self) -> list[Problem]:
         """Return what prevents progress and what to do, the worst first."""
         problems = [Problem(said, "") for said in self._reading_problems().values()]
-        if not self._is_ready:
+        if found := self._input_problem():
+            problems.append(found)
+        if not self._is_ready and not problems:
             problems.append(
                 Problem(
                     f"still reading the backlog: {self._behind:,} bytes to go",

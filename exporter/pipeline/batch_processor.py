@@ -17,7 +17,7 @@ from exporter.metrics.counting import Tally
 from exporter.metrics.series import SeriesLimits
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
-from exporter.records import Chunk, Event, Histogram, OpenTask, Parsed, Record, Series, TailEvent
+from exporter.records import Chunk, Event, Histogram, OpenTask, Parsed, Record, Rejected, Series, TailEvent
 from exporter.store.writer import Loaded
 from exporter.wok.operations import Operations
 
@@ -40,6 +40,16 @@ class BatchResult(NamedTuple):
     noticed: Sequence[TailEvent]
     caught_up: bool
     behind: int
+
+
+class InputFacts(NamedTuple):
+    """What is in the log so far: `records` of which `skipped` are older than the configured start, and
+    `unparsed` parts of lines since the last record.
+    """
+
+    records: int
+    skipped: int
+    unparsed: int
 
 
 def no_code(_: str) -> str:
@@ -83,6 +93,13 @@ class BatchProcessor:
         self._is_kept = rules.is_kept
         self._marks: list[int] = kept.get("marks", [])
         self._skip_until: int = kept.get("skip_until", rules.skip_until)
+        # a state of an earlier release does not say: it has had records
+        self._facts = InputFacts(*kept.get("input", (1, 0, 0) if kept else (0, 0, 0)))
+
+    @property
+    def facts(self) -> InputFacts:
+        """What is in the log so far."""
+        return self._facts
 
     def is_due(self, now: int) -> bool:
         """Tell whether the wall clock alone (in nanoseconds) gives something to do: a window to close, a task
@@ -131,6 +148,7 @@ class BatchProcessor:
             "correlator": changes.state,
             "marks": self._marks,
             "skip_until": self._skip_until,
+            "input": self._facts,
         }
         return meant._replace(
             positions={"log": position, **({"restarts": marks_position} if marks_position else {})},
@@ -145,21 +163,27 @@ class BatchProcessor:
     def _read(self, chunk: Chunk) -> list[Event]:
         parse, correlate, marks = self._parser.feed, self._correlator.feed, self._marks
         count = self._tally.parsed if self._is_kept else _ignore
+        records, skipped, unparsed = self._facts
         events: list[Event] = []
         self._tally.chunk(chunk)
         for line in chunk.lines:
             for item in parse(line):
                 if isinstance(item, Record):
+                    records, unparsed = records + 1, 0
                     if self._skip_until:
                         if item.time < self._skip_until:
+                            skipped += 1
                             continue
                         self._skip_until = 0
                     count(item)
                     while marks and marks[0] <= item.time:
                         events += self._correlator.restart(marks.pop(0))
                     events += correlate(item)
-                elif not self._skip_until:
-                    count(item)
+                else:
+                    unparsed += isinstance(item, Rejected)
+                    if not self._skip_until:
+                        count(item)
+        self._facts = InputFacts(records, skipped, unparsed)
         return events
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, ProcessingConfig
+from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, InputFacts, ProcessingConfig
 from exporter.records import Source
 from exporter.store.writer import Loaded
 from exporter.wok import restart_marks as restarts
@@ -72,6 +72,11 @@ class InProcessReader:
         return self._core.advance(
             chunk, marks=marks, marks_position=self._marks_position, now=now, finished=finished
         )
+
+    @property
+    def facts(self) -> InputFacts:
+        """What is in the log so far."""
+        return self._core.facts
 
     def _read_marks(self) -> list[int]:
         if self._marks is None:
