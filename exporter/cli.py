@@ -183,7 +183,10 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
         where = f"--state {config.state}" if config.state else "--state DIRECTORY, which saves the progress,"
         print(f"not finished: run it again with {where} to continue", file=sys.stderr)
         return INTERRUPTED if stopped.is_set() else WRONG
-    return WRONG if missing or replay.damages else 0
+    why = replay.why_nothing()
+    if why:
+        print(f"error: {why}", file=sys.stderr)
+    return WRONG if missing or replay.damages or why else 0
 
 
 def _check(config: Config, args: argparse.Namespace) -> int:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
+import sqlite3
 import subprocess
 import sys
+import tarfile
+import zipfile
+from contextlib import closing
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +31,7 @@ from exporter.config.options import Config
 from exporter.simulate.records import ADA, FAILED, FINISHED, STARTED, Failure, record, task_record
 from exporter.simulate.story import story
 from exporter.source.archive import ArchiveError
+from tests.program import environ, run
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 REAL_LOGS = sorted(CORPUS.glob("*/user-requests.data")) + sorted(CORPUS.glob("*/wok-req.log"))
@@ -82,6 +91,10 @@ def test_a_log_that_is_understood(tmp_path: Path) -> None:
     expected = """\
 All lines can be parsed: 4 lines in 1 file.
 From 2016-08-12 14:49:55 UTC to 2016-08-12 14:49:55 UTC.
+Warning: The log's times are -03 (-03:00), but the configured time zone is UTC (+00:00). Set --timezone to the zone of\
+ Wok's host: the times in wok-error.log have no zone of their own.
+Warning: All records are older than start_at (24 h ago): the daemon would skip them the first time. Set --start-at, or\
+ send them with `replay`.
 
 LINES
   records                              4
@@ -165,6 +178,12 @@ def test_everything_for_programs(tmp_path: Path) -> None:
         },
         "first": "2016-08-12T14:49:55+00:00",
         "last": "2016-08-12T14:49:55+00:00",
+        "restarts": None,
+        "older_than_start_at": 4,
+        "warnings": [
+            "The log's times are -03 (-03:00), but the configured time zone is UTC (+00:00). Set --timezone to the zone of Wok's host: the times in wok-error.log have no zone of their own.",
+            "All records are older than start_at (24 h ago): the daemon would skip them the first time. Set --start-at, or send them with `replay`.",
+        ],
         "zones": [{"zone": "-03", "records": 4, "is_understood": True}],
         "damages": [],
         "rejected": {
@@ -452,3 +471,139 @@ def test_hostile_text_is_one_line_a_record(tmp_path: Path) -> None:
 
     _, said, _ = as_text(log(tmp_path, line, line))
     assert [one.isprintable() for one in said.splitlines()] == [True, True]
+
+
+# --- what run would say
+
+
+STARTED_AGAIN = b"[12/Aug/2016:%s] ENGINE Bus STARTED\n"
+
+
+def test_restarts_are_found_and_counted(tmp_path: Path) -> None:
+    """Restarts in wok-error.log, rotated ones and those after the last record included, are counted, and end tasks as
+    `run`, `tasks` and `replay` say it.
+    """
+    path = log(tmp_path, START, CLONE)
+    (tmp_path / "wok-error.log.1").write_bytes(STARTED_AGAIN % b"01:00:00")
+    errors = tmp_path / "wok-error.log"
+    errors.write_bytes(STARTED_AGAIN % b"23:30:00")
+    checked_object = found(path, timezone="America/Sao_Paulo", wok_error_log=str(errors))
+    flags = ["--wok-error-log", errors, "--timezone", "America/Sao_Paulo", "--json"]
+    listed = json.loads(run("tasks", path, *flags).stdout)
+
+    assert checked_object["restarts"] == 2
+    assert (checked_object["tasks"]["running"], sum(checked_object["tasks"]["ended"]["lost"].values())) == (
+        0,
+        1,
+    )
+    assert [task["state"] for task in listed] == ["lost"]
+    assert (
+        "\n  in wok-error.log                     2\n"
+        in checked(path, timezone="America/Sao_Paulo", wok_error_log=str(errors))[1]
+    )
+
+
+@pytest.mark.parametrize("command", ["check", "replay", "tasks"])
+def test_the_default_log_has_the_hosts_error_log(tmp_path: Path, command: str) -> None:
+    """For the installed Wok's log, rotated files and links to it included, wok-error.log is read as `run` reads it;
+    for another log it is not.
+    """
+    for name in (
+        "var/lib/wok/user-requests.data",
+        "var/lib/wok/user-requests.data-20260101.gz",
+        "var/log/wok/wok-error.log",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    mine, rotated = sorted((tmp_path / "var/lib/wok").iterdir())
+    (tmp_path / "link").symlink_to(mine)
+    other = log(tmp_path, CLONE, name="copy.log")
+
+    def errors(*files: Path) -> Path | None:
+        key = "file" if command == "trace" else "files"
+        flags = {key: list(files), "instance": "x"}
+        return load(flags, {}, command, root=tmp_path).wok_error_log  # type: ignore[arg-type]
+
+    expected = tmp_path / "var/log/wok/wok-error.log"
+    assert [errors(mine), errors(mine, rotated), errors(tmp_path / "link")] == [expected] * 3
+    assert [errors(other), errors(mine, other)] == [None] * 2
+
+
+def archive(path: Path, kind: str) -> Path:
+    """Write a file of a kind that is no log, with a log in it."""
+    line = CLONE + b"\n"
+    match kind:
+        case "tar" | "tar.gz":
+            with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as tar:
+                info = tarfile.TarInfo("user-requests.data")
+                info.size = len(line)
+                tar.addfile(info, io.BytesIO(line))
+        case "zip":
+            with zipfile.ZipFile(path, "w") as file:
+                file.writestr("user-requests.data", line)
+        case "xz":
+            path.write_bytes(lzma.compress(line))
+        case "bz2":
+            path.write_bytes(bz2.compress(line))
+        case "sqlite":
+            with closing(sqlite3.connect(path)) as db:
+                db.execute("CREATE TABLE t (x)")
+                db.commit()
+        case "program":
+            path.write_bytes(Path(sys.executable).read_bytes()[:100_000])
+        case "noise":
+            path.write_bytes(bytes(range(256)) * 40)
+    return path
+
+
+KINDS_OF_FILES = {
+    "tar": "a tar archive",
+    "tar.gz": "a compressed tar archive",
+    "zip": "a zip archive",
+    "xz": "compressed with xz",
+    "bz2": "compressed with bzip2",
+    "sqlite": "an SQLite database",
+    "program": "a program",
+    "noise": "a binary file",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_FILES)
+def test_a_file_that_is_no_log_is_named(tmp_path: Path, kind: str) -> None:
+    """Archives, databases, programs and noise are called what they are, and every command exits with 1."""
+    path = archive(tmp_path / "log", kind)
+    env = environ(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", WOK_EXPORTER_INSTANCE="x")
+    done = {
+        words[0]: run(*words, env=env)
+        for words in (
+            ["check", path],
+            ["tasks", path],
+            ["trace", "x", "--file", path],
+            ["replay", path, "--give-up-after", "0s"],
+        )
+    }
+
+    assert {name: one.returncode for name, one in done.items()} == dict.fromkeys(done, 1)
+    assert done["check"].stdout.startswith(f"{path} is {KINDS_OF_FILES[kind]}")
+    for name in ("tasks", "trace", "replay"):
+        assert f"error: {path} is {KINDS_OF_FILES[kind]}" in done[name].stderr
+
+
+def test_a_text_that_is_no_log(tmp_path: Path) -> None:
+    """A text file of another program is an error of every command, not an empty answer."""
+    path = log(tmp_path, *[b"127.0.0.1 - - GET /"] * 9)
+    env = environ(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1", WOK_EXPORTER_INSTANCE="x")
+    for words in (["tasks", path], ["trace", "x", "--file", path], ["replay", path, "--give-up-after", "0s"]):
+        done = run(*words, env=env)
+
+        assert done.returncode == 1
+        assert "error: nothing can be parsed: is it Wok's user request log?" in done.stderr
+
+
+def test_no_warning_without_a_reason(tmp_path: Path) -> None:
+    """Recent records in the configured zone, with the zone's own words or numbers, are warned of by nothing."""
+    now = datetime.now(ZoneInfo("America/Sao_Paulo"))
+    clone = CLONE.replace(b"2016-08-12", now.strftime("%Y-%m-%d").encode())
+    path = log(tmp_path, clone, clone.replace(b'"-03"', b'"BRT"'))
+
+    assert found(path, timezone="America/Sao_Paulo")["warnings"] == []

@@ -40,6 +40,7 @@ from exporter.terminal import task_table as view
 from exporter.terminal.fullscreen import CLEAR_BELOW, CLEAR_LINE, ENTER, HOME, LEAVE, FullScreen
 from exporter.terminal.progress import ProgressLine
 from exporter.terminal.task_table import Listed, as_object, duration, table
+from exporter.wok.operations import Operations
 from tests.program import command, environ, run, wait_until
 from tests.store_made import commit, context, open_task, request_row, task_row
 
@@ -242,6 +243,21 @@ def test_a_terminal_of_80_columns() -> None:
         "done     2026-03-02 09:00:02  -         other      /x                       -",
     ]
     assert expected == lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+def test_no_operation_is_cut(width: int) -> None:
+    """Whatever else has to go, the name of every operation that starts tasks is whole, and no line is too wide."""
+    operations = Operations.load()
+    names = sorted(
+        {name for app in ("kimchi", "ginger", "gingerbase", "wok") for name in operations.tasks(app)}
+    )
+    shown = [but(state, operation=name) for name in names for state in (RUNNING, CLONE, DONE)]
+    text = lines_of(*shown, width=width)
+
+    assert len(names) > 20
+    assert all(len(line) <= width for line in text)
+    assert {name for name in names if not any(f" {name}  " in line for line in text)} == set()
 
 
 def test_a_terminal_of_40_columns() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from exporter.command.check_report import CheckReport, as_object, report
+from exporter.command.file_kind import not_a_log
 from exporter.command.text import render
 from exporter.config.options import Config
 from exporter.correlate.correlator import Correlator
@@ -22,6 +23,7 @@ from exporter.parse.timezone import Zones, load_zone
 from exporter.pipeline.from_config import messages_of
 from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.archive import Archive
+from exporter.source.rotation import paths_of
 from exporter.terminal.progress import ProgressLine
 from exporter.terminal.text import visible
 from exporter.wok import restart_marks as restarts
@@ -100,6 +102,8 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
     pending = _marks(config.wok_error_log, config, zones) if config.wok_error_log else []
     survey = CheckReport(config)
     survey.files = len(files)
+    survey.not_logs = {visible(str(path)): what for path in files if (what := not_a_log(path))}
+    survey.restarts = 0 if config.wok_error_log else None
     numbers: dict[bytes, int] = {}
     with closing(Archive(files, line_bytes_max=config.line_bytes_max)) as archive:
         progress = ProgressLine(screen, archive.total_bytes)
@@ -117,7 +121,7 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
                     if isinstance(item, Record):
                         survey.record(item, line.data)
                         while pending and pending[0] <= item.time:
-                            survey.meant(correlator.restart(pending.pop(0)))
+                            survey.restarted(correlator.restart(pending.pop(0)))
                         survey.meant(correlator.feed(item))
                     elif isinstance(item, Rejected):
                         survey.reject(item, _name(archive, line), number)
@@ -125,6 +129,8 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
                         survey.parts["forged" if item.forged else "continuation"] += 1
                 survey.lines_rejected += survey.parts["rejected"] > rejected
             if is_read:
+                while pending:
+                    survey.restarted(correlator.restart(pending.pop(0)))
                 survey.meant(correlator.finish())
             changes = correlator.changes()
             survey.running.update(task.key for task in changes.opened)
@@ -141,7 +147,7 @@ def _name(archive: Archive, line: Line) -> str:
 
 def _marks(path: Path, config: Config, zones: Zones) -> list[int]:
     found: list[int] = []
-    with closing(Archive([path], line_bytes_max=config.line_bytes_max)) as archive:
+    with closing(Archive(paths_of(path), line_bytes_max=config.line_bytes_max)) as archive:
         while lines := archive.read(READ_BYTES).lines:
             found += restarts.marks(lines, zones)
     return sorted(found)

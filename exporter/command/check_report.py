@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Any, Final, NamedTuple
 
 from exporter.config.options import Config
+from exporter.config.values import StartAt
 from exporter.parse.timezone import Zones, load_zone
-from exporter.records import OUTCOMES, Event, Grade, Record, Rejected, RequestSeen, TaskEnded, TaskRepeated
+from exporter.records import (
+    NANOS,
+    OUTCOMES,
+    Event,
+    Grade,
+    Record,
+    Rejected,
+    RequestSeen,
+    TaskEnded,
+    TaskRepeated,
+)
 from exporter.terminal.task_table import iso, local
 from exporter.terminal.text import visible
 from exporter.wok.operations import OTHER
@@ -34,6 +47,7 @@ GRADES: Final[tuple[Grade, ...]] = ("exact", "likely", "ambiguous", "none")
 
 _ZONE: Final = b'"zone": "'
 _NOON: Final = ("2016-08-12", "12:00:00")
+_NOON_UTC: Final = int(datetime(2016, 8, 12, 12, tzinfo=UTC).timestamp()) * NANOS
 
 
 class Rejection(NamedTuple):
@@ -56,6 +70,8 @@ class ZoneWords:
     def __init__(self, config: Config) -> None:
         self.counts: Counter[str] = Counter()
         self.meaningless: set[str] = set()
+        self.contradicting: dict[str, tuple[timedelta, timedelta]] = {}
+        """Abbreviations whose offset differs from the configured zone's at that time: both offsets."""
         self._zone = load_zone(config.timezone) if config.timezone else None
         # An unambiguous word means the same in a zone a day away.
         self._east, self._west = Zones("<+11>-11"), Zones("<-11>11")
@@ -72,7 +88,16 @@ class ZoneWords:
                 word = OTHER
             elif word and self._is_meaningless(word, record.time):
                 self.meaningless.add(word)
+            elif word:
+                self._compare(word, record.time)
         self.counts[word] += 1
+
+    def _compare(self, word: str, time: int) -> None:
+        configured = local(time, self._zone).utcoffset() or timedelta()
+        noon = self._east.nanos(*_NOON, word)
+        own = timedelta(microseconds=((_NOON_UTC - noon) // 1000)) if noon is not None else configured
+        if local(time, self._zone).tzname() != word and own != configured:
+            self.contradicting[word] = (own, configured)
 
     def _is_meaningless(self, word: str, time: int) -> bool:
         if local(time, self._zone).tzname() == word:
@@ -103,6 +128,13 @@ class CheckReport:
         self.zones = ZoneWords(config)
         self.rejections: list[Rejection] = []
         self.damages: list[str] = []
+        self.not_logs: dict[str, str] = {}
+        """What files are that cannot be logs, by their names."""
+        self.restarts: int | None = None
+        """How often wokd was restarted while the log was written, None if wok-error.log was not read."""
+        self.start = config.first_time(time_ns())
+        self.start_words = config.start_at
+        self.skipped = 0
 
     def record(self, record: Record, data: bytes) -> None:
         """Count a record, found in the line `data`."""
@@ -114,6 +146,8 @@ class CheckReport:
         self.first = min(self.first or time, time)
         self.last = max(self.last, time)
         self.zones.record(record, data)
+        if self.start is not None and time < self.start:
+            self.skipped += 1
 
     def reject(self, rejected: Rejected, file: str, number: int) -> None:
         """Count a part of line `number` that is not a record."""
@@ -135,10 +169,15 @@ class CheckReport:
             elif isinstance(event, TaskRepeated):
                 self.repeats += 1
 
+    def restarted(self, events: Iterable[Event]) -> None:
+        """Count a restart of wokd, and what it ended."""
+        self.restarts = (self.restarts or 0) + 1
+        self.meant(events)
+
     @property
     def is_understood(self) -> bool:
         """Whether everything could be read and parsed."""
-        return not self.parts["rejected"] and not self.damages
+        return not self.parts["rejected"] and not self.damages and not self.not_logs
 
     def verdict(self) -> str:
         """Return the result in one sentence."""
@@ -146,12 +185,37 @@ class CheckReport:
             f" {_number(len(self.damages), 'file')} could not be read to the end." if self.damages else ""
         )
         files = _number(self.files, "file")
+        if self.not_logs:
+            return f"{'. '.join(f'{name} is {what}' for name, what in self.not_logs.items())}.{damages}"
         if not self.lines:
             return f"No lines in {files}.{damages}"
         lines = _number(self.lines, "line")
         if not self.lines_rejected:
             return f"All lines can be parsed: {lines} in {files}.{damages}"
         return f"{self.lines_rejected:,} of {lines} in {files} cannot be parsed.{damages}"
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what an administrator should do something about, a sentence each."""
+        for word, (own, configured) in self.zones.contradicting.items():
+            yield (
+                f"The log's times are {visible(word)} ({_offset(own)}), but the configured time zone is"
+                f" {self.zone_name} ({_offset(configured)}). Set --timezone to the zone of Wok's host: the times in"
+                " wok-error.log have no zone of their own."
+            )
+        if self.skipped and self.skipped == self.parts["record"]:
+            yield (
+                f"All records are older than start_at ({_start(self.start_words)}): the daemon would skip them the"
+                " first time. Set --start-at, or send them with `replay`."
+            )
+
+
+def _offset(offset: timedelta) -> str:
+    minutes = int(offset / timedelta(minutes=1))
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
+def _start(start: StartAt) -> str:
+    return f"{start / timedelta(hours=1):g} h ago" if isinstance(start, timedelta) else str(start)
 
 
 def as_object(survey: CheckReport) -> dict[str, Any]:
@@ -184,6 +248,9 @@ def as_object(survey: CheckReport) -> dict[str, Any]:
             },
             "repeated_records": survey.repeats,
         },
+        "restarts": survey.restarts,
+        "older_than_start_at": survey.skipped,
+        "warnings": list(survey.warnings()),
         "first": iso(survey.first, survey.zone) if survey.last else None,
         "last": iso(survey.last, survey.zone) if survey.last else None,
         "zones": [
@@ -207,6 +274,8 @@ def report(survey: CheckReport) -> Iterator[str]:
             f"{local(time, survey.zone):%Y-%m-%d %H:%M:%S %Z}" for time in (survey.first, survey.last)
         )
         yield f"From {first} to {last}."
+    for warning in survey.warnings():
+        yield f"Warning: {warning}"
     parts = survey.parts
     yield from _block(
         "LINES",
@@ -222,6 +291,12 @@ def report(survey: CheckReport) -> Iterator[str]:
     yield from _block("APPLICATIONS", survey.apps)
     yield from _operations(survey)
     yield from _tasks(survey)
+    if survey.restarts is not None:
+        yield from _block("RESTARTS OF WOKD", {"in wok-error.log": survey.restarts})
+    if 0 < survey.skipped < parts["record"]:
+        yield from _block(
+            "FIRST START", {f"older than start_at ({_start(survey.start_words)})": survey.skipped}
+        )
     words = {visible(word) or "(none)": count for word, count in survey.zones.counts.items()}
     yield from _block("TIME ZONES", words)
     for word in sorted(survey.zones.meaningless):

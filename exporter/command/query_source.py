@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from exporter.command.file_kind import names_of_kinds
 from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.pipeline.commit_builder import CommitBuilder
@@ -20,6 +21,7 @@ from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader import InProcessReader
 from exporter.source.archive import Archive
+from exporter.source.rotation import paths_of
 from exporter.store.reader import Reader, Snapshot
 from exporter.store.writer import Store
 from exporter.terminal.progress import ProgressLine
@@ -60,7 +62,7 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
     directory = temporary_directory(resources)
     store = resources.enter_context(closing(Store(directory)))
     log = Archive(files, line_bytes_max=config.line_bytes_max)
-    marks = partial(Archive, [config.wok_error_log]) if config.wok_error_log else None
+    marks = partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
     messages = messages_of(config)
     composer = CommitBuilder(telemetry_of(config, messages, files[0].name), signals=frozenset())
     pipeline = Pipeline(
@@ -84,6 +86,17 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
     snapshot = reader.snapshot()
     requests = _requests(snapshot)
     return QuerySource(reader, snapshot, requests, _last_time(reader, requests))
+
+
+NOTHING_PARSED = "nothing can be parsed: is it Wok's user request log? `check` lists the lines"
+
+
+def why_nothing(known: QuerySource, files: Sequence[Path]) -> str:
+    """Return why files give no answer: they are not logs, or no line could be parsed; otherwise empty."""
+    counters = known.snapshot.counters
+    lines = {kind: counters.get(("wok_exporter_lines_total", kind), 0) for kind in ("record", "rejected")}
+    is_nothing = bool(files) and not lines["record"] and bool(lines["rejected"])
+    return names_of_kinds(files) or (NOTHING_PARSED if is_nothing else "")
 
 
 def _requests(snapshot: Snapshot) -> int:

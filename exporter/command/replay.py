@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from exporter.command.file_kind import names_of_kinds
+from exporter.command.query_source import NOTHING_PARSED
 from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.daemon.daemon import Deliveries, Stopped
@@ -67,6 +69,7 @@ class Replay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
+        self._files = files
         self._screen = screen
         self._line = StatusLine(screen)
         self._clock = clock
@@ -101,10 +104,16 @@ class Replay:
         self.endpoints = self._deliveries.endpoints
         self.lines = 0
         self.caught_up = False
+        self._events = 0
         self.damages: list[str] = []
         self._behind = self._total = sum(_size_bytes(path) for path in files)
         self._began = clock()
         self._shown = -LINE_SECONDS
+
+    def why_nothing(self) -> str:
+        """Return why the files gave nothing to send: they are not logs, or cannot be parsed; otherwise empty."""
+        is_nothing = self.caught_up and self.lines and not self._events
+        return names_of_kinds(self._files) or (NOTHING_PARSED if is_nothing else "")
 
     def close(self) -> None:
         """Release everything without running."""
@@ -135,6 +144,7 @@ class Replay:
             else:
                 progress = self._pipeline.step()
                 self.lines += progress.lines
+                self._events += progress.events
                 self.caught_up = progress.caught_up
                 self._behind = progress.behind
                 self.damages += progress.damages

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, TextIO
 
-from exporter.command.query_source import QuerySource, from_files, from_state
+from exporter.command.query_source import QuerySource, from_files, from_state, why_nothing
 from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
 from exporter.records import NANOS, Outcome, RequestRow, TaskRow
@@ -77,9 +77,12 @@ def tasks(
         else:
             known = from_state(config, resources, wall())
         found, is_all = _find(known, which, min(max(limit, 0), TASKS_MAX))
+        why = why_nothing(known, files)
+        if why:
+            (screen or sys.stderr).write(f"error: {why}\n")
         if as_json:
             _write_json(out, (view.as_object(_listed(known, one, MEANWHILE_MAX), zone) for one in found))
-            return 0
+            return 1 if why else 0
         shown = [_listed(known, one, MEANWHILE_SHOWN) for one in found]
         notes = _notes(known, shown, is_all=is_all, is_finished=bool(files))
         out.writelines(f"{line}\n" for line in (_summary([task.state for task in found], which), *notes))
@@ -94,7 +97,7 @@ def tasks(
             out.write(f"{_as_of(config, known)}:\n\n")
             out.writelines(f"{line}\n" for line in lines)
         out.flush()
-    return 0
+    return 1 if why else 0
 
 
 def watch(

@@ -22,7 +22,7 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from exporter.command.query_source import QuerySource, from_files, from_state
+from exporter.command.query_source import QuerySource, from_files, from_state, why_nothing
 from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
 from exporter.records import Grade, RequestRow
@@ -152,6 +152,8 @@ def trace(
             limit=TRACES_SHOWN,
             tasks_max=TASKS_MAX if as_json else TASKS_SHOWN,
         )
+        if why := why_nothing(known, files):
+            screen.write(f"error: {why}\n")
         others_max = MEANWHILE_MAX if as_json else MEANWHILE_SHOWN
         shown = [_shown(known, one, found.requests, others_max) for one in found.traces]
     if as_json:

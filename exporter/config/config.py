@@ -31,7 +31,7 @@ from exporter.config.values import Address, did_you_mean, shown
 from exporter.parse.timezone import load_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 LOGS = ("var/lib/wok/user-requests.data", "var/log/wok/wok-req.log")
 """Where an installed Wok writes its log: from 2.3.0 on, and earlier."""
@@ -158,7 +158,7 @@ def load(
     attributes, service_name = _resource(environ, mistakes)
     if command in SENDERS:
         warnings += unknown_variables(environ)
-    _resolve(values, origins, command, root, mistakes)
+    _resolve(values, origins, command, root, mistakes, _files(flags))
     _cross_check(values, origins, command, mistakes, warnings)
     if mistakes:
         raise ConfigError(mistakes)
@@ -183,8 +183,26 @@ def _located(value: Any, base: Path, environ: Mapping[str, str]) -> Any:
     return base / value.expanduser()
 
 
+def _files(flags: Mapping[str, Any]) -> list[Path]:
+    """Return the logs that a command is asked to read."""
+    return [*(flags.get("files") or ()), *(flags.get("file") or ())]
+
+
+def _are_of_this_host(files: Sequence[Path], root: Path) -> bool:
+    """Return whether all files are the log of the installed Wok, or rotated files of it."""
+    here = [root / log for log in LOGS]
+    return bool(files) and all(
+        any(os.path.realpath(path).startswith(os.path.realpath(log)) for log in here) for path in files
+    )
+
+
 def _resolve(
-    values: dict[str, Any], origins: dict[str, str], command: str, root: Path, mistakes: list[str]
+    values: dict[str, Any],
+    origins: dict[str, str],
+    command: str,
+    root: Path,
+    mistakes: list[str],
+    files: Sequence[Path],
 ) -> None:
     """Replace words such as `auto` by what they stand for on this host, or for this command."""
     if values["log"] in {"auto", ""}:
@@ -192,9 +210,10 @@ def _resolve(
         found = [path for path in (root / log for log in LOGS) if may_exist(path)]
         values["log"] = found[0] if found else root / LOGS[0]
     if values["wok_error_log"] == "auto":
-        # for replay, this host's error log would be a guess: the log may be from another host
+        # for another log, this host's error log would be a guess: the log may be from another host
         mine = root / WOK_ERROR_LOG
-        values["wok_error_log"] = mine if command == "run" and os.access(mine, os.R_OK) else None
+        is_mine = command == "run" or _are_of_this_host(files, root)
+        values["wok_error_log"] = mine if is_mine and os.access(mine, os.R_OK) else None
     for key in ("wok_error_log", "state", "tls_certificate", "tls_key", "auth_file"):
         if not isinstance(values[key], Path):
             values[key] = None

@@ -108,13 +108,13 @@ class Config:
     wok_error_log: Path | None = _input(
         partial(as_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
         "Wok's error log, which shows when wokd was restarted; auto is /var/log/wok/wok-error.log if"
-        " it can be read, and off for the other commands")
+        " it can be read, and off for a log that is not in its default place")
     timezone: str = _input(
         as_timezone, "host", "ZONE", READERS,
         "the time zone of the log's timestamps, such as America/Sao_Paulo; host is the time zone of"
         " this machine")
     start_at: StartAt = _input(
-        as_start_at, "24h", "WHEN", ("run",),
+        as_start_at, "24h", "WHEN", ("run", "check"),
         "where to start reading the first time: beginning, end, a duration before now, or an ISO 8601"
         " time (ignored once a state exists)")
     messages: tuple[Path, ...] | None = _input(

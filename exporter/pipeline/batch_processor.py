@@ -129,6 +129,9 @@ class BatchProcessor:
             self._marks = sorted([*self._marks, *marks])
         events = self._read(chunk)
         if finished:
+            # wokd may have restarted after its last record, as the daemon would have seen
+            while self._marks:
+                events += self._correlator.restart(self._marks.pop(0))
             events += self._correlator.finish()
         elif now is not None:
             while self._marks and self._marks[0] + SETTLE_QUIET_NANOS <= now:

@@ -29,6 +29,7 @@ class Progress(NamedTuple):
     caught_up: bool
     behind: int
     damages: Sequence[str] = ()
+    events: int = 0
 
 
 class Pipeline:
@@ -67,6 +68,7 @@ class Pipeline:
             caught_up=meant.caught_up,
             behind=meant.behind,
             damages=[event.detail for event in meant.noticed if event.kind == "unreadable"],
+            events=len(meant.events),
         )
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ from exporter.records import (
     TaskStarted,
 )
 from exporter.source.archive import Archive, ArchiveError
+from exporter.source.rotation import paths_of
 from exporter.store.writer import Loaded
 from exporter.wok.messages import Messages
 from exporter.wok.operations import Operations
@@ -186,7 +187,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     gc.freeze()
     gc.set_threshold(1_000_000)
     files = [Path(path) for path in task["files"]]
-    marks = partial(Archive, [Path(task["wok_error_log"])]) if task["wok_error_log"] else None
+    marks = partial(Archive, paths_of(Path(task["wok_error_log"]))) if task["wok_error_log"] else None
     try:
         log = partial(Archive, files, line_bytes_max=task["line_bytes_max"])
         here = InProcessReader(rules, loaded, log=log, marks=marks, wall=None)

@@ -89,6 +89,14 @@ def generations(path: Path) -> list[Generation]:
     return listed
 
 
+def paths_of(path: Path) -> list[Path]:
+    """Return the files of the log `path`, oldest first; the path alone if they cannot be listed."""
+    try:
+        return [one.path for one in generations(path)] or [path]
+    except OSError:
+        return [path]
+
+
 def _listed(real: Path) -> list[Generation]:
     rotated: dict[int, list[tuple[Rank, Generation]]] = {_NUMBERED: [], _DATED: [], _BACKUP: []}
     live: list[Generation] = []

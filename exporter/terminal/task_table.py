@@ -60,13 +60,13 @@ _COLUMNS = (
     _Column("STARTED", leaves=4),
     _Column("DURATION"),
     _Column("APP", leaves=3),
-    _Column("OPERATION", least=9),
+    _Column("OPERATION"),
     _Column("RESOURCE", least=20),
     _Column("USER", least=8, leaves=5),
     _Column("REQUEST", leaves=2),
     _Column("MEANWHILE", leaves=1),
 )
-_SHRINK_FIRST = ("RESOURCE", "OPERATION", "USER")
+_SHRINK_FIRST = ("RESOURCE", "USER")
 
 
 def table(
