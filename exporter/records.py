@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 NANOS = 1_000_000_000
 
@@ -301,7 +301,7 @@ class Commit(NamedTuple):
     counters: Mapping[Series, float]
     gauges: Mapping[Series, float]
     histograms: Mapping[Series, Histogram]
-    journal: Sequence[JournalRow]
+    journal: Iterable[JournalRow]
     requests: Sequence[RequestRow]
     tasks: Sequence[TaskRow]
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.config.config import load
+from exporter.pipeline import commit_builder
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
@@ -306,3 +307,18 @@ def test_a_stall_while_reading_closes_no_window(means: Means, tmp_path: Path) ->
     store.close()
 
     assert grades == ["exact"]
+
+
+def test_a_large_batch_is_encoded_in_portions(
+    means: Means, log: Path, whole: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of very many events, which is encoded while it is written, leaves the same bytes as any other."""
+    monkeypatch.setattr(commit_builder, "EVENTS_AT_ONCE", 50)
+    store = _fresh(tmp_path)
+    run(store, means, log, lambda: 1 << 30)
+    found = seen(store)
+    rows = len(store.journal_read("traces", 1 << 30, 1 << 40))
+    store.close()
+
+    assert found == whole
+    assert rows > 5

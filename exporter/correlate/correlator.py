@@ -62,7 +62,8 @@ below the highest one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from exporter.correlate.candidates import Index
@@ -362,7 +363,7 @@ class Correlator:
             if waiting["is"] == "request"
         }
         # In the order of the log, whatever they are: that is the order in which candidates are found.
-        tasks = sorted(map(task_of, open_tasks), key=lambda task: task.seq)
+        tasks = sorted(_restored(open_tasks), key=lambda task: task.seq)
         for task in tasks:
             if task.by_start:
                 self._index.add_running(task)
@@ -403,3 +404,15 @@ class Correlator:
 
 def _key(record: Record) -> bytes:
     return record.file + record.offset.to_bytes(8, "big")
+
+
+def _restored(open_tasks: Iterable[OpenTask]) -> Iterator[Task]:
+    """Make the stored tasks again. They share what is equal, as they did before: most of their memory are links."""
+    links: dict[bytes, bytes] = {}
+    for row in open_tasks:
+        task = task_of(row._replace(app=sys.intern(row.app), operation=sys.intern(row.operation)))
+        task.links = [links.setdefault(link, link) for link in task.links]
+        if task.asked is not None and (task.asked.key, task.asked.app) == (task.key, task.app):
+            task.asked.key, task.asked.app = task.key, task.app
+            task.asked.operation = sys.intern(task.asked.operation)
+        yield task

@@ -5,9 +5,12 @@ Pure: encoded spans and log records by signal and resource, rows for the history
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 from exporter.pipeline.batch_processor import BatchResult
 from exporter.records import (
     Commit,
+    Event,
     JournalRow,
     RequestRow,
     RequestSeen,
@@ -16,6 +19,9 @@ from exporter.records import (
     TaskRow,
 )
 from exporter.telemetry.mapping import Telemetry
+
+EVENTS_AT_ONCE = 8192
+"""More than the events of any batch of lines."""
 
 
 class CommitBuilder:
@@ -34,23 +40,58 @@ class CommitBuilder:
 
     def commit(self, meant: BatchResult) -> Commit:
         """Return everything the chunk has changed."""
-        telemetry, keeps_history = self._telemetry, self._keeps_history
-        has_traces, has_logs = "traces" in self._signals, "logs" in self._signals
-        by_app: dict[str, tuple[_Items, _Items]] = {}
         requests: list[RequestRow] = []
         tasks: list[TaskRow] = []
+        journal: Iterable[JournalRow]
+        if len(meant.events) <= EVENTS_AT_ONCE:
+            journal = self._encode(meant.events, requests, tasks)
+        else:
+            # A restart of wokd with 60,000 open tasks: 129 MiB, encoded while the store writes it.
+            journal = _Encoded(self, meant.events)
+            self._encode(meant.events, requests, tasks, signals=frozenset())
+        return Commit(
+            positions=meant.positions,
+            state=meant.state,
+            opened=meant.opened,
+            closed=meant.closed,
+            counters=meant.counters,
+            gauges=meant.gauges,
+            histograms=meant.histograms,
+            journal=journal,
+            requests=requests,
+            tasks=tasks,
+        )
+
+    def journal_of(self, events: Sequence[Event]) -> list[JournalRow]:
+        """Return the encoded items of events alone."""
+        return self._encode(events)
+
+    def _encode(
+        self,
+        events: Sequence[Event],
+        requests: list[RequestRow] | None = None,
+        tasks: list[TaskRow] | None = None,
+        *,
+        signals: frozenset[Signal] | None = None,
+    ) -> list[JournalRow]:
+        """Return the items of events by signal and resource, and add their rows to the histories."""
+        telemetry = self._telemetry
+        signals = self._signals if signals is None else signals
+        has_traces, has_logs = "traces" in signals, "logs" in signals
+        by_app: dict[str, tuple[_Items, _Items]] = {}
         # One pass: what is said of an event is worked out once for its row, its span and its log record.
-        for event in meant.events:
+        for event in events:
             app = telemetry.service(event)
             items = by_app.get(app)
             if items is None:
                 items = by_app[app] = (([], []), ([], []))
             time = event.reported if isinstance(event, TaskEnded) else event.record.time
             if isinstance(event, (RequestSeen, TaskEnded)):
-                if keeps_history:
+                if self._keeps_history:
                     if isinstance(event, RequestSeen):
-                        requests.append(telemetry.request_row(event))
-                    else:
+                        if requests is not None:
+                            requests.append(telemetry.request_row(event))
+                    elif tasks is not None:
                         tasks.append(telemetry.task_row(event))
                 if has_traces:
                     times, payloads = items[0]
@@ -60,25 +101,26 @@ class CommitBuilder:
                 times, payloads = items[1]
                 times.append(time)
                 payloads.append(telemetry.log(event))
-        return Commit(
-            positions=meant.positions,
-            state=meant.state,
-            opened=meant.opened,
-            closed=meant.closed,
-            counters=meant.counters,
-            gauges=meant.gauges,
-            histograms=meant.histograms,
-            journal=[
-                JournalRow(
-                    signal, telemetry.resource(app), len(times), b"".join(payloads), min(times), max(times)
-                )
-                for app, items in by_app.items()
-                for signal, (times, payloads) in zip(_SIGNALS, items, strict=True)
-                if times
-            ],
-            requests=requests,
-            tasks=tasks,
-        )
+        return [
+            JournalRow(
+                signal, telemetry.resource(app), len(times), b"".join(payloads), min(times), max(times)
+            )
+            for app, items in by_app.items()
+            for signal, (times, payloads) in zip(_SIGNALS, items, strict=True)
+            if times
+        ]
+
+
+class _Encoded:
+    """The journal rows of many events, made a portion at a time whenever they are iterated over."""
+
+    def __init__(self, builder: CommitBuilder, events: Sequence[Event]) -> None:
+        self._builder = builder
+        self._events = events
+
+    def __iter__(self) -> Iterator[JournalRow]:
+        for at in range(0, len(self._events), EVENTS_AT_ONCE):
+            yield from self._builder.journal_of(self._events[at : at + EVENTS_AT_ONCE])
 
 
 _Items = tuple[list[int], list[bytes]]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from exporter.records import JournalRow
@@ -62,19 +62,30 @@ class DamagedRowError(Exception):
         self.row = row
 
 
-def append(db: sqlite3.Connection, rows: Sequence[JournalRow]) -> None:
-    """Append the rows of the signals that are on; a large row becomes several."""
-    known = signals(db)
-    kept = [part for row in rows if row.signal in known for part in divided(row)]
+def append(db: sqlite3.Connection, rows: Iterable[JournalRow]) -> bool:
+    """Append the rows of the signals that are on; a large row becomes several. Return whether there were any."""
+    sums = {signal: [0, 0, 0] for signal in signals(db)}
+
+    def inserted() -> Iterator[tuple[Any, ...]]:
+        for row in rows:
+            of_signal = sums.get(row.signal)
+            for part in divided(row) if of_signal is not None else ():
+                assert of_signal is not None
+                of_signal[0] += 1
+                of_signal[1] += part.items
+                of_signal[2] += len(part.payload) + len(part.resource)
+                yield (*part, checksum(part.signal, part.resource, part.items, part.payload))
+
     db.executemany(
         "INSERT INTO journal (signal, resource, items, payload, first, last, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        ((*row, checksum(row.signal, row.resource, row.items, row.payload)) for row in kept),
+        inserted(),
     )
+    added = [(*of_signal, signal) for signal, of_signal in sums.items() if of_signal[0]]
     db.executemany(
-        'UPDATE journal_cursor SET "rows" = "rows" + 1, records = records + ?, bytes = bytes + ?'
-        " WHERE signal = ?",
-        ((row.items, len(row.payload) + len(row.resource), row.signal) for row in kept),
+        'UPDATE journal_cursor SET "rows" = "rows" + ?, records = records + ?, bytes = bytes + ? WHERE signal = ?',
+        added,
     )
+    return bool(added)
 
 
 def checksum(signal: str, resource: bytes, items: int, payload: bytes) -> int:

@@ -256,12 +256,11 @@ class Store:
             if commit.tasks:
                 rows = [tuple(row) for row in checked(commit.tasks)]
                 history.add(db, history.TASKS, rows, self._tasks_kept, half)
-            if commit.journal:
-                journal.append(db, [JournalRow._make(row) for row in checked(commit.journal)])
-                if self._gives_up_when_full:
-                    lost = journal.give_up(db, self._journal_rows_max, self._journal_bytes_max)
-                    if lost:
-                        _count(db, {(LOST, "journal_full"): lost})
+            journalled = (JournalRow._make(row) for row in checked(commit.journal))
+            if journal.append(db, journalled) and self._gives_up_when_full:
+                lost = journal.give_up(db, self._journal_rows_max, self._journal_bytes_max)
+                if lost:
+                    _count(db, {(LOST, "journal_full"): lost})
 
     def journal_has_room(self) -> bool:
         """Tell whether the journal is under its bound, so that a batch may be committed without losing any."""
@@ -367,7 +366,7 @@ def _unchanged(rows: Rows) -> Rows:
 
 
 def _storable(rows: Rows) -> Rows:
-    return [[_storable_value(value) for value in row] for row in rows]
+    return ([_storable_value(value) for value in row] for row in rows)
 
 
 def _storable_value(value: Any) -> Any:
