@@ -120,7 +120,7 @@ class Config:
     messages: tuple[Path, ...] | None = _input(
         as_paths, "auto", "PATHS", ("run", "replay", "tasks", "text"),
         "files or directories with the message tables of Wok and its plug-ins (i18n.py; parsed, never"
-        " executed); auto finds the installed ones, off shows message codes only")
+        " executed); auto finds the installed ones, off uses the exporter's own sentences only")
     apps: tuple[str, ...] = _input(
         as_apps, "", "NAMES", ("run",),
         "applications whose metrics exist, at zero, before their first record, such as kimchi,ginger")
