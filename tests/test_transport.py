@@ -278,6 +278,29 @@ def test_a_response_that_drips_ends_at_the_timeout(content: bytes) -> None:
     assert time.monotonic() - begin < 1.5
 
 
+def test_a_head_and_a_body_that_are_sent_apart_cost_no_time() -> None:
+    """A server whose kernel waits for our acknowledgement before it sends the body gets that at once, not after
+    the 40 ms for which one may be delayed.
+    """
+
+    def talk(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            connection.sendall(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n"
+            )
+            connection.sendall(b"no")
+
+    with listening(talk) as port:
+        sender = make_sender("traces", {f"{E}ENDPOINT": f"http://127.0.0.1:{port}"})
+        begin = time.monotonic()
+        answers = {sender.send(request())[:2] for _ in range(25)}
+        seconds = time.monotonic() - begin
+        sender.close()
+
+    assert answers == {("rejected", "http_400")}
+    assert seconds < 0.5
+
+
 def test_a_handshake_that_never_ends(certificates: Certificates) -> None:
     """A server that accepts the connection and says nothing to a TLS hello is a timeout."""
     begin = time.monotonic()

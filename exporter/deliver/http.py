@@ -139,6 +139,7 @@ class HttpSender:
         else:
             connection.send_all(head)
             connection.send_all(body)
+        connection.acknowledge_at_once()
         response = http.client.HTTPResponse(connection, method="POST")  # type: ignore[arg-type]  # it needs makefile
         try:
             _begin(response, connection)
@@ -251,6 +252,14 @@ class DeadlineSocket:
         """Continue with TLS; the certificate must be for `host`."""
         self._socket.settimeout(_left(self.end))
         self._socket = context.wrap_socket(self._socket, server_hostname=host)
+
+    def acknowledge_at_once(self) -> None:
+        """Do not delay the acknowledgement of the next response.
+
+        Many servers send its head and its body apart, and the body only once the head is acknowledged: 40 ms.
+        """
+        if hasattr(socket, "TCP_QUICKACK"):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def send_all(self, data: bytes) -> None:
         """Send all of it."""
