@@ -1,8 +1,8 @@
 """OTLP over gRPC: one call at a time on a channel of its own.
 
-gRPC reads certificates once, when a channel is made, and a channel that has failed may stick to a dead
-address. So a new channel is made after each call that found the backend unavailable. That is also when a
-renewed certificate is needed.
+gRPC reads certificates once, when a channel is made, and a channel that has failed may stick to a
+dead address. So a new channel is made after each call that found the backend unavailable. That is
+also when a renewed certificate is needed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class GrpcSender:
         self._export: Any = None
 
     def _connect(self) -> None:
-        """Make a channel; it connects with the first call. Raises OSError for unreadable certificates."""
+        """Make a channel; it connects with the first call. Raises OSError for unreadable
+        certificates.
+        """
         settings = self._settings
         options: Any = (
             ("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS_MAX),

@@ -1,10 +1,10 @@
 """OTLP over HTTP/1.1 with protobuf: one request at a time over a kept connection.
 
-Written on `socket`, `ssl` and the response parser of `http.client`, because a request must end at a deadline
-whatever the other side does. Timeouts of the libraries are for each read: a server that sends a byte a second
-could hold the thread for hours, and so could a proxy that answers CONNECT in that way. Here every wait for
-the socket is for the time that is left of the whole request, from the first connection attempt on.
-(Name resolution is the operating system's, with its own time limit.)
+A request ends at one deadline, from the first connection attempt to the last byte of the response.
+The timeouts of HTTP libraries are for each read: a server that sends one byte a second could hold
+the thread for hours, and so could a proxy that answers CONNECT in that way. So this is written on a
+socket with a deadline, and of `http.client` it uses the parser of responses. (Name resolution has
+the operating system's own time limit.)
 
 Certificates are read again for each new connection, so that renewed ones need no reload.
 """
@@ -16,10 +16,7 @@ import contextlib
 import gzip
 import http
 import http.client
-import io
 import os
-import select
-import socket
 import ssl
 import time
 import zlib
@@ -27,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from exporter import __version__
+from exporter.deliver.deadline_socket import DeadlineSocket
 from exporter.deliver.http_errors import (
     CertificateFileError,
     InvalidResponseError,
@@ -39,8 +37,6 @@ from exporter.deliver.probe import tls_of
 from exporter.deliver.responses import Answer, http_answer, printable, shown
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
     from exporter.deliver.otlp_env import OtlpSettings
 
 RESPONSE_BYTES_MAX = (
@@ -105,7 +101,9 @@ class HttpSender:
         return answer
 
     def _diagnosed(self, answer: Answer, error: Exception) -> Answer:
-        """Look behind a connection that was closed without a response: is the backend's port for something else?"""
+        """Look behind a connection that was closed without a response: is the backend's port for
+        something else?
+        """
         if (
             not isinstance(error, ConnectionResetError | BrokenPipeError)
             or self._proxy is not None
@@ -126,7 +124,9 @@ class HttpSender:
         return Answer("config", "needs_tls", message="the backend hangs up on plain HTTP, and offers TLS")
 
     def _exchange(self, body: bytes, end: float) -> tuple[Answer, bool]:
-        """Send one request and read its response; return also whether the connection can be used again."""
+        """Send one request and read its response; return also whether the connection can be used
+        again.
+        """
         if self._connection is not None and self._connection.is_stale():
             self.close()
         if self._connection is None:
@@ -153,17 +153,20 @@ class HttpSender:
         return answer, is_whole and not response.will_close
 
     def _connect(self, end: float) -> DeadlineSocket:
-        """Return a new connection to the backend, through the proxy if there is one, with TLS if asked for."""
+        """Return a new connection to the backend, through the proxy if there is one, with TLS if
+        asked for.
+        """
         proxy, target = self._proxy, self._target
         if proxy is not None and proxy.scheme != "http":
             kind = "SOCKS" if proxy.scheme.startswith("socks") else f"{printable(proxy.scheme)}://"
             raise ProxyError(
                 f"{shown(self._settings.proxy)} is a {kind} proxy, which is not supported", is_config=True
             )
+        nearest = proxy or target
         context = _tls_context(self._settings) if self._settings.is_secure else None
         with contextlib.ExitStack() as opened:
             try:
-                connection = DeadlineSocket.connect(proxy or target, end)
+                connection = DeadlineSocket.connect(nearest.host, nearest.port, end)
                 opened.callback(connection.close)
                 if proxy is not None and context is not None:
                     _open_tunnel(connection, target, proxy)
@@ -218,98 +221,6 @@ class _Target(NamedTuple):
             path,
             credentials,
         )
-
-
-class DeadlineSocket:
-    """A socket whose reads and writes all end at one moment, `end`, by the monotonic clock."""
-
-    def __init__(self, sock: socket.socket, end: float) -> None:
-        self.end = end
-        self.has_received = False
-        self._socket = sock
-        self.reader = io.BufferedReader(_Reader(self))
-
-    @classmethod
-    def connect(cls, target: _Target, end: float) -> DeadlineSocket:
-        """Connect to the first address of a host that accepts."""
-        last: OSError = OSError("the host has no address")
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        for index, (family, kind, number, _, address) in enumerate(found):
-            sock = socket.socket(family, kind, number)
-            try:
-                # One address that swallows packets must leave time for the others.
-                sock.settimeout(_left(end) / (len(found) - index))
-                sock.connect(address)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:
-                sock.close()
-                last = error
-            else:
-                return cls(sock, end)
-        raise last
-
-    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Continue with TLS; the certificate must be for `host`."""
-        self._socket.settimeout(_left(self.end))
-        self._socket = context.wrap_socket(self._socket, server_hostname=host)
-
-    def acknowledge_at_once(self) -> None:
-        """Do not delay the acknowledgement of the next response.
-
-        Many servers send its head and its body apart, and the body only once the head is acknowledged: 40 ms.
-        """
-        if hasattr(socket, "TCP_QUICKACK"):
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-    def send_all(self, data: bytes) -> None:
-        """Send all of it."""
-        view = memoryview(data)
-        while view:
-            self._socket.settimeout(_left(self.end))
-            view = view[self._socket.send(view) :]
-
-    def receive_into(self, buffer: memoryview) -> int:
-        """Receive what there is; return its length, 0 at the end."""
-        self._socket.settimeout(_left(self.end))
-        length = self._socket.recv_into(buffer)
-        self.has_received = self.has_received or length > 0
-        return length
-
-    def makefile(self, _mode: str) -> io.BufferedReader[_Reader]:
-        """Return the reader of the next response: what HTTPResponse wants of a socket."""
-        self.reader = io.BufferedReader(_Reader(self))
-        return self.reader
-
-    def is_stale(self) -> bool:
-        """Whether the other side has closed the connection, or has sent what nobody asked for."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def close(self) -> None:
-        """Close it, in either direction."""
-        self._socket.close()
-
-
-class _Reader(io.RawIOBase):
-    """The received bytes as a file; closing it leaves the socket open for the next request."""
-
-    def __init__(self, connection: DeadlineSocket) -> None:
-        super().__init__()
-        self._connection = connection
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        return self._connection.receive_into(memoryview(buffer))
-
-
-def _left(end: float) -> float:
-    seconds = end - time.monotonic()
-    if seconds <= 0:
-        raise TimeoutError
-    return seconds
 
 
 def _begin(response: http.client.HTTPResponse, connection: DeadlineSocket) -> None:

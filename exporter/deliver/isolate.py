@@ -1,8 +1,9 @@
-"""Finds the items that a backend rejects, without dropping one that it would accept. Pure: no clock, no I/O.
+"""Finds the items that a backend rejects, without dropping one that it would accept. Pure: no
+clock, no I/O.
 
-A backend answers for a whole request. When it rejects one, the request is halved until a single item is
-left: the suspect. But a backend that is broken rejects every item, so a rejection alone proves nothing.
-An item is set aside only after three answers in this order:
+A backend answers for a whole request. When it rejects one, the request is halved until a single
+item is left: the suspect. But a backend that is broken rejects every item, so a rejection alone
+proves nothing. An item is set aside only after three answers in this order:
 
     1. the item alone is rejected,
     2. another item alone is accepted (the witness: the backend works),
@@ -10,21 +11,22 @@ An item is set aside only after three answers in this order:
 
 A backend that rejects everything for any length of time, once, therefore costs no item.
 
-The witness is the item after the suspects. If that one is rejected too, it becomes a suspect itself, until
-there are SUSPECTS_MAX. Then (or when no item follows) the search goes on elsewhere: with the newest item of
-the queue, with an item that was accepted moments ago, which is sent once more, and with items further down
-the queue at growing distances, other ones in every round. If none of these is accepted, the backend is at
-fault. Everything is held and tried again later, with another round of at most about 30 requests.
+The witness is the item after the suspects. If that one is rejected too, it becomes a suspect
+itself, until there are SUSPECTS_MAX. Then (or when no item follows) the search goes on elsewhere:
+with the newest item of the queue, with an item that was accepted moments ago, which is sent once
+more, and with items further down the queue at growing distances, other ones in every round. If none
+of these is accepted, the backend is at fault. Everything is held and tried again later, with
+another round of at most about 30 requests.
 
-An item that was accepted before speaks only for items that were in one rejected request with it: a backend
-may well accept what it has already, and reject everything new.
+An item that was accepted before speaks only for items that were in one rejected request with it: a
+backend may well accept what it has already, and reject everything new.
 
-Setting aside n adjacent items takes 2 * n requests, and one witness for every SUSPECTS_MAX of them: there is
-no number of rejected items that blocks the accepted items behind them. Witnesses are sent twice, with the
-same bytes.
+Setting aside n adjacent items takes 2 * n requests, and one witness for every SUSPECTS_MAX of them:
+there is no number of rejected items that blocks the accepted items behind them. Witnesses are sent
+twice, with the same bytes.
 
-The phases and their transitions are the table TRANSITIONS. What only counts (the window, the suspects) does
-not change the phase.
+The phases and their transitions are the table TRANSITIONS. What only counts (the window, the
+suspects) does not change the phase.
 """
 
 from __future__ import annotations
@@ -96,8 +98,8 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Phase] = {
 class Plan(NamedTuple):
     """What to send next: at most `items_max` items after the first `skip` items of the queue.
 
-    `is_newest`: of the items after the first `skip`, send the last one. `is_known_good`: instead of all these,
-    send the item that the backend accepted last.
+    `is_newest`: of the items after the first `skip`, send the last one. `is_known_good`: instead of
+    all these, send the item that the backend accepted last.
     """
 
     skip: int
@@ -107,7 +109,8 @@ class Plan(NamedTuple):
 
 
 class Isolator:
-    """The search for rejected items at the head of one queue; `items_max` is that of a full request.
+    """The search for rejected items at the head of one queue; `items_max` is that of a full
+    request.
 
     The caller sends what `plan` says and tells the result with one of the five methods below it.
     """
@@ -160,7 +163,9 @@ class Isolator:
         return not is_witness
 
     def rejected(self, items: int) -> bool:
-        """The backend has rejected a request of `items`; return whether its item is to be set aside."""
+        """The backend has rejected a request of `items`; return whether its item is to be set
+        aside.
+        """
         if self.phase in (Phase.SENDING, Phase.NARROWING) and items > 1:
             self._window = items // 2
             if items > self._rejected_ahead:
@@ -202,7 +207,9 @@ class Isolator:
         self._move(Event.INTERRUPTED)
 
     def moved(self) -> None:
-        """The queue begins with another item than it did: nothing is known of the items at its head."""
+        """The queue begins with another item than it did: nothing is known of the items at its
+        head.
+        """
         self._rejected_ahead = 0
         self._has_known_good = False
         self.interrupted()
@@ -217,7 +224,9 @@ class Isolator:
         self._rejected_ahead = max(0, self._rejected_ahead - items)
 
     def _distance(self) -> int:
-        """How far down the queue this search looks next: twice as far each time, elsewhere each round."""
+        """How far down the queue this search looks next: twice as far each time, elsewhere each
+        round.
+        """
         step = 1 << max(0, self._searched - 2)
         return self._suspects + step - 1 + int(self.rounds * GOLDEN_RATIO % 1 * step)
 

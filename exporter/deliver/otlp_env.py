@@ -1,11 +1,13 @@
-"""The standard OTEL_* variables of OTLP export, read and validated. Pure, but for reading certificate files.
+"""The standard OTEL_* variables of OTLP export, read and validated. Pure, but for reading
+certificate files.
 
-These names and their meaning belong to the OpenTelemetry specification, so no SDK is needed to read them.
-An empty variable counts as unset. A variable of one signal (OTEL_EXPORTER_OTLP_TRACES_...) comes before the
-general one. As in the Python SDK, and against the letter of the specification, a timeout is in seconds.
+These names and their meaning belong to the OpenTelemetry specification, so no SDK is needed to read
+them. An empty variable counts as unset. A variable of one signal (OTEL_EXPORTER_OTLP_TRACES_...)
+comes before the general one. As in the Python SDK, and against the letter of the specification, a
+timeout is in seconds.
 
-What cannot work is rejected at the start with a sentence that names the variable and the remedy. Values that
-may hold a secret (headers, credentials in a URL) are never part of such a sentence.
+What cannot work is rejected at the start with a sentence that names the variable and the remedy.
+Values that may hold a secret (headers, credentials in a URL) are never part of such a sentence.
 """
 
 from __future__ import annotations
@@ -42,15 +44,17 @@ _OUR_HEADERS = frozenset(  # those that frame a request: a second one makes it i
 
 
 class OtlpConfigError(Exception):
-    """The environment asks for something that cannot work; the message names the variable and a remedy."""
+    """The environment asks for something that cannot work; the message names the variable and a
+    remedy.
+    """
 
 
 class OtlpSettings(NamedTuple):
     """How to send one signal to one backend, as the environment describes it.
 
-    `endpoint` is the full URL, or host:port for gRPC, and may hold credentials. Header names are in lower
-    case. Paths of PEM files are empty where there is none. `proxy` is the URL of the proxy that applies to
-    the endpoint, empty without one.
+    `endpoint` is the full URL, or host:port for gRPC, and may hold credentials. Header names are in
+    lower case. Paths of PEM files are empty where there is none. `proxy` is the URL of the proxy
+    that applies to the endpoint, empty without one.
     """
 
     signal: Signal
@@ -74,11 +78,11 @@ def is_disabled(environ: Mapping[str, str]) -> bool:
 def configured(environ: Mapping[str, str]) -> dict[Signal, str]:
     """Return the signals that have a backend, with their endpoints as people may see them.
 
-    A signal counts when an `OTEL_EXPORTER_OTLP_*ENDPOINT` applies to it, its `OTEL_*_EXPORTER` is not `none`,
-    and `OTEL_SDK_DISABLED` is not `true`. Raises OtlpConfigError for an exporter that is neither `otlp` nor
-    `none`.
-    Source: OpenTelemetry specification, "General SDK Configuration", "Exporter Selection", "OTLP Exporter
-    Configuration".
+    A signal counts when an `OTEL_EXPORTER_OTLP_*ENDPOINT` applies to it, its `OTEL_*_EXPORTER` is
+    not `none`, and `OTEL_SDK_DISABLED` is not `true`. Raises OtlpConfigError for an exporter that
+    is neither `otlp` nor `none`.
+    Source: OpenTelemetry specification, "General SDK Configuration", "Exporter Selection", "OTLP
+    Exporter Configuration".
     """
     found: dict[Signal, str] = {}
     for signal in SIGNALS:
@@ -96,7 +100,8 @@ def read_settings(signal: Signal, environ: Mapping[str, str]) -> OtlpSettings:
     """Return the settings of one signal. Connects to nothing and keeps nothing.
 
     Raises OtlpConfigError for a missing endpoint, an unknown protocol or compression, unreadable
-    certificates, headers that cannot be sent, an invalid timeout, or a package that is not installed.
+    certificates, headers that cannot be sent, an invalid timeout, or a package that is not
+    installed.
     """
     protocol = _protocol(signal, environ)
     is_secure = _validate_endpoint(signal, protocol, environ)
@@ -190,8 +195,8 @@ def _idna(host: str) -> str:
 def _proxy(protocol: Protocols, endpoint: str, is_secure: bool, environ: Mapping[str, str]) -> str:
     """Return the URL of the proxy that applies to an endpoint, empty for none.
 
-    Lower-case names come first, as in curl. gRPC looks for its proxy by itself and by these same names; here
-    they only tell that there is one.
+    Lower-case names come first, as in curl. gRPC looks for its proxy by itself and by these same
+    names; here they only tell that there is one.
     """
     names = ["grpc_proxy", "https_proxy", "http_proxy"] if protocol == "grpc" else []
     names = names or ["https_proxy" if is_secure else "http_proxy", "all_proxy"]
@@ -252,7 +257,8 @@ def _timeout_seconds(signal: Signal, environ: Mapping[str, str]) -> float:
 
 
 def _headers(signal: Signal, protocol: Protocols, environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return the headers of a list of name=value, percent-decoded; a later one replaces an earlier one.
+    """Return the headers of a list of name=value, percent-decoded; a later one replaces an earlier
+    one.
 
     No message here quotes a part of the list: a typing error may have put the secret anywhere.
     """

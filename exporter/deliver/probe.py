@@ -1,8 +1,8 @@
 """Finds out why a server closes a connection without a word: does it speak TLS, and which HTTP?
 
-A server that expects TLS mostly hangs up on plain HTTP, and a gRPC server on HTTP/1.1. Both look like an
-outage, but never end by themselves. One TLS handshake tells: it is done only after a new connection was
-accepted and then closed, and nothing is sent through it.
+A server that expects TLS mostly hangs up on plain HTTP, and a gRPC server on HTTP/1.1. Both look
+like an outage, but never end by themselves. One TLS handshake tells: it is done only after a new
+connection was accepted and then closed, and nothing is sent through it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ Tls = Literal["none", "http/1.1", "h2"]
 
 
 def tls_of(host: str, port: int) -> Tls:
-    """Return what a server speaks behind TLS ("http/1.1" if it does not say), "none" if it has no TLS."""
+    """Return what a server speaks behind TLS ("http/1.1" if it does not say), "none" if it has no
+    TLS.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is sent, and the certificate is not the question

@@ -1,7 +1,7 @@
 """What a response has settled and the store does not know yet.
 
-A response arrives once. If the store cannot be written at that moment (a full disk), the receipt is kept
-and committed before the next request, so that nothing is sent again for that reason.
+A response arrives once. If the store cannot be written at that moment (a full disk), the receipt is
+kept and committed before the next request, so that nothing is sent again for that reason.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ FAILURES = "wok_exporter_delivery_failures_total"
 
 
 class DeliveryQueue(Protocol):
-    """What delivery needs from the store. Used by one thread; may raise anything, and is then called again."""
+    """What delivery needs from the store. Used by one thread; may raise anything, and is then
+    called again.
+    """
 
     def journal_read(self, signal: Signal, items_max: int, bytes_max: int) -> Sequence[JournalEntry]:
-        """Rows after the cursor, whole and in order, within the limits, but at least one if there is any."""
+        """Rows after the cursor, whole and in order, within the limits, but at least one if there
+        is any.
+        """
 
     def journal_advance(self, signal: Signal, row: int, item: int, counters: Mapping[Series, float]) -> None:
-        """In one transaction: the first `item` items of `row` and all rows before it are done; count."""
+        """In one transaction: the first `item` items of `row` and all rows before it are done;
+        count.
+        """
 
     def count(self, counters: Mapping[Series, float]) -> None:
         """Count, without moving the cursor."""
@@ -58,7 +64,9 @@ class Receipt:
         self._counters[LOST, "damaged"] += items
 
     def commit(self, queue: DeliveryQueue) -> None:
-        """Write everything in one transaction; raises what the queue raises, and is then complete still."""
+        """Write everything in one transaction; raises what the queue raises, and is then complete
+        still.
+        """
         counters = {series: float(value) for series, value in self._counters.items() if value}
         if self._cursor is not None:
             queue.journal_advance(self._signal, *self._cursor, counters)

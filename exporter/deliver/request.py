@@ -1,11 +1,12 @@
-"""Requests out of rows of the journal, without decoding a single item.
+"""Builds requests from rows of the journal, without decoding a single item.
 
-A row's payload is what stands inside OTLP's ScopeSpans (or ScopeLogs) after the scope: items as fields of
-number 2, one after the other. A request is some consecutive items of some consecutive rows, put back between
-a scope and a resource: only lengths are read, so every item goes out with the bytes that were committed.
+The payload of a row is what OTLP's ScopeSpans (or ScopeLogs) has after the scope: items, one after
+the other, as fields of number 2. A request is some consecutive items of some consecutive rows
+between a scope and a resource. Only lengths are read, so every item is sent with the bytes that
+were committed.
 
-Source: the protobuf encoding specification; opentelemetry-proto 1.x, where traces and logs have the same
-field numbers all the way down from the request.
+Source: the protobuf encoding specification; opentelemetry-proto 1.x, where traces and logs have the
+same field numbers from the request down.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """Some consecutive items of the journal: `parts` are (resource, items as they stand in the payload).
+    """Some consecutive items of the journal: `parts` are (resource, items as they stand in the
+    payload).
 
     `row` and `item` are where the cursor stands when all of them are done.
     """
@@ -34,10 +36,9 @@ class Request(NamedTuple):
 
 
 def cut(entries: Sequence[JournalEntry], passed: int, items_max: int, bytes_max: int) -> Request | None:
-    """Take the next items of a journal, after passing the first `passed`.
+    """Return a request for the next items after the first `passed` ones; None if there are none.
 
-    They stay within both limits, but are at least one. None if there are no more items than that. Raises
-    ValueError for a payload that is not what it should be.
+    They stay within both limits, but are at least one. Raises ValueError for a damaged payload.
     """
     parts: list[tuple[bytes, bytes]] = []
     items = row = item = 0
@@ -84,10 +85,10 @@ def first_item(request: Request) -> Request:
 
 
 def wrap(parts: Sequence[tuple[bytes, bytes]], scope: bytes, schema_url: bytes) -> bytes:
-    """Wrap items into an Export...ServiceRequest of either signal.
+    """Return the bytes of an Export...ServiceRequest of either signal.
 
-    Neighbours of the same resource share a ResourceSpans. `schema_url` (left out if empty) is that of the
-    resources and of the scope.
+    Adjacent parts with the same resource share one ResourceSpans. `schema_url` is that of the
+    resources and of the scope; it is left out if empty.
     """
     head = _field(1, scope)
     tail = _field(3, schema_url) if schema_url else b""
@@ -113,7 +114,7 @@ _ITEM_TAG = 2 << 3 | 2
 
 
 def _walk(payload: bytes, at: int, items: int) -> int:
-    """The offset after `items` length-delimited fields of number 2, from offset `at` on."""
+    """Return the offset after `items` length-delimited fields of number 2, from offset `at` on."""
     taken, end = _take(payload, at, items, len(payload))
     if taken != items:
         raise ValueError(f"a row of the journal ends after {taken} of {items} items")
@@ -121,7 +122,7 @@ def _walk(payload: bytes, at: int, items: int) -> int:
 
 
 def _take(payload: bytes, at: int, items_max: int, bytes_max: int) -> tuple[int, int]:
-    """How many fields, and up to which offset, fit into both limits from offset `at` on."""
+    """Return how many fields from offset `at` on fit into both limits, and the offset after them."""
     limit = min(at + bytes_max, len(payload))
     taken = 0
     while taken < items_max and at < limit:

@@ -1,13 +1,16 @@
-"""What a backend's answer to one request means.
+"""What a backend's response to one request means.
 
-OTLP has five outcomes that must be told apart: taken, taken in part, an outage, a refusal of this payload,
-and a configuration that fails every request alike. Here statuses, bodies and exceptions of both transports
-become one `Answer`. Pure: no socket, no clock but the one that a Retry-After with a date is measured against.
+OTLP has five outcomes that must be told apart: accepted, accepted in part, an outage, a rejection
+of this payload, and a wrong configuration that fails every request alike. Here the statuses and
+bodies of both transports become one `Answer`. Pure, but for the clock that a Retry-After with a
+date is compared with.
 
-Where OTLP's own list ends, this is the reading: a redirect and a success whose body is not OTLP are a
-configuration (a login page, a proxy); so are 401, 403, 404 and their likes, which OTLP would have a client
-drop; 500 and its likes are a refusal that is to be doubted; Loki's refusals of entries for their times come
-after it has stored the others, so they are a partial success.
+Where OTLP's own list ends:
+
+* A redirect, and a success whose body is not OTLP, are a wrong configuration (a login page, a
+  proxy). So are 401, 403, 404 and their likes, for which OTLP would have a client drop the data.
+* A 500 and its likes are rejections that are not believed at once.
+* Loki rejects some entries after it has stored the others: a partial success (`loki`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from exporter.deliver.loki import read_loki
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,11 +35,11 @@ MESSAGE_CHARACTERS_MAX = 300  # of a backend's own words: enough for a sentence 
 Kind = Literal["accepted", "partial", "retry", "rejected", "config"]
 
 DOUBTFUL = frozenset({"http_500", "grpc_internal", "grpc_unknown", "grpc_failed_precondition"})
-"""Refusals that may as well be the backend's own trouble: to be tried some times before they are believed."""
+"""Rejections that may as well be the backend's own trouble: retried several times before they count."""
 
 _HTTP_RETRY = frozenset({408, 425, 429, 502, 503, 504})
-_HTTP_REFUSED = frozenset({400, 413, 422, 500})
-_HTTP_NAMED = _HTTP_RETRY | _HTTP_REFUSED | {401, 403, 404, 405, 415}  # the rest shares a label
+_HTTP_REJECTED = frozenset({400, 413, 422, 500})
+_HTTP_NAMED = _HTTP_RETRY | _HTTP_REJECTED | {401, 403, 404, 405, 415}  # the rest shares a label
 _GRPC_KINDS: Mapping[str, Kind] = {
     "CANCELLED": "retry",
     "DEADLINE_EXCEEDED": "retry",
@@ -73,20 +78,16 @@ _TLS_WANTED = re.compile(  # the words of Go, nginx and Apache for plain HTTP at
 _OTLP_MEDIA = frozenset({"application/x-protobuf", "application/protobuf", "application/octet-stream", ""})
 _EMPTY_MEDIA = _OTLP_MEDIA | {"application/json", "text/plain"}  # what may be the type of nothing
 _COUNT_MAX = 2**63 - 1  # OTLP's own type
-_LOKI_OLD = re.compile(r"entry too far behind|entry out of order|has timestamp too old")
-_LOKI_NEW = re.compile(r"has timestamp too new")
-_LOKI_GROUP = re.compile(r"\b(\d{1,9}) errors? like: ")
-_LOKI_TOTALS = re.compile(r"total ignored: (\d{1,9}) out of \d{1,9}")
 
 
 class Answer(NamedTuple):
     """What became of one request.
 
-    `taken`: all of it is stored. `partial`: `rejected` items are not, for good, the others are. `retry`: an
-    outage. `refused`: something about this very payload. `config`: somebody's configuration, so every
-    request would fare the same. `reason` is of a finite set, for labels; `message` is the backend's own
-    words, bounded and printable, but otherwise untrusted.
-    Source: OTLP 1.x, "OTLP/HTTP Response", "OTLP/gRPC Response", with Loki's own refusals beside them.
+    `accepted`: all of it is stored. `partial`: all but `rejected` items, which never will be.
+    `retry`: an outage. `rejected`: something about this very payload. `config`: a wrong
+    configuration, so that every request fails alike. `reason` is of a finite set, for labels.
+    `message` is the backend's own words, bounded and printable, but otherwise untrusted.
+    Source: OTLP 1.x, "OTLP/HTTP Response", "OTLP/gRPC Response"; Loki's own rejections (`loki`).
     """
 
     kind: Kind
@@ -120,10 +121,10 @@ def http_answer(signal: Signal, status: int, headers: Headers, content: bytes) -
         return Answer("config", "redirect", message=f"to {place}" if place else "")
     if status == 400 and _TLS_WANTED.search(message):
         return Answer("config", "needs_tls", message=printable(message))
-    if status == 400 and signal == "logs" and (loki := _loki(message)):
-        return loki
+    if status == 400 and signal == "logs" and (loki := read_loki(message)):
+        return Answer("partial", loki.reason, loki.entries, message=printable(message))
     reason = f"http_{status}" if status in _HTTP_NAMED else "http_other"
-    if status in _HTTP_REFUSED:
+    if status in _HTTP_REJECTED:
         return Answer("rejected", reason, message=printable(message))
     if status in _HTTP_RETRY or (status > 500 and status not in (501, 505)):
         after = _retry_after_seconds(headers.get("Retry-After", ""))
@@ -132,7 +133,9 @@ def http_answer(signal: Signal, status: int, headers: Headers, content: bytes) -
 
 
 def _retry_after_seconds(text: str) -> float | None:
-    """Retry-After in seconds from now, of either form of RFC 9110 section 10.2.3; None if it is neither."""
+    """Retry-After in seconds from now, of either form of RFC 9110 section 10.2.3; None if it is
+    neither.
+    """
     try:
         seconds = float(text)
     except ValueError:
@@ -144,14 +147,16 @@ def _retry_after_seconds(text: str) -> float | None:
 
 
 def grpc_answer(signal: Signal, error: Any) -> Answer:
-    """Read the failure of a call of OTLP/gRPC, a grpc.RpcError with code, details and trailing metadata."""
+    """Read the failure of a call of OTLP/gRPC, a grpc.RpcError with code, details and trailing
+    metadata.
+    """
     code: str = error.code().name
     words = error.details() or ""
     kind = _GRPC_KINDS.get(code, "config")
     reason = f"grpc_{code.lower()}"
     after: float | None = None
-    if kind == "rejected" and signal == "logs" and (loki := _loki(words)):
-        return loki
+    if kind == "rejected" and signal == "logs" and (loki := read_loki(words)):
+        return Answer("partial", loki.reason, loki.entries, message=printable(words))
     if code == "DEADLINE_EXCEEDED":
         reason = "timeout"
     elif code == "UNAVAILABLE":
@@ -194,7 +199,7 @@ def _seconds(duration: Any) -> float:
 
 
 def response(signal: Signal, content: bytes, media: str) -> Answer:
-    """The answer in the body of a success: OTLP's own response, or nothing at all."""
+    """Read the body of a success: OTLP's own response, or nothing at all."""
     not_otlp = Answer("config", "not_otlp", message=printable(_words(content, media) or f"an empty {media}"))
     if not content:
         return Answer("accepted") if media in _EMPTY_MEDIA else not_otlp
@@ -249,7 +254,9 @@ def _json_success(content: bytes) -> tuple[int, str]:
 
 
 def _count(value: object) -> int:
-    """Read a number of items as protobuf's JSON may write it; ValueError for anything else (1e999, -1, true)."""
+    """Read a number of items as protobuf's JSON may write it; ValueError for anything else (1e999,
+    -1, true).
+    """
     if isinstance(value, str):
         if not value.isascii() or not value.isdigit() or len(value) > len(str(_COUNT_MAX)):
             raise ValueError("no number of items")
@@ -261,36 +268,11 @@ def _count(value: object) -> int:
     return value
 
 
-def _loki(words: str) -> Answer | None:
-    """Loki's rejection of some entries, which it gives after it has stored the others.
-
-    Loki's distributor groups equal errors, as `3 errors like: A; 2 errors like: B`. Its ingester writes
-    `total ignored: 3 out of 10` for each stream. Their sum is the least number that can be true: for a
-    stream that is rejected as a whole, Loki names no number of entries.
-    Source: Loki 2.4 to 3.x, `pkg/ingester/stream.go`, `pkg/validation/validate.go`, `pkg/util/errors.go`.
-    """
-    is_old = bool(_LOKI_OLD.search(words))
-    is_new = bool(_LOKI_NEW.search(words))
-    first, *groups = _LOKI_GROUP.split(words)
-    if not is_old and not is_new and not groups:
-        return None
-    rejected = _loki_count(first, 0)
-    for times, error in zip(groups[::2], groups[1::2], strict=True):
-        rejected += int(times) * _loki_count(error, 1)
-    reason = "loki_too_old" if is_old else "loki_too_new" if is_new else "loki_invalid"
-    return Answer("partial", reason, rejected, message=printable(words))
-
-
-def _loki_count(error: str, least: int) -> int:
-    """The number of entries in one error of Loki's, or `least` if it names none."""
-    named = sum(int(total) for total in _LOKI_TOTALS.findall(error))
-    return named or max(least, len(_LOKI_OLD.findall(error)) + len(_LOKI_NEW.findall(error)))
-
-
 def _words(content: bytes, media: str) -> str:
-    """The message in the body of a failure.
+    """Return the message in the body of a failure.
 
-    That is a google.rpc.Status as protobuf (Loki calls it an octet stream) or JSON, else the text as it is.
+    That is the message of a google.rpc.Status in protobuf (Loki calls it an octet stream) or JSON,
+    else the whole text.
     """
     text = content.decode("utf-8", "replace")
     if media == "application/json":
@@ -310,13 +292,15 @@ def _words(content: bytes, media: str) -> str:
 
 
 def printable(words: str) -> str:
-    """A backend's words for logs and terminals: bounded, no control characters, no turned direction."""
+    """Return a backend's words for logs and terminals: bounded, without control and direction
+    characters.
+    """
     kept = "".join(c if c.isprintable() else " " for c in words[: 4 * MESSAGE_CHARACTERS_MAX])
     return " ".join(kept.split())[:MESSAGE_CHARACTERS_MAX]
 
 
 def shown(endpoint: str) -> str:
-    """Cut an endpoint down to what everybody may see: no user, no password, no query."""
+    """Return the part of an endpoint that everybody may see: no user, no password, no query."""
     scheme, mark, rest = endpoint.partition("://")
     place = (rest if mark else scheme).partition("?")[0]
     authority, slash, path = place.partition("/")

@@ -1,9 +1,10 @@
 """Sends the journal of one signal to one backend, one request at a time.
 
-The journal holds rows of encoded items after a cursor. A step reads some rows, wraps them into one request,
-sends it, and moves the cursor past the items that are settled. Cursor and counters move in one transaction.
-After a crash between the response and that transaction, and after a response that never arrived, the same
-bytes are sent again: items never change, so a backend that has them already sees exact duplicates.
+The journal holds rows of encoded items after a cursor. A step reads some rows, wraps them into one
+request, sends it, and moves the cursor past the items that are settled. Cursor and counters move in
+one transaction. After a crash between the response and that transaction, and after a response that
+never arrived, the same bytes are sent again: items never change, so a backend that has them already
+sees exact duplicates.
 
 What a response leads to:
 
@@ -11,13 +12,13 @@ What a response leads to:
     partial    it moves too: the backend will never accept the rest. The rest is counted by reason.
     retry      an outage. Exponential back-off with full jitter, without end (`backoff`).
     config     somebody has to change something. Held: retried at a steady pace, nothing is dropped.
-    rejected   something about this payload. The items at fault are searched for and set aside (`isolate`).
+    rejected   something about this payload. The items at fault are found and set aside (`isolate`).
 
-Rejections that are likely to be the backend's own trouble (a 500) are treated as an outage several times
-before they count as rejections.
+Rejections that are likely to be the backend's own trouble (a 500) are treated as an outage several
+times before they count as rejections.
 
-A step never sleeps: it returns the seconds until there is something to do. The loop around it waits that
-long on an event, so that it can stop at once. A request on its way is bounded by its timeout.
+A step never sleeps: it returns the seconds until there is something to do. The loop around it waits
+that long on an event, so that it can stop at once. A request on its way is bounded by its timeout.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ log = logging.getLogger(__name__)
 
 
 class DeliveryTotals(NamedTuple):
-    """What this process has delivered: accepted items, rejected items and failed requests by reason."""
+    """What this process has delivered: accepted items, rejected items and failed requests by
+    reason.
+    """
 
     delivered: int = 0
     rejected: Mapping[str, int] = {}
@@ -72,9 +75,11 @@ class DeliveryWorker:
     """Sends the journal of one signal to one backend.
 
     `scope` is an encoded InstrumentationScope, `schema_url` that of resources and scope. `clock` is
-    monotonic and drives the back-off, `now` is the wall clock for people, `draw` gives the jitter (0 to 1).
-    `status` and `totals` are replaced whole, so that other threads may read them at any time.
-    Source: OTLP 1.x, "Failures", "Retryable Response Codes", "Partial Success"; RFC 9110, "Retry-After".
+    monotonic and drives the back-off, `now` is the wall clock for people, `draw` gives the jitter
+    (0 to 1). `status` and `totals` are replaced whole, so that other threads may read them at any
+    time.
+    Source: OTLP 1.x, "Failures", "Retryable Response Codes", "Partial Success"; RFC 9110,
+    "Retry-After".
     """
 
     def __init__(
@@ -112,7 +117,9 @@ class DeliveryWorker:
         self._warned_at = -WARN_SECONDS_MIN
 
     def run(self, stopped: Event, work: Event) -> None:
-        """Deliver until `stopped`; whoever sets `stopped`, or commits new rows, sets `work` as well."""
+        """Deliver until `stopped`; whoever sets `stopped`, or commits new rows, sets `work` as
+        well.
+        """
         is_usable = True
         while not stopped.is_set():
             try:
@@ -138,8 +145,8 @@ class DeliveryWorker:
     def step(self) -> float:
         """Send one request at most; return the seconds to wait before the next step, 0 for none.
 
-        Raises what the queue raises. A receipt that could not be committed is kept, and a later step commits
-        it before it sends anything.
+        Raises what the queue raises. A receipt that could not be committed is kept, and a later
+        step commits it before it sends anything.
         """
         self._receipt.commit(self._queue)
         wait = self._not_before - self._clock()
