@@ -278,13 +278,10 @@ def class_of(exception):
 
 def text_of(value):
     """Return a text for anything, whatever its own methods do."""
-    if isinstance(value, text_type):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    for convert in (text_type, lambda v: str(v).decode("utf-8", "replace"), lambda v: text_type(repr(v))):
+    for convert in (text_type, str, repr):
         try:
-            return text_type(convert(value))
+            text = value if isinstance(value, (text_type, bytes)) else convert(value)
+            return text if isinstance(text, text_type) else text.decode("utf-8", "replace")
         except BaseException:
             continue
     return "<unprintable %s object>" % type(value).__name__

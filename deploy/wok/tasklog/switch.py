@@ -7,9 +7,9 @@ has to be read again. Python 2.7 and 3.
 from __future__ import absolute_import
 
 try:
-    from configparser import RawConfigParser
+    from configparser import RawConfigParser  # novm: the name of Python 3
 except ImportError:
-    from ConfigParser import RawConfigParser
+    from ConfigParser import RawConfigParser  # novm: the name of Python 2
 
 OFF = ("", "0", "false", "no", "none", "off")
 

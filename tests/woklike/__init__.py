@@ -1,0 +1,6 @@
+"""A stand-in for the parts of Wok that its plug-in `tasklog` touches, and the scenes that are played on it.
+
+Wok is in no package registry, so `make test` cannot install it. `wok/` has the names, the arguments and the
+behaviour of Wok 3.0.0, written anew, with CherryPy's own request objects and real threads; `scenes.py` runs on it, and
+on real Wok of any release (tests/e2e/test_wok.py, which also compares the two).
+"""

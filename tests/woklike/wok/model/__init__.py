@@ -1,0 +1,1 @@
+"""Stands for the models of Wok 3.0.0."""
