@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporter.command import tasklog
 from exporter.command.parser import Command, parse
 from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
@@ -239,6 +240,10 @@ def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - ev
     return demo(config, os.environ, out=sys.stdout, stopped=SignalFlags.by_signals(hangup_stops=True))
 
 
+def _tasklog(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
+    return tasklog.run(args)
+
+
 def _hash_password(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
     from exporter.http.auth import hash_password  # noqa: PLC0415 - each command loads what it needs
 
@@ -358,6 +363,14 @@ COMMANDS: Mapping[str, Command] = {
         arguments=_files("+", "log files: plain, .gz or .zst"),
     ),
     "demo": Command(_demo, "watch the exporter work on a simulated Wok; needs no backend"),
+    "tasklog": Command(
+        _tasklog,
+        "install, check or remove the plug-in that makes Wok log starts and ends of tasks",
+        usage=" install | status | remove [option ...]",
+        arguments=tasklog.add_arguments,
+        note=tasklog.HELP,
+        is_configured=False,
+    ),
     "hash-password": Command(
         _hash_password,
         "read a password and print its hash, for a line USER:HASH of auth_file",

@@ -22,11 +22,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from exporter.correlate.correlator import Correlator
-from exporter.correlate.operations import Operations
 from exporter.parse.parser import Parser
-from exporter.parse.zones import Zones
+from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Line, Record, RequestSeen, TaskEnded
-from exporter.telemetry.messages import Messages
+from exporter.wok.messages import Messages
+from exporter.wok.operations import Operations
 from tests.woklike import proof
 from tests.woklike.proof import PLUGIN, Scene
 
