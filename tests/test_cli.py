@@ -27,6 +27,7 @@ OWN_FLAGS = {
     "check": {"--json"},
     "tasks": {"--json", "--watch", "--running", "--failed", "--limit"},
     "trace": {"--json", "--file"},
+    "tasklog": {"--json", "--root", "--source", "--wokd"},
 }
 SECRET = "correct horse battery staple"
 

@@ -377,7 +377,7 @@ def test_the_source_is_python_2_7_and_3() -> None:
     vermin = Path(sys.executable).with_name("vermin")
     assert vermin.exists()
     done = subprocess.run(
-        [vermin, "--violations", "--no-tips", "-t=2.7-", "-t=3.4-", PLUGIN, proof.SCENES],
+        [vermin, "--violations", "--no-tips", "-t=2.7-", "-t=3.4-", PLUGIN, proof.PYTHON2],
         capture_output=True,
         text=True,
         check=False,

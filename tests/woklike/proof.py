@@ -1,4 +1,4 @@
-"""What must hold of the scenes of scenes.py, on the stand-in and on every real Wok: plain functions over its answer."""
+"""What must hold of the scenes of python2/scenes.py, on the stand-in and on every real Wok: plain functions over its answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "deploy" / "wok" / "tasklog"
-SCENES = Path(__file__).with_name("scenes.py")
+PYTHON2 = Path(__file__).with_name("python2")
+SCENES = PYTHON2 / "scenes.py"
 LIKE = Path(__file__).with_name("wok")
 SECONDS_MAX = 240
 
@@ -79,11 +80,11 @@ TEXTS: dict[str, tuple[str, str | None]] = {
 
 def lay_out(library: Path, *, plugin: Path | None = PLUGIN, wok: Path = LIKE) -> Path:
     """Copy a package `wok` into a directory, with the plug-in if any; return the directory."""
-    shutil.copytree(wok, library / "wok", ignore=shutil.ignore_patterns("__pycache__"))
+    ignored = shutil.ignore_patterns("__pycache__")
+    # A source tree of Wok has links to files that its configure script makes.
+    shutil.copytree(wok, library / "wok", ignore=ignored, ignore_dangling_symlinks=True)
     if plugin is not None:
-        shutil.copytree(
-            plugin, library / "wok" / "plugins" / "tasklog", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(plugin, library / "wok" / "plugins" / "tasklog", ignore=ignored)
         (library / "plugins.d").mkdir(exist_ok=True)
         shutil.copy(plugin / "tasklog.conf", library / "plugins.d")
     return library

@@ -72,7 +72,7 @@ class RequestRecord:
         self.id = id or str(uuid.uuid4())
         now = time.localtime()
         formats = (("date", TS_DATE_FORMAT), ("time", TS_TIME_FORMAT), ("zone", TS_ZONE_FORMAT))
-        self.info = kwargs | {name: time.strftime(form, now) for name, form in formats}
+        self.info = dict(kwargs, **{name: time.strftime(form, now) for name, form in formats})
 
     def __str__(self) -> str:
         return json.dumps({"id": self.id, "message": self.message, "error": self.error, "info": self.info})

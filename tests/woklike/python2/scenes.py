@@ -26,6 +26,8 @@ folder = tempfile.mkdtemp(dir=lib)
 import wok.config  # noqa: E402
 
 wok.config.paths.state_dir = folder
+wok.config.get_pushserver_socket_dir = lambda: folder
+os.makedirs(os.path.join(folder, "logs"))
 
 import cherrypy  # noqa: E402
 from cherrypy._cprequest import Request  # noqa: E402
@@ -40,11 +42,15 @@ said = []
 kept = {}
 
 
+def text(value):
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 class Ear(logging.Handler):
     """Hears what would be in wok-error.log."""
 
     def emit(self, record):
-        said.append(record.getMessage())
+        said.append(text(record.getMessage()))
 
 
 class Unprintable(Exception):
@@ -253,15 +259,15 @@ def outcome(name, task, raised, lines):
     """Return what Wok knows of a task, what it said of it, and all lines that were logged."""
     with open(LOG) as log:
         records = [json.loads(line) for line in log]
-    own = [text for text in said if text.startswith("tasklog:")]
-    others = [text for text in said if not text.startswith("tasklog:")]
+    own = [line for line in said if line.startswith("tasklog:")]
+    others = [line for line in said if not line.startswith("tasklog:")]
     for other in list(asynctask.tasks_queue.values()):
-        others = [text.replace(other.id, other.target_uri) for text in others]
+        others = [line.replace(other.id, other.target_uri) for line in others]
     return {
         "name": name,
         "task_id": task.id,
         "timestamp": task.timestamp,
-        "state": [task.status, task.message, task.app, task.target_uri, raised, task.fn.__name__],
+        "state": [task.status, text(task.message), task.app, task.target_uri, raised, task.fn.__name__],
         "said": others,
         "own": own,
         "records": records,

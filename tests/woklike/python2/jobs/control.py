@@ -1,0 +1,3 @@
+"""No URL of this plug-in needs more than its own class."""
+
+sub_nodes = {}
