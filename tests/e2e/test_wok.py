@@ -137,6 +137,22 @@ def test_a_plugin_that_is_switched_off_rests(
     assert release in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("release", ["2.5.0", *PYTHON3_RELEASES], indirect=True)
+def test_it_is_enabled_in_the_settings_of_wok(python: Path, prefix: Path) -> None:
+    """Enabled through Wok's API, as its page of settings does, the plug-in is at work without a restart."""
+    assert tasklog("install", prefix) == 0
+    conf = prefix / "etc" / "wok" / "plugins.d" / "tasklog.conf"
+    conf.write_text(conf.read_text("utf-8").replace("True", "False"), encoding="utf-8")
+    with installed_wok.running(prefix, python) as wok:
+        assert wok.send("POST", "/config/plugins/tasklog/enable", {})[0] == 200
+        assert "enable = True" in conf.read_text("utf-8")
+        assert tasklog("status", prefix) == 0
+        assert wok.send("POST", "/plugins/jobs/work", {"name": "a", "end": "success"})[0] == 202
+        records = wok.wait(1)
+    statuses = [record["info"]["status"] for record in records if record["info"]["req"] == "TASK"]
+    assert statuses == [1000, 1001]
+
+
 def _assert_as_wok_logs(prefix: Path, python: Path) -> None:
     with installed_wok.running(prefix, python) as wok:
         before = len(wok.records()) if wok.log.exists() else 0
