@@ -49,6 +49,8 @@ ENDS: dict[str, list[tuple[int, str]]] = {
     "succeeds_twice": [(1001, ""), (1001, "")],
     "says_nothing": [(1001, "")],
     "keeps_the_callback": [(1001, "")],
+    "keeps_the_callback_and_fails": [(1002, REASON)],
+    "ends_in_its_request": [(1001, "")],
     "asks_the_callback": [(1001, "")],
     "nests": [(1001, "")],
     "nests_and_fails": [(1002, "KCHVM0035E")],

@@ -278,7 +278,7 @@ def class_of(exception):
 
 def text_of(value):
     """Return a text for anything, whatever its own methods do."""
-    for convert in (text_type, str, repr):
+    for convert in (text_type, str):
         try:
             text = value if isinstance(value, (text_type, bytes)) else convert(value)
             return text if isinstance(text, text_type) else text.decode("utf-8", "replace")

@@ -177,6 +177,9 @@ def reports_failure_from_a_thread(cb, _):
     other = threading.Thread(target=lambda: cb("from a thread", False))
     other.start()
     other.join(SECONDS)
+    with open(LOG) as log:
+        ends = [line for line in log if '"status": 1000' not in line]
+    cb("%d logged while the function runs" % len(ends))
 
 
 def succeeds_then_raises(cb, _):
@@ -194,6 +197,14 @@ def says_nothing(cb, _):
 
 
 def keeps_the_callback(cb, _):
+    kept["cb"] = cb
+
+
+def keeps_the_callback_and_fails(cb, _):
+    kept["cb"] = cb
+
+
+def ends_in_its_request(cb, _):
     kept["cb"] = cb
 
 
@@ -223,7 +234,7 @@ SCENES = (
     reports_failure_by_keyword, reports_failure_without_text, reports_failure_twice, reports_failure_then_raises_wok,
     reports_failure_then_raises_plain, reports_failure_then_exits, reports_failure_while_handling,
     reports_failure_then_success, reports_failure_from_a_thread, succeeds_then_raises, succeeds_twice, says_nothing,
-    keeps_the_callback, asks_the_callback, nests, nests_and_fails, nests_twice,
+    keeps_the_callback, keeps_the_callback_and_fails, ends_in_its_request, asks_the_callback, nests, nests_and_fails, nests_twice,
 )  # fmt: skip
 
 
@@ -280,11 +291,15 @@ def plain_scene(function):
     raised = ""
     task = asynctask.AsyncTask("/x/%s" % function.__name__, function, {"opaque": 1})
     task.thread.join(SECONDS)
-    if function is keeps_the_callback:
+    if function in (keeps_the_callback, keeps_the_callback_and_fails):
         # As an upload ends: from the thread of another request.
-        other = threading.Thread(target=lambda: kept.pop("cb")("done", True))
+        end = ("done", True) if function is keeps_the_callback else ("broken", False)
+        other = threading.Thread(target=lambda: kept.pop("cb")(*end))
         other.start()
         other.join(SECONDS)
+    elif function is ends_in_its_request:
+        # The thread of the request writes this before its own line.
+        kept.pop("cb")("done", True)
     line = request_line()
     try:
         asynctask.save_request_log_id(line, task.id)
@@ -379,6 +394,19 @@ def fresh():
     return importlib.import_module(RECORDS)
 
 
+def late_start(records):
+    """Return the record of the start of a task whose thread begins an hour after it was made."""
+    begin()
+    task = asynctask.AsyncTask("/x/late", succeeds)
+    task.thread.join(SECONDS)
+    task.timestamp -= 3600
+    open(LOG, "w").close()
+    other = threading.Thread(target=lambda: records.begin(task))
+    other.start()
+    other.join(SECONDS)
+    return outcome("late_start", task, "", [])
+
+
 def parts_of(module):
     return sorted(
         name
@@ -399,6 +427,7 @@ def with_plugin():
     answer = {"parts": parts_of(records), "broken": {}, "broken_before": {}}
     answer["installed"] = [records.install(), records.install()]
     answer["with"] = play()
+    answer["late"] = late_start(records)
     answer["touched"] = touched()
     answer["removed"] = play()
     for part in answer["parts"]:
