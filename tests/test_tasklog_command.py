@@ -217,6 +217,21 @@ def test_the_layout_of_the_source_does_not_matter(host: Host) -> None:
     assert host.run("install") == 0
 
 
+def test_an_installation_that_fails_halfway_can_be_repeated(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the configuration cannot be created, the error names it and the reason; the next run does what is left."""
+    (host.root / "etc/wok/plugins.d").rmdir()
+    host.write("etc/wok/plugins.d", "a file where Wok has a directory\n")
+
+    assert host.run("install") == 2
+    assert f"error: cannot create /{CONF}: " in capsys.readouterr().err
+    assert LINK in host.files()
+    (host.root / "etc/wok/plugins.d").unlink()
+    assert host.run("install") == 0
+    assert CONF in host.files()
+
+
 def test_a_missing_plugin_is_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     """Without the plug-in's folder nothing is linked, and the error says where it comes from."""
     (host.root / SHARED / "records.py").unlink()

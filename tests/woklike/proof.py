@@ -31,6 +31,7 @@ ENDS: dict[str, list[tuple[int, str]]] = {
     "raises_not_ascii": [(1002, REASON)],
     "raises_bytes": [(1002, REASON)],
     "raises_unprintable": [(1002, REASON)],
+    "raises_what_looks_like_wok": [(1002, REASON)],
     "raises_unencodable": [(1002, "KCHVM0035E")],
     "raises_chained": [(1002, "KCHVM0035E")],
     "raises_recursion": [(1002, REASON)],
@@ -65,6 +66,7 @@ ENDS: dict[str, list[tuple[int, str]]] = {
 
 TEXTS: dict[str, tuple[str, str | None]] = {
     "raises_plain": ("no space left", "ValueError"),
+    "raises_what_looks_like_wok": ("no such table", "Statement"),
     "raises_without_text": ("RuntimeError", "RuntimeError"),
     "exits": ("3", "SystemExit"),
     "reports_failure": ("giving up", None),

@@ -31,6 +31,7 @@ import weakref
 
 import cherrypy
 from wok import asynctask, reqlogger
+from wok.exception import WokException
 
 try:
     text_type = unicode
@@ -153,7 +154,7 @@ def report(task, code, status, exception):
     facts = getattr(task, "_tasklog", None)
     if facts is None or status not in (WOK_COMPLETED, WOK_FAILED):
         return False
-    if exception is not None and not (hasattr(exception, "code") and hasattr(exception, "params")):
+    if exception is not None and not isinstance(exception, WokException):
         return False
     if status == WOK_COMPLETED:
         if facts.is_held:
@@ -261,7 +262,7 @@ def notify():
 
 def error_of(exception, text):
     """Return the `error` of a record: of an exception, else of the text that the function has reported."""
-    if hasattr(exception, "code") and hasattr(exception, "params"):
+    if isinstance(exception, WokException):
         return {"code": exception.code, "params": exception.params}
     if exception is not None:
         name = class_of(exception)

@@ -53,6 +53,12 @@ class Ear(logging.Handler):
         said.append(text(record.getMessage()))
 
 
+class Statement(Exception):
+    """Has what Wok's errors have, but is none of them."""
+
+    code, params = "f405", {"secret": "S3cret"}
+
+
 class Unprintable(Exception):
     """Has no text: Wok's handler fails when it asks for one."""
 
@@ -108,6 +114,10 @@ def raises_bytes(cb, _):
 
 def raises_unprintable(cb, _):
     raise Unprintable()
+
+
+def raises_what_looks_like_wok(cb, _):
+    raise Statement("no such table")
 
 
 def raises_unencodable(cb, _):
@@ -230,7 +240,7 @@ def nests_twice(cb, _):
 
 SCENES = (
     succeeds, raises_wok, raises_plain, raises_os, raises_without_text, raises_many_lines, raises_long, raises_not_ascii,
-    raises_bytes, raises_unprintable, raises_unencodable, raises_chained, raises_recursion, exits, reports_failure,
+    raises_bytes, raises_unprintable, raises_what_looks_like_wok, raises_unencodable, raises_chained, raises_recursion, exits, reports_failure,
     reports_failure_by_keyword, reports_failure_without_text, reports_failure_twice, reports_failure_then_raises_wok,
     reports_failure_then_raises_plain, reports_failure_then_exits, reports_failure_while_handling,
     reports_failure_then_success, reports_failure_from_a_thread, succeeds_then_raises, succeeds_twice, says_nothing,
