@@ -1,6 +1,6 @@
-"""The files of deploy/compose, read: for the tests that check them and for those that run them.
+"""Reads the files of deploy/compose, for tests that check them and tests that run them.
 
-What a program would make of a file is worked out here as that program does it: merged keys, `$$`, `${env:NAME:-default}`.
+It interprets a file as its program does: merged keys, `$$`, `${env:NAME:-default}`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COMPOSE = FOLDER / "compose.yaml"
 DATA_SOURCES = FOLDER / "grafana/provisioning/datasources/wok.yaml"
 DASHBOARDS = FOLDER / "grafana/provisioning/dashboards/wok.yaml"
 PASSWORD = "WOK_GRAFANA_PASSWORD"
-"""The one variable that has to be set."""
+"""The only required variable."""
 _DEFAULT = re.compile(r"\$\{env:(\w+):-([^}]*)\}")
 
 
@@ -33,17 +33,17 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def collector_text(path: Path) -> str:
-    """Return a collector's or Jaeger's configuration as it is without any variable: each has a default."""
+    """Return a configuration of the collector or Jaeger with the default of every variable."""
     return _DEFAULT.sub(r"\2", path.read_text("utf-8"))
 
 
 def variables(path: Path) -> dict[str, str]:
-    """Return the variables by which a collector's or Jaeger's configuration can be moved elsewhere, with their defaults."""
+    """Return the variables of a configuration of the collector or Jaeger with their defaults."""
     return dict(_DEFAULT.findall(path.read_text("utf-8")))
 
 
 def arguments(service: str, elsewhere: dict[str, str]) -> list[str]:
-    """Return a service's command with places of the container put elsewhere: values of flags, by their text."""
+    """Return a service's command with some paths (values of flags) replaced."""
     found = []
     for argument in services()[service]["command"]:
         flag, equals, value = argument.partition("=")
@@ -52,7 +52,7 @@ def arguments(service: str, elsewhere: dict[str, str]) -> list[str]:
 
 
 def expanded(value: Any) -> Any:
-    """Return a value of a provisioning file as Grafana has it after it has put in its environment, which is empty."""
+    """Return a value of a provisioning file after Grafana has replaced variables (none are set)."""
     if isinstance(value, str):
         parts = [re.sub(r"\$(\w+|\{[^}]*\})", "", part) for part in value.split("$$")]
         return "$".join(parts)
@@ -67,7 +67,7 @@ def data_sources() -> dict[str, dict[str, Any]]:
 
 
 def host_example() -> list[dict[str, Any]]:
-    """Return what targets/hosts.yaml tells to take out of its comment."""
+    """Return the example in the comment of targets/hosts.yaml."""
     lines = (FOLDER / "targets/hosts.yaml").read_text("utf-8").splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("# - targets:"))
     found: list[dict[str, Any]] = yaml.safe_load(
@@ -77,7 +77,7 @@ def host_example() -> list[dict[str, Any]]:
 
 
 def strings(value: Any) -> list[str]:
-    """Return all texts in a value, at any depth."""
+    """Return all strings in a value, at any depth."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -88,9 +88,10 @@ def strings(value: Any) -> list[str]:
 
 
 def prometheus_folder(folder: Path, texts: dict[str, str]) -> Path:
-    """Lay out what compose.yaml mounts below /etc/prometheus, with some addresses replaced; return the configuration's path.
+    """Lay out the mounts below /etc/prometheus with some addresses replaced; return the
+    configuration.
 
-    The rules are the committed ones; `targets` is left to the caller.
+    The rules are the committed ones. The caller writes `targets`.
     """
     content = (FOLDER / "prometheus.yml").read_text("utf-8")
     for old, new in texts.items():

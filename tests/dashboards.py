@@ -1,4 +1,6 @@
-"""What the dashboards and rules of deploy/ ask of Prometheus, as values: for the tests that prove it by rule, and those that run it."""
+"""The queries of the dashboards and rules of deploy/, for tests that check them and tests that run
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ RULES = sorted((ROOT / "deploy/prometheus").glob("*.rules.yaml"))
 
 
 class Query(NamedTuple):
-    """One query: where it stands, its PromQL with the variables of Grafana in it, and what its series are called."""
+    """One query: its place, its PromQL with Grafana's variables, and the legend of its series."""
 
     place: str
     expression: str
@@ -27,7 +29,7 @@ class Query(NamedTuple):
 
 
 class Selector(NamedTuple):
-    """What a query reads: a metric, or a range of it, with the matchers of labels."""
+    """A selector of a query: a metric or a range of it, with label matchers."""
 
     name: str
     matchers: Mapping[str, str]
@@ -47,7 +49,7 @@ def loaded(path: Path) -> Any:
 
 
 def panels(dashboard: Any) -> list[Any]:
-    """The panels that show something, without the headings."""
+    """The panels without the headings."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
@@ -82,12 +84,12 @@ def marks(dashboard: Any) -> list[Query]:
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """Put values in the place of Grafana's variables, as Grafana does; one that is not among them is a KeyError."""
+    """Replace Grafana's variables with values. An unknown variable raises KeyError."""
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], text)
 
 
 def rules(paths: Iterable[Path] = RULES) -> list[Rule]:
-    """All rules of some files; of deploy/prometheus, if none are named."""
+    """All rules of some files, by default of deploy/prometheus."""
     return [
         Rule(rule.get("alert") or rule["record"], rule["expr"], "alert" in rule)
         for path in paths

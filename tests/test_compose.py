@@ -1,7 +1,7 @@
-"""The stack of deploy/compose as files: their schema, their references to each other, what they promise about access.
+"""The files of deploy/compose: schemas, references to each other, and access.
 
-What can be run of it is run by tests/e2e/test_compose.py. Of Loki, Tempo and Grafana there is no program here and no published schema:
-their files are checked by the keys that their documentation has, and by what they name.
+tests/e2e/test_compose.py runs the programs. Loki, Tempo and Grafana are not available and have no
+published schema: their files are checked for documented keys and for the names that they use.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ KEYS = {
 
 
 def mounts(service: dict[str, Any]) -> list[tuple[str, PurePosixPath, bool]]:
-    """Return (source, target, whether it is read-only) of what a service mounts."""
+    """Return (source, target, read-only) of a service's mounts."""
     found = []
     for text in service.get("volumes", ()):
         source, target, *mode = text.split(":")
@@ -73,7 +73,7 @@ def mounts(service: dict[str, Any]) -> list[tuple[str, PurePosixPath, bool]]:
 
 
 def listening() -> dict[str, set[int]]:
-    """Return at which ports each service listens, as its own configuration says it."""
+    """Return the ports at which each service listens, by its own configuration."""
     found = {name: set(ports) for name, ports in LISTENS.items()}
     for name, file in (("otelcol", "otelcol.yaml"), ("jaeger", "jaeger.yaml")):
         text = compose_files.collector_text(FOLDER / file)
@@ -87,7 +87,7 @@ def listening() -> dict[str, set[int]]:
 
 
 def promtool(*arguments: object) -> None:
-    """Run promtool, which must find nothing to say against it."""
+    """Run promtool, which must accept the file."""
     done = subprocess.run(
         [installed("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
     )
@@ -105,7 +105,7 @@ def schema_accepts(path: Path) -> bool:
 
 
 def test_the_schema_of_compose_accepts_the_stack(tmp_path: Path) -> None:
-    """compose.yaml is what the Compose specification calls a valid file, and the check would notice a wrong key."""
+    """compose.yaml is valid by the Compose specification, and the check detects a wrong key."""
     broken = tmp_path / "broken.yaml"
     broken.write_text(COMPOSE.read_text("utf-8").replace("read_only:", "readonly:", 1), "utf-8")
 
@@ -115,7 +115,7 @@ def test_the_schema_of_compose_accepts_the_stack(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_service_is_confined(name: str) -> None:
-    """Each service runs without capabilities and new privileges, on a read-only root, with a limit of memory, and its log is bounded."""
+    """Each service runs without privileges, on a read-only root, with bounded memory and log."""
     service = compose_files.services()[name]
     memory = {"m": 1, "g": 1024}[service["mem_limit"][-1]] * int(service["mem_limit"][:-1])
     goal = service.get("environment", {}).get("GOMEMLIMIT", "0MiB").removesuffix("MiB")
@@ -134,7 +134,7 @@ def test_every_service_is_confined(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_of_one_version(name: str) -> None:
-    """Each image is pinned to an exact version, and our own is built from the checkout."""
+    """Each image has an exact version, and our own is built from the checkout."""
     service = compose_files.services()[name]
     if "build" in service:
         assert service["image"] == "wok-exporter:local"
@@ -146,7 +146,7 @@ def test_images_are_of_one_version(name: str) -> None:
 
 
 def test_nothing_can_be_reached_from_elsewhere() -> None:
-    """Every published port is on 127.0.0.1, no two are the same, and its service listens there."""
+    """Every published port is on 127.0.0.1, unique, and its service listens there."""
     published = [
         (name, *port.split(":"))
         for name, service in compose_files.services().items()
@@ -160,7 +160,7 @@ def test_nothing_can_be_reached_from_elsewhere() -> None:
 
 
 def test_no_password_is_committed() -> None:
-    """The one password comes from the environment, without a default, and Grafana lets nobody in without it."""
+    """The password comes from the environment without a default, and Grafana requires it."""
     environment = compose_files.services()["grafana"]["environment"]
 
     assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith(f"${{{compose_files.PASSWORD}:?")
@@ -168,7 +168,7 @@ def test_no_password_is_committed() -> None:
 
 
 def test_what_is_mounted_is_there() -> None:
-    """Every file and folder of the checkout that a service mounts exists, is mounted read-only, and holds something."""
+    """Every mounted file and directory of the checkout exists, is read-only, and is not empty."""
     for name, service in compose_files.services().items():
         for source, _, is_read_only in mounts(service):
             if source.startswith("."):
@@ -178,7 +178,7 @@ def test_what_is_mounted_is_there() -> None:
 
 
 def test_every_file_of_the_stack_is_mounted() -> None:
-    """No configuration lies in deploy/compose that no service reads."""
+    """Every configuration file in deploy/compose is read by a service."""
     mounted = [
         (FOLDER / source).resolve()
         for service in compose_files.services().values()
@@ -197,7 +197,7 @@ def test_every_file_of_the_stack_is_mounted() -> None:
 
 
 def test_volumes_are_declared_and_used() -> None:
-    """Every named volume is used, and none is used that is not declared."""
+    """Every named volume is declared and used."""
     used = {
         source
         for service in compose_files.services().values()
@@ -209,7 +209,7 @@ def test_volumes_are_declared_and_used() -> None:
 
 
 def test_what_a_service_writes_is_kept() -> None:
-    """Every folder that a configuration writes to is a volume of its service, since the rest of its root is read-only."""
+    """Every directory that a configuration writes to is a volume, because the root is read-only."""
     writes = {
         "otelcol": re.findall(r"directory: (/\S+)", compose_files.collector_text(FOLDER / "otelcol.yaml")),
         "jaeger": re.findall(
@@ -244,7 +244,7 @@ def test_what_a_service_writes_is_kept() -> None:
 
 
 def test_commands_name_mounted_files() -> None:
-    """A configuration file in a command line, or in a setting of Grafana's, is one that is mounted."""
+    """Every configuration file in a command line or in Grafana's settings is mounted."""
     for name, service in compose_files.services().items():
         named = [
             *(argument.partition("=")[2] for argument in service.get("command", ()) if "config" in argument),
@@ -261,7 +261,7 @@ def test_commands_name_mounted_files() -> None:
 
 
 def test_addresses_lead_to_who_listens() -> None:
-    """Every host and port in the configurations is a service of the stack and a port at which it listens."""
+    """Every host and port in the configurations is a service and a port at which it listens."""
     texts = [
         *compose_files.strings(yaml.safe_load(compose_files.collector_text(FOLDER / "otelcol.yaml"))),
         *compose_files.strings(compose_files.read(FOLDER / "prometheus.yml")["scrape_configs"]),
@@ -283,18 +283,21 @@ def test_addresses_lead_to_who_listens() -> None:
 
 
 def test_every_service_is_watched() -> None:
-    """Prometheus scrapes every service, and those that can check their own health do it too."""
+    """Prometheus scrapes every service, and services that can check their health do so."""
     jobs = {job["job_name"]: job for job in compose_files.read(FOLDER / "prometheus.yml")["scrape_configs"]}
     names = {name.removesuffix(".") for found in jobs["wok"]["dns_sd_configs"] for name in found["names"]}
     unchecked = {name for name, service in compose_files.services().items() if "healthcheck" not in service}
 
     assert (set(jobs) - {"wok"}) | names | {"ownership"} == set(NAMES)
-    # the images of the first two hold nothing to ask with; the exporter's image brings its own check
+    # the images of the first two hold nothing to ask with; the exporter's image brings its own
+    # check
     assert unchecked == {"otelcol", "tempo", "ownership", "wok-exporter", "wok-demo"}
 
 
 def test_exporters_are_found_by_name() -> None:
-    """An exporter in a container is scraped at the exporter's port and is called by its service's name, without the dot."""
+    """An exporter in a container is scraped at its port, and named as its
+    service, without the dot.
+    """
     (job,) = (
         job
         for job in compose_files.read(FOLDER / "prometheus.yml")["scrape_configs"]
@@ -311,7 +314,7 @@ def test_exporters_are_found_by_name() -> None:
 
 
 def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
-    """Prometheus' own check accepts prometheus.yml with what compose.yaml mounts beside it, also with a host in targets/hosts.yaml."""
+    """Promtool accepts prometheus.yml with its mounts, also with a host in targets/hosts.yaml."""
     path = compose_files.prometheus_folder(tmp_path / "prometheus", {})
     targets = path.parent / "targets/hosts.yaml"
     targets.write_bytes((FOLDER / "targets/hosts.yaml").read_bytes())
@@ -330,7 +333,7 @@ def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(KEYS))
 def test_loki_and_tempo_have_known_keys(name: str) -> None:
-    """Loki's and Tempo's files have just the keys that their documentation has, each where it belongs."""
+    """The files of Loki and Tempo have only documented keys, each in its place."""
     content = compose_files.read(FOLDER / name)
     for path, known in KEYS[name].items():
         part = content
@@ -341,7 +344,7 @@ def test_loki_and_tempo_have_known_keys(name: str) -> None:
 
 
 def test_everything_is_kept_equally_long() -> None:
-    """Traces and log records go after the same thirty days, in Tempo, Jaeger and Loki."""
+    """Tempo, Jaeger and Loki delete data after the same 30 days."""
     loki = compose_files.read(FOLDER / "loki.yaml")
     tempo = compose_files.read(FOLDER / "tempo.yaml")
     jaeger = yaml.safe_load(compose_files.collector_text(FOLDER / "jaeger.yaml"))
@@ -354,7 +357,9 @@ def test_everything_is_kept_equally_long() -> None:
 
 
 def test_a_stream_of_loki_is_one_application_of_one_host() -> None:
-    """Loki's labels are what tells hosts and applications apart, so that no host's backlog is refused because of another's."""
+    """Loki's labels separate hosts and applications, so that no backlog is rejected because of
+    another.
+    """
     attributes = compose_files.read(FOLDER / "loki.yaml")["limits_config"]["otlp_config"][
         "resource_attributes"
     ]
@@ -366,7 +371,7 @@ def test_a_stream_of_loki_is_one_application_of_one_host() -> None:
 
 
 def test_data_sources_are_the_ones_that_dashboards_expect() -> None:
-    """The uids are fixed, one is the default, and there is one of each type."""
+    """Uids are fixed, one data source is the default, and there is one of each type."""
     sources = compose_files.data_sources()
 
     assert {uid: source["type"] for uid, source in sources.items()} == {
@@ -376,7 +381,9 @@ def test_data_sources_are_the_ones_that_dashboards_expect() -> None:
 
 
 def test_data_sources_lead_to_each_other() -> None:
-    """Exemplars lead to traces, traces to log records and metrics, log records to traces, and no link leads nowhere."""
+    """Exemplars link to traces, traces to log records and metrics, log records to traces; all
+    exist.
+    """
     sources = compose_files.data_sources()
     links = {
         uid: set(re.findall(r"'(?:datasourceUid|alertmanagerUid)': '([\w-]+)'", str(source)))
@@ -392,7 +399,8 @@ def test_data_sources_lead_to_each_other() -> None:
     }
     exemplars = sources["wok-prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
     assert {one["name"] for one in exemplars} == {"trace_id"}
-    # Grafana makes no query for Jaeger from an exemplar: a link to Jaeger's own page, at the port that is published
+    # Grafana makes no query for Jaeger from an exemplar: a link to Jaeger's own page, at the port
+    # that is published
     assert [one["url"] for one in exemplars if "url" in one] == [
         f"http://127.0.0.1:{JAEGER_PAGE_PORT}/trace/${{__value.raw}}"
     ]
@@ -412,7 +420,9 @@ def test_data_sources_lead_to_each_other() -> None:
 
 
 def test_the_queries_of_traces_are_valid(tmp_path: Path) -> None:
-    """The queries that lead from a trace to metrics name metrics of the exporter by labels they have, and Prometheus parses them."""
+    """The queries from a trace to metrics use existing metrics and labels, and Prometheus parses
+    them.
+    """
     metrics = compose_files.data_sources()["wok-tempo"]["jsonData"]["tracesToMetrics"]
     labels = {tag["value"] for tag in metrics["tags"]}
     queries = [query["query"] for query in metrics["queries"]]
@@ -430,7 +440,7 @@ def test_the_queries_of_traces_are_valid(tmp_path: Path) -> None:
 
 
 def test_rates_are_made_for_the_scrape_interval() -> None:
-    """Grafana knows how often the exporters are scraped, from which it makes the shortest window of a rate."""
+    """Grafana knows the scrape interval, which it needs for the shortest window of a rate."""
     jobs = compose_files.read(FOLDER / "prometheus.yml")["scrape_configs"]
     (interval,) = (job["scrape_interval"] for job in jobs if job["job_name"] == "wok")
 
@@ -438,7 +448,7 @@ def test_rates_are_made_for_the_scrape_interval() -> None:
 
 
 def test_dashboards_are_provisioned() -> None:
-    """The dashboards of deploy/grafana are where the provider looks, and ask only data sources that are provisioned."""
+    """The provider finds the dashboards, and they use only provisioned data sources."""
     (provider,) = compose_files.read(compose_files.DASHBOARDS)["providers"]
     place = {target: source for source, target, _ in mounts(compose_files.services()["grafana"])}
     folder = (FOLDER / place[PurePosixPath(provider["options"]["path"])]).resolve()
@@ -460,7 +470,7 @@ def test_dashboards_are_provisioned() -> None:
 
 
 def test_settings_of_the_exporter_are_its_own() -> None:
-    """The exporter's variables in compose.yaml are ones that it knows."""
+    """The exporter knows all of its variables in compose.yaml."""
     known = {f"WOK_EXPORTER_{key.upper()}" for key in OPTIONS}
     environment = compose_files.services()["wok-exporter"]["environment"]
     ours = {name for name in environment if name.startswith("WOK_")}
@@ -471,7 +481,7 @@ def test_settings_of_the_exporter_are_its_own() -> None:
 
 
 def test_the_readme_names_what_is_there() -> None:
-    """Profiles, services and files that README.md names are those of the stack."""
+    """The README names existing profiles, services and files."""
     text = (FOLDER / "README.md").read_text("utf-8")
     profiles = {
         profile for service in compose_files.services().values() for profile in service.get("profiles", ())
@@ -492,7 +502,9 @@ def test_the_readme_names_what_is_there() -> None:
 
 
 def test_a_replay_is_not_discarded_and_can_be_found() -> None:
-    """Tempo takes any number of live traces, and indexes and searches spans as old as it keeps them."""
+    """Tempo takes any number of live traces, and indexes and searches spans as old as it keeps
+    them.
+    """
     tempo = compose_files.read(FOLDER / "tempo.yaml")
     kept = tempo["compactor"]["compaction"]["block_retention"]
 
@@ -502,7 +514,9 @@ def test_a_replay_is_not_discarded_and_can_be_found() -> None:
 
 
 def test_a_request_to_loki_has_a_margin() -> None:
-    """The collector's requests to Loki are bounded in bytes, well under the 4 MiB above which Loki rejects them whole."""
+    """The collector's requests to Loki are bounded in bytes, well under the 4 MiB above which Loki
+    rejects them whole.
+    """
     batch = compose_files.read(FOLDER / "otelcol.yaml")["exporters"]["otlp_http/loki"]["sending_queue"][
         "batch"
     ]

@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be judged without building it."""
+"""The Dockerfile, checked without building it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOCKERFILE = ROOT / "deploy" / "container" / "Dockerfile"
 
 
 def test_hadolint_finds_nothing() -> None:
-    """The checker of Dockerfiles, and its shellcheck of what is run, find nothing."""
+    """Hadolint, with shellcheck for its commands, accepts the Dockerfile."""
     hadolint = Path(sys.executable).with_name("hadolint")
     told = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, check=False)
 
@@ -21,7 +21,7 @@ def test_hadolint_finds_nothing() -> None:
 
 
 def test_it_is_built_with_the_checkouts_own_tool() -> None:
-    """The image is built with the version of uv that the Makefile has, as it reads the same lock."""
+    """The image uses the same version of uv as the Makefile, because it reads the same lock."""
     (made,) = re.findall(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
     assert f'"uv=={made}"' in DOCKERFILE.read_text("utf-8")

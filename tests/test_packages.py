@@ -1,6 +1,4 @@
-"""What can be said of the packages without building them: scripts, names of files, the C library,
-the manual page, the licenses.
-"""
+"""The packages without building them: scripts, files, C library, manual page, licenses."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from tests.program import ROOT, run
 PACKAGES = ROOT / "deploy" / "packages"
 SCRIPTS = sorted((PACKAGES / "scripts").glob("*.sh"))
 BUILT = {"program", "copyright", "wok-exporter.1.gz"}
-"""What build.py lays beside the checkout's files."""
+"""Build results that build.py adds to the files of the checkout."""
 
 
 def tool(name: str) -> str:
@@ -34,7 +32,7 @@ def tool(name: str) -> str:
 
 
 def test_the_scripts_are_sound() -> None:
-    """What shellcheck knows is wrong is not in the scripts that dpkg and rpm run as root."""
+    """Shellcheck accepts the scripts that dpkg and rpm run as root."""
     told = subprocess.run([tool("shellcheck"), *SCRIPTS], capture_output=True, text=True, check=False)
 
     assert len(SCRIPTS) == 3
@@ -46,9 +44,7 @@ def test_the_scripts_are_sound() -> None:
     "argument", ["configure", "remove", "upgrade", "abort-remove", "failed-upgrade", "0", "1", "2"]
 )
 def test_without_systemd_there_is_nothing_to_do(path: Path, argument: str, tmp_path: Path) -> None:
-    """Where there is no systemd (a container, a chroot), the scripts end well, whoever calls them
-    and why.
-    """
+    """Without systemd (container, chroot), the scripts succeed for every caller."""
     done = subprocess.run(
         ["/bin/sh", path, argument], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
     )
@@ -57,7 +53,7 @@ def test_without_systemd_there_is_nothing_to_do(path: Path, argument: str, tmp_p
 
 
 def test_every_file_of_the_packages_is_in_the_checkout() -> None:
-    """Each source that nfpm.yaml names is there, is laid out for it, or is what the build makes."""
+    """Each source that nfpm.yaml names is in the checkout or is a build result."""
     described = yaml.safe_load((PACKAGES / "nfpm.yaml").read_text("utf-8"))
     sources = {entry["src"] for entry in described["contents"] if entry.get("type") != "symlink"}
     sources |= set(described["scripts"].values())
@@ -67,7 +63,7 @@ def test_every_file_of_the_packages_is_in_the_checkout() -> None:
 
 
 def test_what_an_administrator_edits_is_kept() -> None:
-    """Everything below /etc is a configuration file, and nothing else is."""
+    """Exactly the files below /etc are configuration files."""
     described = yaml.safe_load((PACKAGES / "nfpm.yaml").read_text("utf-8"))
 
     for entry in described["contents"]:
@@ -76,7 +72,7 @@ def test_what_an_administrator_edits_is_kept() -> None:
 
 
 def test_the_c_library_is_the_newest_that_is_asked_for(tmp_path: Path) -> None:
-    """Of a tree of programs, the version is the newest that binutils finds in any of them."""
+    """The required version is the newest that binutils finds in any file."""
     if shutil.which("readelf") is None:
         pytest.skip("readelf is not installed: apt install binutils")
     modules = sorted(Path(sysconfig.get_path("stdlib"), "lib-dynload").glob("_s*.so"))[:5]
@@ -96,7 +92,7 @@ def _manual() -> str:
 
 
 def test_the_manual_page_has_every_command(manual: str) -> None:
-    """Every command that the program has is a section of its manual page, with its options."""
+    """Every command has a section with its options in the manual page."""
     commands = re.findall(
         r"^## wok-exporter ([a-z-]+)$", (ROOT / "docs" / "commands.md").read_text("utf-8"), re.MULTILINE
     )
@@ -107,7 +103,7 @@ def test_the_manual_page_has_every_command(manual: str) -> None:
 
 
 def test_the_manual_page_is_good_roff(manual: str) -> None:
-    """The program man has nothing to warn of, and what it shows is what the program says."""
+    """The program man shows the program's help without a warning."""
     if shutil.which("man") is None or shutil.which("groff") is None:
         pytest.skip("man is not installed: apt install man-db groff-base")
     shown = subprocess.run(
@@ -125,9 +121,7 @@ def test_the_manual_page_is_good_roff(manual: str) -> None:
 
 
 def test_a_license_that_is_missing_is_noticed(tmp_path: Path) -> None:
-    """The copyright page is not made of a package that comes without a license text; one that has
-    it is named with it.
-    """
+    """A package without a license text is an error; one with a text is listed with it."""
     metadata = tmp_path / "thing-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
@@ -139,8 +133,8 @@ def test_a_license_that_is_missing_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_package_starts_its_modules_as_an_interpreter_does() -> None:
-    """The packaged program, asked as `python -P -m` is, is the module; without that it is the
-    command line.
+    """The packaged program runs a module if it is called like `python -P -m`, else the command
+    line.
     """
     program = [sys.executable, str(PACKAGES / "frozen.py")]
     version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=False)
@@ -158,9 +152,7 @@ def test_a_package_starts_its_modules_as_an_interpreter_does() -> None:
 
 @pytest.mark.parametrize("original", [None, "/opt/their/lib"])
 def test_children_have_the_hosts_libraries(original: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the loader has done to the library path is undone for programs that this one starts, and
-    asked for again by its own.
-    """
+    """The loader's library path is removed for other programs, and set again for our own."""
     monkeypatch.setenv("LD_LIBRARY_PATH", "/usr/libexec/wok-exporter/lib")
     monkeypatch.delenv("LD_LIBRARY_PATH_ORIG", raising=False)
     monkeypatch.delenv("PYINSTALLER_RESET_ENVIRONMENT", raising=False)

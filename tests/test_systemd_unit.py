@@ -1,4 +1,4 @@
-"""What systemd's own tools say of deploy/systemd, and what the exporter says of the files that come with it."""
+"""The files of deploy/systemd, checked with systemd's own tools and with the exporter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.sink import make_certificates
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNIT = DEPLOY / "systemd" / "wok-exporter.service"
 EXPOSURE_MAX = 2.0
-"""Of 10, as `systemd-analyze security` counts."""
+"""Of 10, by `systemd-analyze security`."""
 
 
 def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,9 @@ def settings(name: str) -> list[str]:
 
 
 def verified(unit: str, folder: Path) -> list[str]:
-    """Return what `systemd-analyze verify` finds wrong with a unit, with a program that is there."""
+    """Return what `systemd-analyze verify` finds wrong with a unit, with a
+    program that is there.
+    """
     folder.mkdir(exist_ok=True)
     copy = folder / UNIT.name
     copy.write_text(unit.replace("/usr/bin/wok-exporter", sys.executable))
@@ -51,7 +53,7 @@ def verified(unit: str, folder: Path) -> list[str]:
 
 
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    """`systemd-analyze verify` finds nothing to say about the unit, and would say something about a slip in it."""
+    """`systemd-analyze verify` accepts the unit, and would detect a mistake."""
     text = UNIT.read_text()
     slip = text.replace("WatchdogSec=", "WatchdogSecs=")
 
@@ -70,9 +72,7 @@ def test_the_unit_is_hardened() -> None:
 
 
 def test_the_unit_runs_commands_that_there_are(tmp_path: Path) -> None:
-    """Every command line of the program in the unit is one that the program knows: the check passes, the start gets
-    as far as its state.
-    """
+    """The program accepts every command line in the unit."""
     commands = [line for name in ("ExecStartPre", "ExecStart", "ExecReload") for line in settings(name)]
     ours = {tuple(line.split()[1:]) for line in commands if line.startswith("/usr/bin/wok-exporter ")}
     (tmp_path / "no directory").touch()
@@ -86,7 +86,7 @@ def test_the_unit_runs_commands_that_there_are(tmp_path: Path) -> None:
 
 
 def test_a_user_is_made(tmp_path: Path) -> None:
-    """`systemd-sysusers` makes of the file the user and the group of the unit, without a shell, at home in the state."""
+    """`systemd-sysusers` creates the unit's user and group, without a shell."""
     done = tool(
         "systemd-sysusers", "--dry-run", f"--root={tmp_path}", DEPLOY / "systemd" / "wok-exporter.sysusers"
     )
@@ -97,13 +97,13 @@ def test_a_user_is_made(tmp_path: Path) -> None:
 
 
 def uncommented(text: str, pattern: str) -> list[str]:
-    """Return the settings that stand in a file as comments."""
+    """Return the commented settings of a file."""
     return re.findall(rf"^#({pattern}.*)$", text, re.MULTILINE)
 
 
 def test_the_configuration_file_as_it_comes(tmp_path: Path) -> None:
-    """The file sets nothing as it comes; with every comment made a setting it passes the check, names every option
-    once, and changes nothing.
+    """The file sets nothing. With every line uncommented, it is valid, complete, and changes
+    nothing.
     """
     shipped = DEPLOY / "wok-exporter.toml"
     lines = uncommented(shipped.read_text(), "[a-z_]+ = ")
@@ -128,9 +128,7 @@ def values(effective: str) -> list[str]:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_the_variables_as_they_come(tmp_path: Path, protocol: str) -> None:
-    """The file of variables sets nothing as it comes; all that it shows, with certificates that are there, passes the
-    check.
-    """
+    """The file of variables sets nothing. With every line uncommented, it is valid."""
     text = (DEPLOY / "systemd" / "wok-exporter.env").read_text()
     certificates = make_certificates(tmp_path)
     files = {
@@ -156,9 +154,7 @@ def words(lines: Sequence[str]) -> set[str]:
 
 
 def test_the_unit_lets_it_do_its_work() -> None:
-    """The unit reads the files that the package installs, keeps the state where the program's default has it, and
-    runs as a user of its own.
-    """
+    """The unit uses the installed files, the default state directory, and its own user."""
     assert settings("EnvironmentFile") == ["-/etc/default/wok-exporter"]
     assert f"/var/lib/{settings('StateDirectory')[0]}" == OPTIONS["state"].default
     assert settings("StateDirectoryMode") == ["0700"]
