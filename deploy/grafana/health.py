@@ -195,6 +195,28 @@ def _reading() -> Row:
                 width=12,
                 height=7,
             ),
+            graph(
+                "State size",
+                "Size of the state on disk, with its write-ahead log.",
+                [Curve(metric("wok_exporter_state_bytes"), "{{instance}}")],
+                "bytes",
+                width=12,
+                height=7,
+            ),
+            graph(
+                "Damaged state",
+                "Parts of the state that were damaged by the disk or by a person, and set aside.",
+                [
+                    Curve(
+                        f"{increase('wok_exporter_state_damages_total', 'instance, part')} > 0",
+                        "{{part}} on {{instance}}",
+                    )
+                ],
+                bars=True,
+                empty="No damage",
+                width=12,
+                height=7,
+            ),
         ],
     )
 
