@@ -22,6 +22,7 @@ from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
 from exporter.daemon.signals import SignalFlags
 from exporter.terminal.log_format import formatter_of
+from exporter.terminal.text import visible
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         try:
             os.environ.update(_variables_of(named))
         except (OSError, ValueError) as error:
-            print(f"error: --environment-file: cannot read {named}: {error}", file=sys.stderr)
+            _complain(f"--environment-file: cannot read {named}: {error}")
             return REFUSED
     environ = os.environ if environ is None else environ
     if sys.stdout is None:  # started with its standard output closed
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         config = load(flags, variables, command.settings_of or args.command)
     except ConfigError as error:
         for mistake in error.mistakes:
-            print(f"error: {mistake}", file=sys.stderr)
+            _complain(mistake)
         return REFUSED
     _log_to_stderr(config)
     try:
@@ -69,13 +70,18 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except _expected_errors() as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         return REFUSED
     except Exception as error:
         _silence_stdout()
-        print(f"error: {_explained(error)}", file=sys.stderr)
+        _complain(_explained(error))
         log.debug("where it happened", exc_info=True)
         return REFUSED
+
+
+def _complain(mistake: str) -> None:
+    """Print an error. It may quote a path or a variable, which can have escape sequences in it."""
+    print(f"error: {visible(mistake)}", file=sys.stderr)
 
 
 def _variables_of(path: Path) -> dict[str, str]:
@@ -86,7 +92,7 @@ def _variables_of(path: Path) -> dict[str, str]:
         raise OSError(reason)
     found = parse_variables(path.read_text("utf-8"))
     for mistake in found.mistakes:
-        print(f"warning: {path}: {mistake}", file=sys.stderr)
+        print(f"warning: {visible(str(path))}: {visible(mistake)}", file=sys.stderr)
     return found.variables
 
 
@@ -157,7 +163,6 @@ def _take_up(config: Config) -> None:
 
 def _replay(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.replay import Replay  # noqa: PLC0415 - the heavy half of the program
-    from exporter.terminal.text import visible  # noqa: PLC0415
 
     stopped = SignalFlags.by_signals(hangup_stops=True)
     replay = Replay(config, args.files, os.environ, screen=sys.stderr)
@@ -171,7 +176,7 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
         return REFUSED
     missing = replay.run(stopped)
     for problem in replay.problems() if missing else []:
-        print(f"error: {problem.sentence}", file=sys.stderr)
+        _complain(problem.sentence)
     for signal_name, count in missing.waiting.items():
         if count:
             print(f"error: {signal_name}: {count:,} items were not acknowledged", file=sys.stderr)
@@ -186,7 +191,7 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
         return INTERRUPTED if stopped.is_set() else WRONG
     why = replay.why_nothing()
     if why:
-        print(f"error: {why}", file=sys.stderr)
+        _complain(why)
     return WRONG if missing or replay.damages or why else 0
 
 

@@ -227,3 +227,24 @@ def test_pipes_do_not_hang_a_start(tmp_path: Path, place: str) -> None:
     assert done.returncode in (1, 2)
     assert "not a regular file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--check-config", "--config", "/nowhere/\x1b[31mx"),
+        ("run", "--\x1b[31m"),
+        ("check", "/nowhere/\x1b]0;title\x07"),
+        ("tasks", "/nowhere/\u202ex"),
+        ("\x1b[31m",),
+        ("run", "--listen", "\x1b[31m"),
+        ("run", "--check-config", "--environment-file", "/nowhere/\x9bx"),
+    ],
+)
+def test_errors_quote_no_escapes(arguments: tuple[str, ...]) -> None:
+    """Whatever an argument has in it, an error does not hand it to the terminal."""
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert all(character.isprintable() or character == "\n" for character in done.stderr)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from exporter import __version__
 from exporter.config.options import OPTIONS, Config, add_flags
 from exporter.config.values import did_you_mean
+from exporter.terminal.text import visible
 
 DESCRIPTION = """\
 Turns Wok's user request log into OpenTelemetry traces, log records and Prometheus metrics: how long a
@@ -59,6 +60,10 @@ class _Parser(argparse.ArgumentParser):
         if flags:
             self.reject(flags[0])
         return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with a sentence that quotes no escape sequence of an argument."""
+        super().error(visible(message))
 
     def reject(self, flag: str) -> NoReturn:
         """Exit because of an unknown flag."""
