@@ -256,6 +256,7 @@ class TaskRow(NamedTuple):
     message: str
     since: int = 0
     until: int = 0
+    candidates: bytes = b""
 
 
 class JournalRow(NamedTuple):

@@ -13,6 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from exporter.http.compression import compressed
 from exporter.http.cross_site import for_own_site
 from exporter.http.host_check import HostCheck, for_hosts
 from exporter.http.routes import Handler
@@ -57,7 +58,7 @@ def served(
     Of `options` the server is made.
     """
     with closing(Reader(directory)) as reader:
-        api = for_own_site(api_routes(reader, about, live, now=now), linked=False)
+        api = compressed(for_own_site(api_routes(reader, about, live, now=now), linked=False))
         routes = for_own_site(page_routes(page), linked=True) | api
         guarded = for_hosts(routes, hosts or HostCheck(HOST))
         server = Server(HOST, 0, guarded | dict(more or {}), **options)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from docs.pages import DOCS
 from exporter.http.routes import JSON, Request, Response
 from exporter.records import NANOS, DeliveryStatus, OpenTask, RequestRow, TaskRow
+from exporter.store import reader as reader_module
 from exporter.store import search
 from exporter.store.history import LONG_TEXT_BYTES_MAX, TEXT_BYTES_MAX, clipped
 from exporter.store.reader import Reader
@@ -295,6 +296,7 @@ def test_tasks_as_they_are(api: Api) -> None:
         "why": "No space is left: 100% of /var_x",
         "concurrent": 1,
         "request": 3,
+        "usual": None,
     }
     shared = ("state", "end", "duration", "correlation", "user", "why", "concurrent", "request")
     assert {number: tuple(task[name] for name in shared) for number, task in found.items()} == {
@@ -324,6 +326,7 @@ def test_one_task_with_what_stands_around_it(api: Api) -> None:
             **listed[ident(number)],
             "request": requests[own] if own else None,
             "usual": often,
+            "candidates": [],
             "meanwhile": [requests[ordinal] for ordinal in meanwhile],
             "now": NOW // 1_000_000,
         }
@@ -540,12 +543,12 @@ def test_wrong_parameters_are_refused(api: Api, path: str, parameters: dict[str,
 )
 def test_other_paths_are_not_there(api: Api, path: str) -> None:
     """What is no path of the API is answered with 404 and where to look."""
-    assert api.ask(f"/api/{path}", 404) == {"error": "there is nothing here: /api/ lists what there is"}
+    assert api.ask(f"/api/{path}", 404) == {"error": "unknown path; /api/ lists the paths"}
 
 
 def test_a_task_that_is_not_known(api: Api) -> None:
     """An id that the history does not have is answered with 404 and the likely reason."""
-    error = "the history has no task with this id: it may have been too old to be kept"
+    error = "no task with this id; it may be too old for the history"
 
     assert api.ask(f"/api/tasks/{ident(999)}", 404) == {"error": error}
 
@@ -796,3 +799,53 @@ def test_answers_are_bounded_in_bytes(store: Store, api: Api) -> None:
                 break
             before = f"&before={answer['before']}"
         assert len(seen) == len(set(seen)) >= most
+
+
+def test_other_candidates_of_an_ambiguous_task(store: Store, api: Api) -> None:
+    """A task whose request is in doubt names the other requests, ended or running, as far as they are known."""
+    others = [request_row(n, user=f"user{n}") for n in (201, 202, 203)]
+    of_others = [context(n) for n in (201, 203, 999)]
+    store.commit(
+        commit(
+            requests=others,
+            tasks=[task_row(50, correlation="ambiguous", candidates=b"".join(of_others))],
+            opened=[
+                open_task(
+                    60,
+                    data=json.dumps(
+                        {"by_start": True, "grade": "ambiguous", "candidates": b"".join(of_others).hex()}
+                    ),
+                ),
+                open_task(61, data=json.dumps({"by_start": True, "grade": "ambiguous", "candidates": []})),
+            ],
+        ),
+        1.0,
+    )
+    found = {n: api.ask(f"/api/tasks/{ident(n)}") for n in (50, 60, 61)}
+
+    assert [[one["user"] for one in found[n]["candidates"]] for n in (50, 60, 61)] == [
+        ["user201", "user203"],
+        ["user201", "user203"],
+        [],
+    ]
+
+
+def test_usual_durations_in_the_list(store: Store, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each task of the list has what is usual for its operation, which follows new tasks after some seconds."""
+    kind = {"app": "kimchi", "operation": "vms.snapshot"}
+    running = open_task(70, operation="vms.snapshot")
+    tasks = [task_row(n, start=(n - 5) * NANOS, **kind) for n in range(80, 90)]
+    store.commit(commit(tasks=tasks, opened=[running]), 1.0)
+
+    def usual_of_running() -> Any:
+        answer = api.ask("/api/tasks", state="running", operation="vms.snapshot")
+        return answer["tasks"][0]["usual"]
+
+    assert usual_of_running() == {"count": 10, "median": 5000, "p90": 5000}
+
+    more = [task_row(n, start=(n - 50) * NANOS, **kind) for n in range(100, 120)]
+    store.commit(commit(tasks=more), 2.0)
+
+    assert usual_of_running()["count"] == 10
+    monkeypatch.setattr(reader_module, "USUAL_SECONDS", 0.0)
+    assert usual_of_running() == {"count": 30, "median": 50_000, "p90": 50_000}

@@ -373,8 +373,12 @@ def test_the_state_of_the_first_version(tmp_path: Path) -> None:
             ("task", task_row(1, target_uri=long, message=long)),
         ]
         for table, row in rows:
-            marks = ", ".join("?" for _ in row)
-            db.execute(f"INSERT INTO {table} ({columns(type(row))}) VALUES ({marks})", row)
+            fields = [name for name in columns(type(row)).split(", ") if name != '"candidates"']
+            marks = ", ".join("?" for _ in fields)
+            db.execute(
+                f"INSERT INTO {table} ({', '.join(fields)}) VALUES ({marks})",
+                row[: len(fields)],
+            )
     db.close()
 
     assert used(tmp_path) == 2

@@ -253,7 +253,7 @@ def test_a_file_that_has_changed_has_another_validator(page: Path) -> None:
 
 def test_a_package_without_its_page(tmp_path: Path) -> None:
     """A page that was not installed is an error of the start, and says so."""
-    with pytest.raises(FileNotFoundError, match=r"has no index\.html: the package is not whole"):
+    with pytest.raises(FileNotFoundError, match=r"has no index\.html: the package is incomplete"):
         page_routes(tmp_path)
 
 
@@ -348,3 +348,16 @@ def test_another_sites_name_is_told_what_to_do(url: str) -> None:
             " `hosts`"
         }
     assert ask(url, "/healthz", Host="evil.example").status == 200
+
+
+def test_answers_are_compressed_for_who_accepts_it(url: str) -> None:
+    """The API answers in gzip where the client accepts it and the answer is large, and says that it depends."""
+    plain = ask(url, "/api/")
+    packed = ask(url, "/api/", Accept_Encoding="br, gzip")
+
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+    assert {plain.headers["Vary"], packed.headers["Vary"]} == {"Accept-Encoding"}
+    assert "Content-Encoding" not in ask(url, "/api/", Accept_Encoding="gzip;q=0").headers
+    assert "Content-Encoding" not in ask(url, "/api/nothing", Accept_Encoding="gzip").headers

@@ -25,6 +25,7 @@ from exporter.deliver.remedies import symptom_of
 from exporter.deliver.sender import make_sender
 from exporter.deliver.worker import DeliveryWorker
 from exporter.http.auth import AuthError, BasicAuth
+from exporter.http.compression import compressed
 from exporter.http.cross_site import for_own_site
 from exporter.http.host_check import HostCheck, for_hosts, readyz_for_hosts
 from exporter.http.routes import Handler, healthz_handler
@@ -225,7 +226,7 @@ class Daemon:
                 log_path=str(config.log),
                 trace_url=config.trace_url,
             )
-            api = for_own_site(api_routes(page_reader, about, self.live), linked=False)
+            api = compressed(for_own_site(api_routes(page_reader, about, self.live), linked=False))
             routes |= for_hosts(for_own_site(page_routes(), linked=True) | api, hosts)
         server = _server(config, config.listen, routes)
         self._resources.callback(self._stop_serving, server)

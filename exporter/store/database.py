@@ -192,6 +192,8 @@ def _version_2(db: sqlite3.Connection) -> None:
         # NULL in rows of version 1.
         "ALTER TABLE journal ADD COLUMN checksum INTEGER",
         "ALTER TABLE open_task ADD COLUMN checksum INTEGER",
+        # The contexts of the other requests that an ambiguous task might belong to.
+        "ALTER TABLE task ADD COLUMN candidates BLOB NOT NULL DEFAULT x''",
         # A second copy of what a start cannot do without, on another page of the file.
         "CREATE TABLE spare (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID",
         # Rows of the journal that were found damaged, for whoever wants to look.

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -33,9 +33,14 @@ from exporter.store.database import (
 )
 from exporter.store.journal import JournalStatus
 from exporter.store.search import Place, RequestsFound, Sought, Story, TasksFound, TracesFound
+from exporter.store.task_view import Usual, usual
 
 QUERY_SECONDS = 3.0
 """More than any query takes on a full state of a slow disk, and less than people and Prometheus wait."""
+
+USUAL_OF_TASKS = 10_000
+USUAL_SECONDS = 5.0
+"""What is usual is the median of the newest tasks, which some tasks more hardly change."""
 
 CHECK_STEPS = 200
 """SQLite looks at the clock after so many of its steps: some ten rows of a search for a text."""
@@ -108,6 +113,9 @@ class Reader:
         self._deadline = math.inf
         self._is_closed = False
         self._name = secrets.token_hex(4)
+        self._usual: Mapping[tuple[str, str], Usual] = {}
+        self._usual_of = 0
+        self._usual_at = -math.inf
         try:
             is_there = self._path.is_file()
         except PermissionError as error:
@@ -205,6 +213,16 @@ class Reader:
         """Return a page of requests, newest first; `before` is that of the page before."""
         with self._reading() as db:
             return search.requests(db, sought, before=before, limit=limit)
+
+    def usual(self) -> Mapping[tuple[str, str], Usual]:
+        """Return what is usual for successful tasks, by application and operation; some seconds old at most."""
+        with self._reading() as db:
+            newest, now = search.last_id(db), time.monotonic()
+            if newest != self._usual_of and now >= self._usual_at + USUAL_SECONDS:
+                found = search.durations_by_operation(db, USUAL_OF_TASKS)
+                self._usual = {key: of_all for key, each in found.items() if (of_all := usual(each))}
+                self._usual_of, self._usual_at = newest, now
+            return self._usual
 
     def story(self, context: bytes, *, meanwhile_max: int, durations_max: int) -> Story | None:
         """Return a task with what stands around it, None when the history has none with this context."""

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from exporter.records import OpenTask, RequestRow, TaskRow
 from exporter.store.database import columns
+from exporter.store.task_view import of_ended, of_running
 
 TEXT_ROWS_MAX = 20_000
 """A fifth of a full history: some 15 ms where the texts of a row are a line each."""
@@ -117,8 +118,8 @@ class RequestsFound(NamedTuple):
 
 
 class Story(NamedTuple):
-    """One task, its request, the first other requests between its start and its end, and the durations of
-    successful tasks of its operation (nanoseconds, newest first).
+    """One task, its request, the first other requests between its start and its end, the durations of successful
+    tasks of its operation (nanoseconds, newest first), and the other requests that it might belong to.
     """
 
     task: Running | Ended
@@ -126,6 +127,7 @@ class Story(NamedTuple):
     meanwhile: list[RequestRow]
     durations: list[int]
     requests: int
+    candidates: list[RequestRow]
 
 
 class Trace(NamedTuple):
@@ -157,7 +159,7 @@ def tasks(
 ) -> TasksFound:
     """Return at most `limit` (at least 1) tasks of those that run, that have ended, or both, after `place`."""
     requests = last_ordinal(db)
-    newest = place.newest if place else _last_id(db)
+    newest = place.newest if place else last_id(db)
     found: list[Running | Ended] = []
     if running and not sought.outcomes and (place is None or place.running is not None):
         key = place.running if place and place.running else _BEFORE_ALL
@@ -236,6 +238,8 @@ def story(db: sqlite3.Connection, context: bytes, *, meanwhile_max: int, duratio
         if not ended:
             return None
         task, until = ended[0], ended[0].row.until
+    view = of_running(task.row, now=0, requests=0) if isinstance(task, Running) else of_ended(task.row)
+    candidates = view.candidates
     row = task.row
     others = db.execute(
         f"{_REQUEST} WHERE ordinal > ? AND ordinal <= ? AND ordinal != ? ORDER BY ordinal LIMIT ?",
@@ -254,7 +258,17 @@ def story(db: sqlite3.Connection, context: bytes, *, meanwhile_max: int, duratio
         meanwhile,
         [duration for (duration,) in durations],
         last,
+        _with_contexts(db, candidates),
     )
+
+
+def _with_contexts(db: sqlite3.Connection, contexts: Sequence[bytes]) -> list[RequestRow]:
+    """Return the requests that have these contexts, oldest first."""
+    if not contexts:
+        return []
+    condition, values = next(_one_of("context", contexts))
+    rows = db.execute(f"{_REQUEST} WHERE {condition} ORDER BY ordinal", values)
+    return [RequestRow._make(row) for row in rows]
 
 
 def traces(
@@ -308,12 +322,26 @@ def _trace(db: sqlite3.Connection, request: int, context: bytes, target_uri: str
     return Trace(RequestRow._make(row) if row else None, tasks[:tasks_max], count)
 
 
+def durations_by_operation(db: sqlite3.Connection, tasks_max: int) -> dict[tuple[str, str], list[int]]:
+    """Return how long the newest successful tasks have taken, by application and operation."""
+    found: dict[tuple[str, str], list[int]] = {}
+    rows = db.execute(
+        "SELECT app, operation, \"end\" - start FROM task WHERE outcome = 'success'"
+        ' AND NOT (start = "end" AND request = 0) ORDER BY id DESC LIMIT ?',
+        (tasks_max,),
+    )
+    for app, operation, duration in rows:
+        found.setdefault((app, operation), []).append(duration)
+    return found
+
+
 def last_ordinal(db: sqlite3.Connection) -> int:
     """Return the ordinal of the last request, 0 before the first: they are given without gaps, from 1."""
     return int(db.execute("SELECT coalesce(max(ordinal), 0) FROM request").fetchone()[0])
 
 
-def _last_id(db: sqlite3.Connection) -> int:
+def last_id(db: sqlite3.Connection) -> int:
+    """Return the id of the task that ended last, 0 before the first."""
     return int(db.execute("SELECT coalesce(max(id), 0) FROM task").fetchone()[0])
 
 
@@ -403,7 +431,7 @@ def _bytes_of(row: tuple[Any, ...]) -> int:
     )
 
 
-def _one_of(column: str, values: Sequence[str]) -> Iterator[_Condition]:
+def _one_of(column: str, values: Sequence[Any]) -> Iterator[_Condition]:
     if values:
         yield f"{column} IN ({', '.join('?' * len(values))})", values
 

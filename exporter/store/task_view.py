@@ -1,33 +1,35 @@
-"""A task as people see it: what the rows of the store mean, without where they are shown.
+"""A task as people see it, on the page and in the terminal.
 
-A row says what the log said. What a person asks is a little different: how long it took *or is taking*, why it
-failed (and nothing of the kind where it did not), and how sure it is that this was the request. The answers to
-that are the same for the page and for the terminal, and stand here.
+A row of the store has what the log said. People ask other questions: how long the task took, or has run so far;
+why it failed; how certain it is that this was its request.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from exporter.records import Grade, OpenTask, Outcome, TaskRow
+
+CONTEXT_BYTES = 24
 
 State = Literal["running", "failed", "lost", "unknown", "done"]
 
 STATES: dict[Outcome, State] = {"success": "done", "failure": "failed", "lost": "lost", "unknown": "unknown"}
 BAD: tuple[Outcome, ...] = ("failure", "lost")
-"""What went wrong: the tasks that are looked for first."""
+"""The outcomes that people look for first."""
 
 
 class TaskView(NamedTuple):
-    """One task, ready to be shown; all texts are as the history has them, so of anybody's making.
+    """One task, ready to be shown. Its texts come from a log that anybody can write into.
 
     `end` is None while the task runs and where its end is unknown. `duration` is in nanoseconds, up to now while
-    it runs, None where nobody can know it. `why` says why it failed or was lost. `request` is the ordinal of its
-    request, 0 without one; `user` and `address` are that request's, empty where the history has forgotten it. The
-    other requests between start and end are `since < ordinal <= until`, `concurrent` in number.
+    it runs, None where it is unknown. `why` is the reason of a failure or loss. `request` is the ordinal of its
+    request, 0 without one; `user` and `address` are that request's, empty when the history no longer has it. The
+    other requests between start and end are `since < ordinal <= until`, `concurrent` in number. `candidates` are
+    the contexts of other requests that an ambiguous task might belong to.
     """
 
     state: State
@@ -48,10 +50,11 @@ class TaskView(NamedTuple):
     since: int
     until: int
     concurrent: int
+    candidates: tuple[bytes, ...] = ()
 
 
 class Usual(NamedTuple):
-    """How long tasks of a kind take: the median and the 90th percentile of so many `tasks`, in nanoseconds."""
+    """The median and the 90th percentile of the durations of so many `tasks`, in nanoseconds."""
 
     tasks: int
     median: int
@@ -59,8 +62,9 @@ class Usual(NamedTuple):
 
 
 def of_running(row: OpenTask, *, now: int, requests: int, user: str = "", address: str = "") -> TaskView:
-    """Return a task that runs; `now` is in nanoseconds, `requests` the ordinal of the last request in the log."""
+    """Return a running task; `now` is in nanoseconds, `requests` the ordinal of the last request in the log."""
     own = 1 if row.since < row.request <= requests else 0
+    kept = _kept(row)
     return TaskView(
         state="running",
         app=row.app,
@@ -70,7 +74,7 @@ def of_running(row: OpenTask, *, now: int, requests: int, user: str = "", addres
         start=row.start,
         end=None,
         duration=max(0, now - row.start),
-        correlation=_grade(row),
+        correlation=_grade(kept),
         context=row.context,
         error_code="",
         why="",
@@ -80,6 +84,7 @@ def of_running(row: OpenTask, *, now: int, requests: int, user: str = "", addres
         since=row.since,
         until=requests,
         concurrent=max(0, requests - row.since - own),
+        candidates=_contexts(kept.get("candidates")) if _grade(kept) == "ambiguous" else (),
     )
 
 
@@ -107,6 +112,7 @@ def of_ended(row: TaskRow, *, user: str = "", address: str = "") -> TaskView:
         since=row.since,
         until=row.until,
         concurrent=row.concurrent,
+        candidates=_contexts(row.candidates.hex()),
     )
 
 
@@ -119,8 +125,19 @@ def usual(durations: Sequence[int]) -> Usual | None:
     return Usual(len(ordered), int(statistics.median(ordered)), ordered[nearest_rank - 1])
 
 
-def _grade(row: OpenTask) -> Grade:
-    kept = json.loads(row.data)
+def _kept(row: OpenTask) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(row.data)
+    return kept
+
+
+def _grade(kept: Mapping[str, Any]) -> Grade:
     # A request that has opened its task is certainly its own; a start record has had to look for its request.
     grade: Grade = kept.get("grade", "none") if kept.get("by_start") else "exact"
     return grade
+
+
+def _contexts(joined: object) -> tuple[bytes, ...]:
+    if not isinstance(joined, str):
+        joined = ""  # of an earlier release
+    data = bytes.fromhex(joined)
+    return tuple(data[at : at + CONTEXT_BYTES] for at in range(0, len(data), CONTEXT_BYTES))

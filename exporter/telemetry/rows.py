@@ -6,6 +6,9 @@ from exporter.records import RequestRow, RequestSeen, TaskEnded, TaskRow
 from exporter.telemetry.reasons import EXPIRED, failure_of
 from exporter.wok.sentences import People, Sentences
 
+CANDIDATES_KEPT = 32
+"""Other requests that a task might belong to: as many as its span links to."""
+
 
 def of_request(event: RequestSeen, people: People, sentences: Sentences) -> RequestRow:
     """Return the request as the history keeps it; the privacy setting applies here too."""
@@ -46,4 +49,5 @@ def of_task(event: TaskEnded, sentences: Sentences) -> TaskRow:
         failure or ("succeeded" if event.outcome == "success" else EXPIRED),
         event.since,
         event.until,
+        b"".join(event.candidates[:CANDIDATES_KEPT]) if event.correlation == "ambiguous" else b"",
     )

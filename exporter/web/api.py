@@ -1,8 +1,8 @@
-"""The JSON API: the history and the state of the exporter, for the page and for programs. docs/api.md describes it.
+"""The JSON API: the histories and the status of the exporter, for the page and for programs. See docs/api.md.
 
-Everything is a read of the store, bounded in what it looks at and in what it answers. What is not in the store
-(how far the log has been read, how the deliveries stand) the daemon tells, through `Live`. Every text comes from
-a log that anybody may write into and is passed on as it is; JSON in ASCII keeps it a text.
+Every answer is a read of the store, bounded in the rows it reads and in its size. The daemon adds what is not in
+the store through `Live`: how far the log has been read, and the state of the deliveries. Texts come from a log that
+anybody can write into and are passed on unchanged; JSON in ASCII keeps them texts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from exporter.records import NANOS, OUTCOMES, DeliveryStatus, RequestRow, Signal
 from exporter.store.database import StoreError
 from exporter.store.reader import Overview, Reader
 from exporter.store.search import Ended, Running
-from exporter.store.task_view import TaskView, of_ended, of_running, usual
+from exporter.store.task_view import TaskView, Usual, of_ended, of_running, usual
 from exporter.web.parameters import (
     NANOS_A_MILLISECOND,
     REQUEST_PARAMETERS,
@@ -32,7 +32,7 @@ from exporter.web.parameters import (
 
 MEANWHILE_MAX = 200
 USUAL_OF_TASKS = 1000
-"""The newest successful ones: what is usual changes with the disks."""
+"""The newest successful ones: what is usual changes with the hardware."""
 
 CONTEXT_BYTES = 24
 TRACE_ID_BYTES = 16
@@ -41,8 +41,9 @@ _ID = re.compile(rf"[0-9a-f]{{{2 * CONTEXT_BYTES}}}", re.ASCII)
 
 
 class About(NamedTuple):
-    """What does not change while the daemon runs: `zone` is an IANA name, or empty for the browser's;
-    `trace_url` has `{trace_id}` in it, or is empty.
+    """What stays the same while the daemon runs.
+
+    `zone` is an IANA name, or empty for the browser's zone. `trace_url` contains `{trace_id}`, or is empty.
     """
 
     version: str
@@ -53,7 +54,7 @@ class About(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong, and what to do about it (empty where the first says it): a sentence each."""
+    """What is wrong, and what to do about it (may be empty): a sentence each."""
 
     what: str
     remedy: str
@@ -65,7 +66,7 @@ class Problem(NamedTuple):
 
 
 class Live(NamedTuple):
-    """What the daemon knows beside its store, now: `deliveries` by signal, `problems` worst first."""
+    """What the daemon knows that is not in its store: `deliveries` by signal, `problems` worst first."""
 
     behind_bytes: int
     deliveries: Mapping[Signal, DeliveryStatus]
@@ -77,8 +78,9 @@ def api_routes(
 ) -> dict[str, Handler]:
     """Return the one route of the API, `/api/*`.
 
-    `now` is the clock that running tasks are measured by, in nanoseconds. A state that cannot be read now is
-    answered with 503, a wrong parameter with 400, another path with 404, each with `error` in words.
+    `now` is the clock in nanoseconds, for the duration of running tasks. The answer is 503 when the state cannot
+    be read or a query takes too long, 400 for a wrong parameter and 404 for an unknown path, each with `error`, a
+    sentence.
     """
     return {"/api/*": _Api(reader, about, live, now).answer}
 
@@ -117,19 +119,19 @@ class _Api:
             "version": self._about.version,
             "paths": {
                 "/api/status": {
-                    "what": "how the exporter is, and what there is to ask for",
+                    "what": "the status of the exporter, and the values to filter by",
                     "parameters": [],
                 },
                 "/api/tasks": {
-                    "what": "tasks that run and that have ended",
+                    "what": "running and ended tasks",
                     "parameters": list(TASK_PARAMETERS),
                 },
                 "/api/tasks/ID": {
-                    "what": "one task, its request, what is usual, what else was requested meanwhile",
+                    "what": "one task, its request, the usual duration, the other requests meanwhile",
                     "parameters": [],
                 },
                 "/api/requests": {
-                    "what": "requests, the newest first",
+                    "what": "requests, newest first",
                     "parameters": list(REQUEST_PARAMETERS),
                 },
             },
@@ -165,8 +167,15 @@ class _Api:
         found = self._reader.find_tasks(
             asked.sought, running=asked.running, ended=asked.ended, place=asked.place, limit=asked.limit
         )
+        usually = self._reader.usual()
         return {
-            "tasks": [_task_object(_view(one, now, found.requests)) for one in found.tasks],
+            "tasks": [
+                {
+                    **_task_object(_view(one, now, found.requests)),
+                    "usual": _usual_object(usually.get((one.row.app, one.row.operation))),
+                }
+                for one in found.tasks
+            ],
             "before": before_of(found.next),
             "truncated": found.is_truncated,
             "now": _milliseconds(now),
@@ -182,17 +191,12 @@ class _Api:
         )
         if story is None:
             return None
-        often = usual(story.durations)
         now = self._now()
         return {
             **_task_object(_view(story.task, now, story.requests)),
             "request": _request_object(story.request) if story.request else None,
-            "usual": often
-            and {
-                "count": often.tasks,
-                "median": _milliseconds(often.median),
-                "p90": _milliseconds(often.p90),
-            },
+            "usual": _usual_object(usual(story.durations)),
+            "candidates": [_request_object(row) for row in story.candidates],
             "meanwhile": [_request_object(row) for row in story.meanwhile],
             "now": _milliseconds(now),
         }
@@ -211,8 +215,8 @@ class _Api:
 def _missing(path: str) -> str:
     name = path.removeprefix("/api/tasks/")
     if name != path and _ID.fullmatch(name):
-        return "the history has no task with this id: it may have been too old to be kept"
-    return "there is nothing here: /api/ lists what there is"
+        return "no task with this id; it may be too old for the history"
+    return "unknown path; /api/ lists the paths"
 
 
 def _view(task: Running | Ended, now: int, requests: int) -> TaskView:
@@ -240,6 +244,16 @@ def _task_object(task: TaskView) -> dict[str, Any]:
         "why": task.why,
         "concurrent": task.concurrent,
         "request": task.request,
+    }
+
+
+def _usual_object(often: Usual | None) -> dict[str, int] | None:
+    if often is None:
+        return None
+    return {
+        "count": often.tasks,
+        "median": _milliseconds(often.median),
+        "p90": _milliseconds(often.p90),
     }
 
 

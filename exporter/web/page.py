@@ -1,8 +1,8 @@
-"""The page: a few static files of the package, read once, served with the names that they have there.
+"""The page: a few static files of the package, read once, served under their names.
 
-A file is known by what is in it (ETag), so that a browser asks again and is told in a line that nothing has
-changed, and a new release is seen at once. They are compressed once, not by each answer. Only the names of the
-files are paths: nothing is looked up on a disk when somebody asks.
+The ETag of a file is a digest of its content: a browser asks again and gets a short "not modified", and sees a new
+release at once. Files are compressed once, not for each answer. Only the names of the files are paths; no request
+reads the disk.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from exporter.http.compression import accepts_gzip
 from exporter.http.routes import Handler, Request, Response
 
 CONTENT_TYPES = {
@@ -26,7 +27,7 @@ CONTENT_TYPES = {
     ".ico": "image/x-icon",
     ".webmanifest": "application/manifest+json",
 }
-"""What a page is made of; other files of the folder are not served."""
+"""The files that are served; others of the folder are not."""
 
 INDEX = "index.html"
 GZIP_LEVEL = 9
@@ -42,9 +43,9 @@ class _Form(NamedTuple):
 
 
 def page_routes(directory: Traversable | None = None) -> dict[str, Handler]:
-    """Return a route for each file of the page, and `/` for the first one to be loaded.
+    """Return a route for each file of the page, with `/` for index.html.
 
-    `directory` is the package's own folder by default. Raises FileNotFoundError when it has no index.html.
+    `directory` is the package's folder by default. Raises FileNotFoundError when it has no index.html.
     """
     directory = files("exporter.web") / "static" if directory is None else directory
     routes = {
@@ -53,7 +54,7 @@ def page_routes(directory: Traversable | None = None) -> dict[str, Handler]:
         if (content_type := CONTENT_TYPES.get(PurePosixPath(file.name).suffix)) and file.is_file()
     }
     if f"/{INDEX}" not in routes:
-        raise FileNotFoundError(f"{directory} has no {INDEX}: the package is not whole, install it again")
+        raise FileNotFoundError(f"{directory} has no {INDEX}: the package is incomplete, install it again")
     routes["/"] = routes.pop(f"/{INDEX}")
     return routes
 
@@ -65,8 +66,7 @@ def _handler(body: bytes, content_type: str) -> Handler:
     compressed = _Form(gzip.compress(body, GZIP_LEVEL, mtime=0), f'"{digest}-gzip"', "gzip")
 
     def handle(request: Request) -> Response:
-        takes_gzip = _takes_gzip(request.headers.get("Accept-Encoding") or "")
-        form = compressed if takes_gzip and len(compressed.body) < len(body) else plain
+        form = compressed if accepts_gzip(request.headers) and len(compressed.body) < len(body) else plain
         headers = {"Cache-Control": "no-cache", "ETag": form.etag, "Vary": "Accept-Encoding"}
         if _is_known(form.etag, request.headers.get("If-None-Match") or ""):
             return Response(HTTPStatus.NOT_MODIFIED, content_type, b"", headers)
@@ -77,14 +77,6 @@ def _handler(body: bytes, content_type: str) -> Handler:
     return handle
 
 
-def _takes_gzip(accepted: str) -> bool:
-    for part in accepted.lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        if name == "gzip":
-            return not any(piece.startswith("q=") and not piece.strip("q=0.") for piece in parameters)
-    return False
-
-
 def _is_known(etag: str, known: str) -> bool:
-    """Tell whether If-None-Match names an ETag (RFC 9110, 13.1.2); what is weak there is as good."""
+    """Return whether If-None-Match names an ETag (RFC 9110, 13.1.2); a weak one counts as well."""
     return any(one.strip().removeprefix("W/") in (etag, "*") for one in known.split(","))

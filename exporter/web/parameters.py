@@ -1,7 +1,7 @@
-"""What may stand behind the `?` of the API: strict, bounded, and refused with the remedy.
+"""The query parameters of the API: strict, bounded, and rejected with a remedy.
 
-A parameter that is not known is refused as well: a filter that is misspelt must not look like one that finds
-everything. An empty one counts as left out, as forms send them.
+An unknown parameter is rejected too: a misspelt filter must not look like one that finds everything. An empty one
+counts as left out, as HTML forms send them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from exporter.records import OUTCOMES
 from exporter.store.search import INTEGER_MAX, Place, Sought
 
 VALUES_MAX = 50
-"""Of one parameter: more operations than anybody ticks in a list."""
+"""Of one parameter: more operations than anybody selects."""
 CHARS_MAX = 300
-"""Of one value: a target_uri is shorter, and a longer text costs time in every row."""
+"""Of one value: a target_uri is shorter, and a longer text takes time in every row."""
 TASKS_MAX = 500
 TASKS_USUAL = 100
 REQUESTS_MAX = 2000
 REQUESTS_USUAL = 500
-"""Items of one answer: a quarter to half a megabyte."""
+"""Items of one answer, a quarter to half a megabyte; long texts make it fewer (`search.PAGE_BYTES_MAX`)."""
 
 NANOS_A_MILLISECOND = 1_000_000
 _TIME_MAX_MILLISECONDS = INTEGER_MAX // NANOS_A_MILLISECOND
@@ -37,11 +37,11 @@ Query = Mapping[str, Sequence[str]]
 
 
 class ParameterError(Exception):
-    """A parameter is wrong: the message names it and the remedy, in ASCII."""
+    """A parameter is wrong; the message names it and says what to do, in ASCII."""
 
 
 class TaskQuery(NamedTuple):
-    """Which tasks are asked for."""
+    """A query of `/api/tasks`."""
 
     sought: Sought
     running: bool
@@ -51,7 +51,7 @@ class TaskQuery(NamedTuple):
 
 
 class RequestQuery(NamedTuple):
-    """Which requests are asked for."""
+    """A query of `/api/requests`."""
 
     sought: Sought
     before: int | None
@@ -59,7 +59,7 @@ class RequestQuery(NamedTuple):
 
 
 def task_query(query: Query) -> TaskQuery:
-    """Return what is asked of `/api/tasks`; raises ParameterError."""
+    """Return the query of `/api/tasks`; raises ParameterError."""
     values = _known(query, TASK_PARAMETERS, "/api/tasks")
     state = _one(values, "state") or "all"
     if state not in STATES:
@@ -85,7 +85,7 @@ def task_query(query: Query) -> TaskQuery:
 
 
 def request_query(query: Query) -> RequestQuery:
-    """Return what is asked of `/api/requests`; raises ParameterError."""
+    """Return the query of `/api/requests`; raises ParameterError."""
     values = _known(query, REQUEST_PARAMETERS, "/api/requests")
     before = _one(values, "before")
     if before and not re.fullmatch(r"[0-9]{1,18}", before, re.ASCII):
@@ -96,12 +96,12 @@ def request_query(query: Query) -> RequestQuery:
 
 
 def no_query(query: Query, path: str) -> None:
-    """Raise ParameterError for any parameter: the path knows none."""
+    """Raise ParameterError for any parameter; the path has none."""
     _known(query, (), path)
 
 
 def before_of(place: Place | None) -> str | None:
-    """Return a place as the text that `before` gives back."""
+    """Return a place as the text of `before`."""
     if place is None:
         return None
     if place.running is None:
