@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
             stream.reconfigure(errors="backslashreplace")
     try:
         flags, variables = (
-            (vars(args), environ) if command.is_configured else ({}, {"WOK_EXPORTER_CONFIG": os.devnull})
+            (vars(args), environ) if command.is_loaded else ({}, {"WOK_EXPORTER_CONFIG": os.devnull})
         )
         config = load(flags, variables, command.settings_of or args.command)
     except ConfigError as error:
@@ -239,6 +239,20 @@ def _text(config: Config, args: argparse.Namespace) -> int:
     return text(config, args.files, out=sys.stdout)
 
 
+def _doctor(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - it loads its own configuration
+    from exporter.command.doctor.doctor import doctor  # noqa: PLC0415 - each command loads what it needs
+
+    # A mistake in the log level is a finding, not the end: only errors of libraries would be logged.
+    return doctor(
+        vars(args),
+        os.environ,
+        environment_file=args.service_environment,
+        as_json=args.json,
+        out=sys.stdout,
+        user=args.user,
+    )
+
+
 def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
     from exporter.command.demo import demo  # noqa: PLC0415 - each command loads what it needs
 
@@ -324,6 +338,28 @@ def _trace_arguments(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _doctor_arguments(sub: argparse.ArgumentParser) -> None:
+    _json(sub)
+    sub.add_argument(
+        "--environment-file",
+        dest="service_environment",
+        metavar="FILE",
+        type=Path,
+        help="the file with the service's variables (default: /etc/default/wok-exporter, if it exists)",
+    )
+    sub.add_argument(
+        "--user",
+        metavar="NAME",
+        default="wok-exporter",
+        help="if run as root, check whether this user can read the files (default: wok-exporter)",
+    )
+
+
+DOCTOR_NOTE = """\
+doctor checks, in the order in which data flows: the service's variables, the configuration, the installed
+Wok, its logs and their time zone, the state, the running daemon, each backend (with an empty request), and
+the clock. The first problem is the one to solve first. Exit code: 0 without a problem, otherwise 1."""
+
 RUN_NOTE = """\
 SIGTERM and SIGINT stop the daemon. SIGHUP makes it read the configuration again and continue with it,
 or with the previous one if the new one has an error. In a terminal, SIGHUP stops the daemon. Under
@@ -367,6 +403,14 @@ COMMANDS: Mapping[str, Command] = {
         usage=" FILE ...",
         arguments=_files("+", "log files: plain, .gz or .zst"),
     ),
+    "doctor": Command(
+        _doctor,
+        "find out why nothing arrives, and what to do; changes nothing",
+        settings_of="run",
+        arguments=_doctor_arguments,
+        note=DOCTOR_NOTE,
+        is_loaded=False,
+    ),
     "demo": Command(_demo, "watch the exporter work on a simulated Wok; needs no backend"),
     "tasklog": Command(
         _tasklog,
@@ -380,6 +424,7 @@ COMMANDS: Mapping[str, Command] = {
         _hash_password,
         "read a password and print its hash, for a line USER:HASH of auth_file",
         is_configured=False,
+        is_loaded=False,
     ),
 }
 

@@ -198,8 +198,8 @@ class CheckReport:
         """Yield what an administrator should do something about, a sentence each."""
         for word, (own, configured) in self.zones.contradicting.items():
             yield (
-                f"The log's times are {visible(word)} ({_offset(own)}), but the configured time zone is"
-                f" {self.zone_name} ({_offset(configured)}). Set --timezone to the zone of Wok's host: the times in"
+                f"The log's times are {visible(word)} ({offset_text(own)}), but the configured time zone is"
+                f" {self.zone_name} ({offset_text(configured)}). Set --timezone to the zone of Wok's host: the times in"
                 " wok-error.log have no zone of their own."
             )
         if self.skipped and self.skipped == self.parts["record"]:
@@ -209,9 +209,15 @@ class CheckReport:
             )
 
 
-def _offset(offset: timedelta) -> str:
+def offset_text(offset: timedelta) -> str:
+    """Return an offset from UTC, as in `-03:00`."""
     minutes = int(offset / timedelta(minutes=1))
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
+def shown_time(nanos: int, config: Config) -> str:
+    """Return a time of the log in the configured zone, for people."""
+    return f"{local(nanos, load_zone(config.timezone) if config.timezone else None):%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _start(start: StartAt) -> str:

@@ -37,8 +37,8 @@ class Command:
     """A command: `do` runs it and returns the exit code.
 
     `settings_of` is the command whose options it has. `arguments` adds flags and arguments of its own,
-    `usage` shows the arguments in the first line of help. A command that is not `is_configured` reads no
-    configuration: its `do` gets the defaults.
+    `usage` shows the arguments in the first line of help. A command that is not `is_configured` has no
+    options of the configuration. One that is not `is_loaded` gets the defaults: it needs none, or loads its own.
     """
 
     do: Callable[[Config, argparse.Namespace], int]
@@ -48,6 +48,7 @@ class Command:
     arguments: Callable[[argparse.ArgumentParser], None] = lambda _: None
     note: str = ""
     is_configured: bool = True
+    is_loaded: bool = True
 
 
 class _Parser(argparse.ArgumentParser):

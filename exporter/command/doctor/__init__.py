@@ -1,0 +1,1 @@
+"""`doctor`: why nothing arrives, and what to do about it."""
