@@ -163,12 +163,13 @@ def _take_up(config: Config) -> None:
 
 def _replay(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.replay import Replay  # noqa: PLC0415 - the heavy half of the program
+    from exporter.deliver.otlp_env import why_unconfigured  # noqa: PLC0415
 
     stopped = SignalFlags.by_signals(hangup_stops=True)
     replay = Replay(config, args.files, os.environ, screen=sys.stderr)
     if not replay.endpoints:
         print(
-            "error: no backend is configured: set OTEL_EXPORTER_OTLP_ENDPOINT"
+            f"error: no backend is configured: {why_unconfigured(os.environ)}"
             " (or inspect the log with `check`, `tasks` or `text`)",
             file=sys.stderr,
         )

@@ -120,7 +120,7 @@ def test_the_switch_of_opentelemetry_is_honoured(tmp_path: Path) -> None:
         said = daemon.said
 
     assert sink.request_count == 0
-    assert "sending nothing: OTEL_SDK_DISABLED is true" in said
+    assert "sending no traces and log records: OTEL_SDK_DISABLED is true" in said
 
 
 def test_lokis_count_is_ours(tmp_path: Path) -> None:

@@ -565,6 +565,7 @@ def test_the_switch_of_opentelemetry(value: str) -> None:
     environ = {f"{E}ENDPOINT": "http://a:4318"}
 
     assert otlp_env.configured(environ | {"OTEL_SDK_DISABLED": value}) == {}
+    assert otlp_env.why_unconfigured(environ | {"OTEL_SDK_DISABLED": value}) == "OTEL_SDK_DISABLED is true"
     assert len(otlp_env.configured(environ | {"OTEL_SDK_DISABLED": "1"})) == 2
 
 

@@ -310,7 +310,7 @@ def test_there_is_nowhere_to_send_to(log: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: no backend is configured: set OTEL_EXPORTER_OTLP_ENDPOINT (or inspect the log with `check`, `tasks`"
+        "error: no backend is configured: OTEL_EXPORTER_OTLP_ENDPOINT is not set (or inspect the log with `check`, `tasks`"
         " or `text`)\n"
     )
 

@@ -372,7 +372,7 @@ def _introduce(
         screen.say(f"Sending {signal} to {endpoint}")
     if not otlp_env.configured(environ):
         screen.say(
-            "Sending nothing, because OTEL_EXPORTER_OTLP_ENDPOINT is not set. The state is in"
+            f"Sending nothing, because {otlp_env.why_unconfigured(environ)}. The state is in"
             f" {stage.state}{'' if is_kept else ' until the end'}."
         )
     screen.say("")

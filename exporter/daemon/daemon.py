@@ -354,12 +354,9 @@ class Daemon:
         lines += [
             f"sending {signal} to {endpoint}" for signal, endpoint in self._deliveries.endpoints.items()
         ]
-        if otlp_env.is_disabled(self._environ):
-            lines.append("sending nothing: OTEL_SDK_DISABLED is true; metrics are served anyway")
-        elif not self._deliveries.endpoints:
-            lines.append(
-                "sending nothing: set OTEL_EXPORTER_OTLP_ENDPOINT to send traces and log records; metrics are served anyway"
-            )
+        if not self._deliveries.endpoints:
+            why = otlp_env.why_unconfigured(self._environ)
+            lines.append(f"sending no traces and log records: {why}; metrics are served anyway")
         if self.server is not None and config.listen is not None:
             scheme = "https" if config.tls_certificate else "http"
             place = config.listen._replace(port=self.server.port)

@@ -75,6 +75,15 @@ def is_disabled(environ: Mapping[str, str]) -> bool:
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
+def why_unconfigured(environ: Mapping[str, str]) -> str:
+    """Return which variable is the reason that no signal is sent, for an environment without any."""
+    if is_disabled(environ):
+        return "OTEL_SDK_DISABLED is true"
+    if any(_setting(signal, "ENDPOINT", environ)[1] for signal in SIGNALS):
+        return "OTEL_TRACES_EXPORTER and OTEL_LOGS_EXPORTER leave no signal with an endpoint"
+    return "OTEL_EXPORTER_OTLP_ENDPOINT is not set"
+
+
 def configured(environ: Mapping[str, str]) -> dict[Signal, str]:
     """Return the signals that have a backend, with their endpoints as people may see them.
 
