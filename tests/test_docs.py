@@ -221,6 +221,7 @@ def keys_of(value: object) -> set[str]:
     [
         ("check", "wok-exporter check docs/sample/user-requests.data --json"),
         ("tasks", "wok-exporter tasks docs/sample/user-requests.data --json"),
+        ("doctor", "wok-exporter doctor --log docs/sample/user-requests.data --listen off --json"),
         ("trace", "wok-exporter trace /plugins/kimchi/vms/db01/migrate --file docs/sample/user-requests.data --json"),
     ],
 )  # fmt: skip
