@@ -84,7 +84,8 @@ class Record(NamedTuple):
     message code, `text` the first line of the English sentence where the dialect carries it; either may be
     empty. `trace_id` is the record's uuid, or derived from (instance, file, offset, line) when it has none;
     `record_id` is the uuid as text, or empty. For TASK records `target_uri` and `task_id` are set where
-    known, `request_id` where an extended Wok wrote it, and `failed` tells failures from successes.
+    known, `request_id` and `parent_task_id` where an extended Wok wrote them (the record of the task's request,
+    and the task that started this one), and `failed` tells failures from successes.
     """
 
     kind: Kind
@@ -108,6 +109,7 @@ class Record(NamedTuple):
     task_id: str = ""
     request_id: str = ""
     failed: bool = False
+    parent_task_id: str = ""
 
 
 class Continuation(NamedTuple):
@@ -162,7 +164,7 @@ class TaskStarted(NamedTuple):
 class TaskEnded(NamedTuple):
     """A task has ended, by a final record, a restart of wokd, or expiry.
 
-    `parent` is the context of its request (empty without one), `candidates` the contexts of the other
+    `parent` is the context of its request, or of the task that started it (empty without one), `candidates` the contexts of the other
     requests it might belong to, `links` those of the first 32 other requests between its start and its end,
     `concurrent` the number of all of them. `record` is the final record (None for lost and unknown).
     `reported` is the time of its log record: `end`, or start + expiry. `counts_start` is True for a final
@@ -291,8 +293,8 @@ class Commit(NamedTuple):
     """Everything one batch of lines has changed; the store writes it in one transaction.
 
     `positions` maps a source's role (`log`, `restarts`) to its opaque position. `state` is the correlator's
-    and parser's small state as JSON text. `counters` are increments, `gauges` are maxima (a value only ever
-    rises), both by series.
+    and parser's small state as JSON text. `counters` are increments, `gauges` are the last
+    values, both by series.
     """
 
     positions: Mapping[str, str]

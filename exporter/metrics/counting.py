@@ -77,7 +77,7 @@ class Tally:
             kind = item.kind if item.kind == "request" else f"task_{item.kind}"
             series = ("wok_exporter_records_total", kind, item.dialect)
             counters[series] = counters.get(series, 0) + 1
-            self._rise(("wok_exporter_last_record_timestamp_seconds",), item.time)
+            self._set(("wok_exporter_last_record_timestamp_seconds",), item.time)
         elif isinstance(item, Rejected):
             self._add(("wok_exporter_lines_total", "rejected"))
             self._add(("wok_exporter_rejected_lines_total", item.reason))
@@ -121,7 +121,7 @@ class Tally:
         if outcome == "failure":
             self._add(self._limits.failure(*task, event.record.error_code if event.record else ""))
         if outcome in ("success", "failure"):
-            self._rise((f"wok_task_last_{outcome}_timestamp_seconds", *task), event.end)
+            self._set((f"wok_task_last_{outcome}_timestamp_seconds", *task), event.end)
         if outcome != "unknown" and not event.counts_start:
             self._observe(event, ("wok_task_duration_seconds", *task, outcome))
 
@@ -139,7 +139,6 @@ class Tally:
     def _add(self, series: Series, increment: float = 1) -> None:
         self.counters[series] = self.counters.get(series, 0) + increment
 
-    def _rise(self, series: Series, nanos: int) -> None:
-        seconds = nanos / NANOS
-        if seconds > self.gauges.get(series, 0):
-            self.gauges[series] = seconds
+    def _set(self, series: Series, nanos: int) -> None:
+        # The last one in the log, not the highest: a clock that was ahead must not leave its time here.
+        self.gauges[series] = nanos / NANOS

@@ -176,11 +176,12 @@ class Parser:
             code, error_code = codes
             if is_rfc:
                 dialect = "rfc"
-        uri = task_id = request_id = ""
+        uri = task_id = request_id = parent_task_id = ""
         if method == "TASK":
             uri = _field(params.get("target_uri"), MAX_URI_CHARS)
             task_id = _field(params.get("task_id"), MAX_CODE_CHARS)
             request_id = _field(params.get("request_id"), MAX_CODE_CHARS)
+            parent_task_id = _field(params.get("parent_task_id"), MAX_CODE_CHARS)
         trace_id = _uuid(record_id) if record_id else None
         if trace_id is None:
             record_id = ""
@@ -207,6 +208,7 @@ class Parser:
             task_id,
             request_id,
             is_failed,
+            parent_task_id,
         )
 
     def _meaning(self, decoded: Decoded) -> Meaning:

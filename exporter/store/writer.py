@@ -243,8 +243,7 @@ class Store:
                 db.executemany("DELETE FROM open_task WHERE key = ?", ((key,) for key in commit.closed))
             _count(db, commit.counters, checked)
             db.executemany(
-                "INSERT INTO gauge VALUES (?, ?) ON CONFLICT (series)"
-                " DO UPDATE SET value = max(value, excluded.value)",
+                "INSERT INTO gauge VALUES (?, ?) ON CONFLICT (series) DO UPDATE SET value = excluded.value",
                 checked(_by_text(commit.gauges)),
             )
             for text, histogram in checked(_by_text(commit.histograms)):
