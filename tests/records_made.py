@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
@@ -37,11 +38,20 @@ class Log:
         return self._record("request", dialect, at, app, method, status, code, params or {}, error_code)
 
     def started(
-        self, at: float, target_uri: str, task_id: str, *, app: str = "kimchi", request_id: str = ""
+        self,
+        at: float,
+        target_uri: str,
+        task_id: str = "",
+        *,
+        app: str = "kimchi",
+        request_id: str = "",
+        parent: str = "",
     ) -> Record:
         """A start record (status 1000)."""
         record = self._record("started", self.dialect, at, app, "TASK", 1000, "WOKASYNC0000L", {}, "")
-        return record._replace(target_uri=target_uri, task_id=task_id, request_id=request_id)
+        return record._replace(
+            target_uri=target_uri, task_id=task_id, request_id=request_id, parent_task_id=parent
+        )
 
     def finished(
         self,
@@ -53,12 +63,19 @@ class Log:
         failed: bool = False,
         error_code: str = "",
         request_id: str = "",
+        parent: str = "",
     ) -> Record:
         """A final record, of a success or a failure."""
         status = (1002 if failed else 1001) if task_id else (400 if failed else 200)
         code = "WOKASYNC0002L" if failed else "WOKASYNC0001L"
         record = self._record("finished", self.dialect, at, app, "TASK", status, code, {}, error_code)
-        return record._replace(target_uri=target_uri, task_id=task_id, request_id=request_id, failed=failed)
+        return record._replace(
+            target_uri=target_uri,
+            task_id=task_id,
+            request_id=request_id,
+            parent_task_id=parent,
+            failed=failed,
+        )
 
     def _record(
         self,
@@ -89,7 +106,7 @@ class Log:
             error_params={},
             text="",
             trace_id=trace_id,
-            record_id=trace_id.hex() if dialect == "json" else "",
+            record_id=str(uuid.UUID(bytes=trace_id)) if dialect == "json" else "",
             file=FILE,
             offset=offset,
         )

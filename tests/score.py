@@ -40,10 +40,14 @@ class Floor(NamedTuple):
 
 # set -> zone of its host, floor of the contract (None: printed, no floor)
 SETS: dict[str, tuple[str, Floor | None]] = {
-    "rfc-default": ("America/Sao_Paulo", Floor(0.001, 0.97, 0.90)),
-    "rfc-calm": ("America/Sao_Paulo", Floor(0.001, 0.97, 0.90)),
-    "wok-3.0.0-calm": ("America/Sao_Paulo", Floor(0.0, 0.93, 0.65)),
-    "wok-2.3.0": ("America/Sao_Paulo", Floor(0.0, 0.90, 0.65)),
+    "rfc-default": ("America/Sao_Paulo", Floor(0.0, 1.0, 1.0)),
+    "rfc-calm": ("America/Sao_Paulo", Floor(0.0, 1.0, 1.0)),
+    "wok-3.0.0-calm": ("America/Sao_Paulo", Floor(0.0, 0.9797, 0.7056)),
+    "wok-2.3.0": ("America/Sao_Paulo", Floor(0.0, 0.9085, 0.6646)),
+    "wok-2.5.0-tasklog": ("America/Sao_Paulo", Floor(0.0, 1.0, 1.0)),
+    # Nested tasks have no record of their request, and forged restarts stand in wok-error.log.
+    "wok-3.0.0-errors": ("America/Sao_Paulo", Floor(0.005, 0.84, 0.57)),
+    "wok-2.4.0-errors": ("Asia/Kolkata", Floor(0.006, 0.80, 0.52)),
 }
 
 
@@ -143,6 +147,9 @@ def _json(
             continue
         parent, grade = ends.get(by_record.get(records[0], b""), (b"", "missing"))
         true = task["request_record_id"] or ""
+        # A nested task's parent is a task: its request is that of the one at the top.
+        while parent and parent not in requests:
+            parent = ends[parent][0]
         given = requests[parent].record_id if parent else ""
         found.append(Match(task["request_kind"] or "", task["target_uri"], true, given, grade))
     return found

@@ -223,9 +223,9 @@ def test_unknown_plugins_are_joined_by_a_segment() -> None:
     """A parameter that is the last segment of the target_uri joins where no rule is known."""
     log = Log("json")
     records = [
-        log.request(0, "XYZJOB0001L", {"name": "night-backup"}, app="xyz"),
+        log.request(0, "XYZJOB0001L", {"name": "night-backup-7"}, app="xyz"),
         log.request(0, "XYZJOB0001L", {"name": "weekly"}, app="xyz"),
-        log.finished(30, "/plugins/xyz/jobs/night-backup", app="xyz"),
+        log.finished(30, "/plugins/xyz/jobs/night-backup-7", app="xyz"),
     ]
 
     assert told(run(records)) == [("XYZJOB0001L", 0, 30, "success", "exact", True)]
@@ -497,7 +497,7 @@ def test_a_mark_loses_what_ran() -> None:
     events += run([log.request(101, "KCHVM0010L", {"ident": "web"}), log.finished(150, MIGRATE)], correlator)
 
     assert told(events) == [
-        ("vms.migrate", 0, 100, "lost", "none", True),
+        ("vms.migrate", 0, 100, "lost", "exact", True),
         ("vms.migrate", 101, 150, "success", "exact", True),
     ]
 
@@ -516,7 +516,7 @@ def test_age_alone_ends_as_unknown() -> None:
     )
 
     assert told(events) == [
-        ("vms.migrate", 0, 0, "unknown", "none", True),
+        ("vms.migrate", 0, 0, "unknown", "exact", True),
         ("vms.migrate", day + 9, day + 9, "success", "none", False),
     ]
     assert seconds(ends(events)[0].reported) == day
@@ -544,7 +544,7 @@ def test_a_lost_task_expires_on_a_quiet_night() -> None:
     events += correlator.quiet((EPOCH + 24 * 3600) * NANOS)
 
     assert before == []
-    assert told(events) == [("vms.migrate", 0, 0, "unknown", "none", True)]
+    assert told(events) == [("vms.migrate", 0, 0, "unknown", "exact", True)]
 
 
 def test_the_window_closes_by_the_wall_clock_when_caught_up() -> None:
@@ -591,48 +591,81 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 # Batches
 
 
+STEPS = [0, 0, 0, 0, 1, 1, 2, 3, 100, 700, 90_000, -1, -1, -3, -3600, -90_000, 10**8]
+"""How far the clock goes on between two records: it is set back and forth as well."""
+KINDS = [
+    *("migrate", "attach", "clone", "swap", "download", "job", "sync", "failed"),
+    *("start", "named", "nested", "end", "end", "fail", "plain", "plain", "plainfail"),
+]
+TASK_IDS = ["1", "2", "3", "40", "", "4a067870-eac5-11f1-b2d5-02fc00000001"]
+
+
 def _records(draw: st.DrawFn) -> list[Record]:
     """A log of a few tasks in either dialect, with everything that may be out of order out of order."""
     log = Log("json")
     records: list[Record] = []
+    named: list[str] = ["4f41cceb-8802-4897-8b16-8444a086a68c"]
     at = 0.0
+    # Either anything, or a crowd of the same within moments.
+    is_crowd = draw(st.booleans())
     for _ in range(draw(st.integers(1, 40))):
-        at += draw(st.sampled_from([0, 0, 0, 1, 1, 2, 3, 100, 90_000]))
+        at += draw(st.sampled_from([0, 1, 1, -1, -1, 2] if is_crowd else STEPS))
         log.dialect = draw(st.sampled_from(["json", "rfc"]))
-        guest = draw(st.sampled_from("ab"))
+        guest = "a" if is_crowd else draw(st.sampled_from("ab"))
+        epoch = round((EPOCH + at - draw(st.sampled_from([0.01, 0.9, 3]))) * 10**6)
         target = draw(
             st.sampled_from(
                 [
                     f"/plugins/kimchi/vms/{guest}/migrate",
                     f"/plugins/kimchi/vms/{guest}/hostdevs/",
-                    "/plugins/kimchi/jobs/night",
+                    f"/plugins/kimchi/vms/{guest}-clone-{epoch}/clone",
+                    "/plugins/kimchi/storagepools/p/storagevolumes/v",
+                    "/plugins/kimchi/jobs/night-backup-7",
                     "",
                 ]
             )
         )
-        task_id = draw(st.sampled_from(["1", "2", "3", "40"]))
-        what = draw(
-            st.sampled_from(
-                ["migrate", "attach", "job", "sync", "start", "end", "fail", "plain", "plainfail"]
-            )
-        )
-        when = at + draw(st.sampled_from([0, 0, 0, -1]))
+        if is_crowd:
+            target = MIGRATE.replace("web", "a")
+        task_id = draw(st.sampled_from(TASK_IDS))
+        what = draw(st.sampled_from(["migrate", "failed", "start", "end"] if is_crowd else KINDS))
         if what == "migrate":
-            records.append(log.request(when, "KCHVM0010L", {"ident": guest}))
+            records.append(log.request(at, "KCHVM0010L", {"ident": guest}))
         elif what == "attach":
-            records.append(log.request(when, "KCHVMHDEV0001L", {"vmid": guest}))
+            records.append(log.request(at, "KCHVMHDEV0001L", {"vmid": guest}))
+        elif what == "clone":
+            records.append(log.request(at, "KCHVM0009L", {"ident": guest}))
+        elif what == "swap":
+            records.append(log.request(at, "GINSP0001L", {"file_loc": f"/{guest}"}, app="ginger"))
+        elif what == "download":
+            pool_type = draw(st.sampled_from(["dir", "logical", ""]))
+            params = {"pool": "p", "name": "v", "url": "http://h/v", "pool_type": pool_type}
+            records.append(log.request(at, "KCHVOL0001L", params))
         elif what == "job":
-            records.append(log.request(when, "KCHXX0001L", {"name": "night"}))
+            records.append(log.request(at, "KCHXX0001L", {"name": "night-backup-7"}))
         elif what == "sync":
-            records.append(log.request(when, "KCHVM0002L", status=204))
-        elif what == "start":
-            records.append(log.started(when, target, task_id))
+            records.append(log.request(at, "KCHVM0002L", status=204))
+        elif what == "failed":
+            records.append(log.request(at, "KCHVM0010L", {"ident": guest}, status=500))
         else:
-            plain = what.startswith("plain")
-            error = draw(st.sampled_from(["", "KCHVM0058E"])) if "fail" in what else ""
-            records.append(
-                log.finished(when, target, "" if plain else task_id, failed="fail" in what, error_code=error)
-            )
+            app = "kimchi"
+            if draw(st.integers(0, 4)) == 0:
+                target, app = SWAP, "ginger"
+            ids = {"app": app, "request_id": "", "parent": ""}
+            if what in ("named", "nested"):
+                ids["request_id"] = draw(st.sampled_from(named[-4:]))
+            if what == "nested":
+                ids["parent"] = draw(st.sampled_from(TASK_IDS))
+            if what == "start" or (what in ("named", "nested") and draw(st.booleans())):
+                records.append(log.started(at, target, task_id, **ids))
+            else:
+                plain = what.startswith("plain")
+                error = draw(st.sampled_from(["", "KCHVM0058E"])) if "fail" in what else ""
+                number = "" if plain else task_id
+                records.append(
+                    log.finished(at, target, number, failed="fail" in what, error_code=error, **ids)
+                )
+        named += [records[-1].record_id] if records[-1].record_id else []
     return records
 
 

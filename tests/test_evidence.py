@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.correlate.evidence import segments_of_target, values_of
+from exporter.correlate.evidence import general_forms, general_targets, segments_of_target, values_of
 from exporter.wok.operations import Form, Operations, Target
 
 NAMING = Operations.load()
@@ -43,7 +43,7 @@ JOINED: list[tuple[str, str, dict[str, Any], str, bool]] = [
     (
         "kimchi",
         "KCHVOL0001L",
-        {"pool": "p", "name": "", "url": "http://h/d/x.iso?k=1"},
+        {"pool": "p", "name": "", "url": "http://h/d/x.iso?k=1", "pool_type": "dir"},
         "/plugins/kimchi/storagepools/p/storagevolumes/x.iso",
         True,
     ),
@@ -171,11 +171,24 @@ def test_epochs_are_read_in_their_unit() -> None:
     )
 
 
-def test_a_download_may_report_twice() -> None:
-    """A volume created from a URL never names its task alone: a nested task may have the same target_uri."""
-    form = of_request("kimchi", "KCHVOL0001L", {"pool": "p", "name": "v", "url": "http://h/v"})
+@pytest.mark.parametrize(
+    ("pool_type", "named", "nests", "may_nest"),
+    [
+        ("dir", True, False, True),
+        ("netfs", True, False, True),
+        ("logical", True, True, False),
+        ("iscsi", True, True, False),
+        ("", False, False, False),
+    ],
+)
+def test_a_download_may_nest(pool_type: str, named: bool, nests: bool, may_nest: bool) -> None:
+    """Whether a nested task of the same target_uri reports first depends on the type of the pool."""
+    params = {"pool": "p", "name": "v", "url": "http://h/v", "pool_type": pool_type}
+    target = "/plugins/kimchi/storagepools/p/storagevolumes/v"
 
-    assert form == (Form("/plugins/kimchi/storagepools/p/storagevolumes/v", named=True, nests=True),)
+    assert of_request("kimchi", "KCHVOL0001L", params) == (
+        Form(target, named=named, nests=nests, may_nest=may_nest),
+    )
 
 
 def test_a_value_that_looks_like_a_placeholder_stays_itself() -> None:
@@ -199,6 +212,23 @@ def test_general_evidence_is_plain_values_and_segments() -> None:
     """Where no rule serves, strings and numbers of the request may be segments of the target_uri."""
     assert values_of({"name": "web", "n": 12, "on": True, "l": ["x"], "s": "a"}) == ("web", "12")
     assert segments_of_target("/plugins/kimchi/jobs/a/b") == ("b", "a", "jobs", "jobs/a/b", "a/b")
+
+
+def test_a_request_with_a_name_is_known_by_its_names_alone() -> None:
+    """`full` is the mode of a request; only where it has no name its other values are evidence, and weak."""
+    assert [form.text for form in general_forms({"ident": "web", "mode": "full"})] == ["~/web", "~web"]
+    assert general_forms({"mode": "full-2026-11-28"}) == (
+        Form("~/full-2026-11-28", named=False),
+        Form("~full-2026-11-28", named=False),
+    )
+    assert general_forms({"pool_name": "guest-7f3a91c2"})[0] == Form("~/guest-7f3a91c2", named=True)
+
+
+def test_general_targets_only_where_an_unknown_operation_may_be() -> None:
+    """A target_uri that ends in a name may be another operation's; one that ends in `/migrate` is not."""
+    assert "~web" in general_targets(NAMING, "kimchi", "/plugins/kimchi/vms/web/freeze")
+    assert general_targets(NAMING, "kimchi", "/plugins/kimchi/vms/web/migrate") == ()
+    assert general_targets(NAMING, "acme", "/plugins/acme/vms/web/migrate")[:2] == ("~/migrate", "~migrate")
 
 
 def test_patterns_take_linear_time() -> None:

@@ -87,9 +87,9 @@ def test_a_task_is_stored_whole() -> None:
         phase=Phase.JOINED,
         certainty=Certainty(joined=True, crowded=True),
         counted=False,
-        candidates=[b"a" * 24, b"b" * 24],
-        rivals=[b"d" * 24],
-        links=[b"e" * 24],
+        candidates=(b"a" * 24, b"b" * 24),
+        rivals=(b"d" * 24,),
+        links=(b"e" * 24,),
     )
     again = task_of(row_of(task))
 

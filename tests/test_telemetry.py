@@ -608,7 +608,7 @@ def test_the_service_of_an_event() -> None:
 
 def test_the_scope() -> None:
     """The scope names this mapping and its version, which is not that of the program."""
-    assert InstrumentationScope(name="wok-exporter", version="1") == InstrumentationScope.FromString(SCOPE)
+    assert InstrumentationScope(name="wok-exporter", version="2") == InstrumentationScope.FromString(SCOPE)
     assert SCHEMA_URL == "https://opentelemetry.io/schemas/1.44.0"
 
 

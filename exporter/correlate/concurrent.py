@@ -39,12 +39,12 @@ class ConcurrentRequests:
             if task.since + LATEST_MAX > self.ordinal:
                 break
             del filling[task.seq]
-            task.links = list(self._latest)
+            task.links = tuple(self._latest)
             self._touch(task)
 
     def begin(self, task: Task) -> None:
-        """Watch for a task that has just opened, unless it has its list already."""
-        if not task.links:
+        """Watch for a task that has opened, unless it has its list already, or it is too late to make one."""
+        if not task.links and self.ordinal - task.since <= LATEST_MAX:
             self._filling[task.seq] = task
 
     def end(self, task: Task) -> None:
@@ -53,7 +53,7 @@ class ConcurrentRequests:
 
     def links(self, task: Task, until: int, own: int) -> list[bytes]:
         """Return the contexts of the first requests after a task's start and up to number `until`, without `own`."""
-        links = task.links
+        links = list(task.links)
         if task.seq in self._filling:
             # Ordinals have no gaps: what came after the task's start are the last so many.
             count = self.ordinal - task.since

@@ -3,20 +3,25 @@ r"""Which task belongs to which request, when it began, and how it ended.
 Theory of operation
 ===================
 
-Most lines carry no id that joins a task to its request, so joining means weighing evidence. `evidence.py` says
+Most lines carry no id that joins a task to its request, so joining means weighing evidence. A wrong match that says
+it is exact is the worst bug of this program: whatever speaks against a match lowers its grade. `evidence.py` says
 what a request and a target_uri have in common. The files of this folder say when that counts, in which order, and
 how sure the match is:
 
     task_state.py       what waits and what runs: a pending request, a task, a pending end; the phases of a task
     certainty.py        what speaks for and against a match, and the grade that follows
-    candidates.py       by what each of them is found
+    index.py            by what each of them is found
+    candidates.py       which tasks a final record may end, and how the evidence narrows them
     start_matcher.py    how a start record and a request find each other
     task_ends.py        which task a final record ends
     open_tasks.py       which tasks are open, and which are too old
     settle_window.py    which records wait for a partner
+    log_clock.py        how far the log has come, where some of its times are wrong
+    failed_requests.py  requests that failed, and may have started a task all the same
+    request_ids.py      requests that were named by their ids
     concurrent.py       which other requests came while a task ran
     ended.py            what is remembered of ended tasks
-    stored.py           how the store keeps all this
+    stored.py           how the store keeps all this; former_state.py reads the version before
 
 Nothing here reads a clock or a file. `Correlator.feed` takes records in the order of the log, `restart` takes the
 starts of wokd, and `quiet` takes the wall clock of a reader that has caught up. Each returns events. `changes()`
@@ -27,19 +32,27 @@ A *task* is opened in one of two ways:
 
     by a request    A request of the JSON dialect with status 202 opens its task at once. The final record that
                     ends it is found by the forms of its target_uri.
-    by a start      A TASK record with status 1000 (the RFC's dialect, or an extended Wok in JSON) has a task id,
-                    by which its final record is found. It *seeks* its request by the same forms. In the RFC's
-                    dialect it nearly always stands before the request's own line. In JSON it takes over the task
-                    that its request has opened.
+    by a start      A TASK record with status 1000 (the RFC's dialect, or an extended Wok in JSON). Its final record
+                    is found by the task's id, or by the target_uri where it has none. It *seeks* its request by the
+                    same forms. In the RFC's dialect it nearly always stands before the request's own line. In JSON
+                    it takes over the task that its request has opened.
 
-A final record (1001, 1002; 200, 400) decides nothing at once. More may arrive while its *settling window* is open:
-its request's line, its own start, or a second final record with the error that the first one lacked. The window
-closes with a record that is two seconds away in the log's own time, earlier or later, so that batches make no
-difference; when caught up, after three seconds of the wall clock. What waits stands in one queue, in the order of
-the log.
+**Ids need no evidence.** A record that has a `request_id` is joined to that request, however late its line comes;
+one that has a `parent_task_id` is a child of that task. A second task of a request is joined as well as the first.
+A final record with an id ends its own task and no other.
 
-Of several candidates the newest before the final record is taken, and of starts and requests that stand side by
-side the oldest. The others are named as candidates and marked *contested*: their own matches are in doubt as well.
+**The settling window.** A final record decides nothing at once. More may arrive while its window is open: its
+request's line, its own start, or a second final record with the error that the first one lacked. The window closes
+with a record that is two seconds away in the log's own time, earlier or later, so that batches make no difference;
+when caught up, after three seconds of the wall clock. What waits stands in one queue, in the order of the log.
+
+**Evidence for and against.** What names the task is taken before what would only allow it. Where Wok puts the time
+of the start into the target_uri, only a request whose line stands just behind that time can be the task's: others
+are no candidates, however well the name fits. Digits that cannot be a time (before the log's own expiry, or after
+the end) are only a name. Of several candidates the newest before the final record is taken, and of starts and
+requests that stand side by side the oldest. The others are named as candidates and marked *contested*: their own
+matches are in doubt as well. A request that failed with 500 and no error may have started a task all the same, so it
+contests the request that was tried again.
 
 The phases of a task (`task_state.TRANSITIONS`):
 
@@ -49,14 +62,16 @@ The phases of a task (`task_state.TRANSITIONS`):
                                                             |--wokd was restarted--> OVER: lost
                                                             '--too old--> OVER: unknown
 
-A further final record of an ended task is a repeat, if the ended task is still remembered. Where tasks have no
-request by nature (polls of the update's progress, nested clones), each final record is a task of its own. A record
-that comes after the expiry of its task is an orphan.
+A further final record of an ended task is a repeat, if the ended task is still remembered. So is a record without an
+id that stands beside one with an id for the same target_uri: Wok's own. Where tasks have no request by nature (polls
+of the update's progress, nested clones), each final record is a task of its own. A record that comes after the expiry
+of its task is an orphan. Where a nested task has the same target_uri as its parent (a volume that is downloaded into
+a pool that is no file system), the first success is the nested task's end.
 
 wokd has been restarted when a mark says so (`ENGINE Bus STARTED` in wok-error.log), or when task ids start over.
 Wok's counter begins at 1, two tasks can get one id within the same moment, and ids may be logged a little out of
-order. So an id is a new wokd's if it was used two seconds ago or more and is not the newest, or if it lies far
-below the highest one.
+order. So an id is a new wokd's if it was used two seconds ago or more and is not the newest, if it lies far below the
+highest one, or if its task of the same target_uri still runs.
 """
 
 from __future__ import annotations
@@ -66,20 +81,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from exporter.correlate.candidates import Index
+from exporter.correlate.certainty import Certainty
 from exporter.correlate.concurrent import ConcurrentRequests
-from exporter.correlate.ended import TaskIds
-from exporter.correlate.evidence import forms_of, targets_of, values_of
-from exporter.correlate.former_state import modern_waiting
+from exporter.correlate.ended import TaskIds, is_number
+from exporter.correlate.evidence import forms_of, values_of
+from exporter.correlate.failed_requests import FailedRequests
+from exporter.correlate.former_state import modern_state
+from exporter.correlate.index import Index
+from exporter.correlate.log_clock import LogClock
 from exporter.correlate.open_tasks import OpenTaskTable
-from exporter.correlate.settle_window import SETTLE_NANOS, SettleWindow
+from exporter.correlate.request_ids import RequestIds
+from exporter.correlate.settle_window import HOLD_NANOS, HOLD_QUIET_NANOS, SETTLE_NANOS, SettleWindow
 from exporter.correlate.start_matcher import StartMatcher
 from exporter.correlate.stored import STATE_VERSION, from_json, record_from_json, task_of
 from exporter.correlate.task_ends import TaskEnds
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Step, Task, Waiting
 from exporter.ids import request_span_id, task_span_id
 from exporter.records import Event, OpenTask, Record, RequestSeen, TaskRow, TaskStarted
-from exporter.wok.operations import Operations
+from exporter.wok.operations import Form, Operations, uuid_bytes
 
 
 class Changes(NamedTuple):
@@ -112,21 +131,27 @@ class Correlator:
         self._naming = naming
         self._code_of = code_of
         self._seq = 0
-        self._clock = 0
-        self._previous = 0
+        self._time = 0
+        self._clock = LogClock()
         self._events: list[Event] = []
         self._task_ids = TaskIds({}, 0)
+        self._request_ids = RequestIds()
         self._index = Index()
         self._ledger = OpenTaskTable(expiry)
-        self._claims = StartMatcher(self._index, self._ledger, near_nanos=SETTLE_NANOS)
+        self._failed = FailedRequests(self._index, expiry)
+        self._claims = StartMatcher(naming, self._index, self._ledger)
         self._meanwhile = ConcurrentRequests(self._ledger.touch)
         self._settling = SettleWindow(self._settle)
+        self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
         self._ends = TaskEnds(
             naming,
             self._index,
             self._ledger,
             self._meanwhile,
             self._claims,
+            self._failed,
+            self._request_ids,
+            self._held,
             self._events.append,
             expiry=expiry,
         )
@@ -137,20 +162,30 @@ class Correlator:
     def feed(self, record: Record) -> list[Event]:
         """Take the next record of the log."""
         time = record.time
-        self._settling.pass_record(time)
-        # One record with a wrong time must not end all that runs: the clock is what two in a row have reached.
-        self._tick(min(self._previous, time))
-        self._previous = time
+        if time != self._time:
+            self._pass(time)
         self._seq += 1
         if record.kind == "request":
             self._request(record)
         elif record.kind == "started":
             self._started(record)
         else:
-            final = self._ends.take(record, self._seq)
+            final, held = self._ends.take(record, self._seq)
+            if held is not None:
+                self._settling.withdraw(held)
             if final is not None:
                 self._settling.add(final)
         return self._take()
+
+    def _pass(self, time: int) -> None:
+        """Let the log go on to a record of another second."""
+        self._time = time
+        self._settling.pass_record(time)
+        if not self._held.is_empty:
+            self._held.pass_record(time)
+        before = self._clock.now
+        if self._clock.pass_record(time):
+            self._tick(before)
 
     def restart(self, time: int) -> list[Event]:
         """Take a mark of wokd's start at `time`: whatever ran before it is lost."""
@@ -160,27 +195,38 @@ class Correlator:
     def quiet(self, now: int) -> list[Event]:
         """Take the wall clock of a reader that has read everything there is."""
         self._settling.pass_quiet(now)
-        self._tick(now)
+        self._held.pass_quiet(now)
+        before = self._clock.now
+        if self._clock.pass_wall(now):
+            self._tick(before)
         return self._take()
 
     def finish(self) -> list[Event]:
         """Close every settling window: no further record will come (the end of a finished log)."""
+        before = self._clock.now
+        self._clock.finish()
+        self._tick(before)
         self._settling.close_all()
+        self._held.close_all()
+        self._ends.expire(self._clock.now)
         return self._take()
 
-    @property
-    def due(self) -> int | None:
-        """When, by the wall clock in nanoseconds, `quiet` will next have something to do."""
-        return min((due for due in (self._settling.due, self._ledger.due) if due is not None), default=None)
+    def is_due(self, now: int) -> bool:
+        """Tell whether `quiet` has something to do at this time of the wall clock, in nanoseconds."""
+        settling = self._settling
+        return settling.is_due(now) or self._held.is_due(now) or self._ledger.is_due(settling.since(now))
 
-    def _tick(self, now: int) -> None:
-        """Let the log's clock move on, never back; end what has been open for too long."""
-        if now > self._clock:
-            self._clock = now
-            self._ends.expire(now)
+    def _tick(self, before: int) -> None:
+        """End what has been open for too long, now that the clock has moved; it may have been set back."""
+        now = self._clock.now
+        if now < before:
+            self._ledger.set_back(now)
+        # What waits may be the end of a task that is only just too old.
+        self._ends.expire(self._settling.since(now))
 
     def _restart(self, time: int) -> None:
         self._settling.close_all()
+        self._ends.close_held()
         self._ends.lose(time)
         self._task_ids = TaskIds({}, 0)
 
@@ -211,41 +257,90 @@ class Correlator:
         if not code and self._code_of is not None:
             code = self._code_of(record.text)
         operation = self._naming.of_request(record.app, record.method, code, record.params, record.status)
-        is_accepted = record.status == 202
-        request, start = None, record.time
+        request, start, opens_task = None, record.time, False
         # A 500 without an error may have started its task all the same (Wok 3.0.0's clean-up of old tasks raises
-        # after the thread has begun): a start record may claim it, but it opens nothing by itself.
+        # after the thread has begun). It opens nothing by itself.
+        is_accepted = record.status == 202
         if is_accepted or (record.status == 500 and not record.error_code):
             request = self._make_request(record, context, operation)
-            starter = self._claims.take_start(request)
+            starter = self._take_start(request)
             if starter is not None:
-                request, start = None, min(starter.start, record.time)
-        opens_task = request is not None and is_accepted and record.dialect == "json"
+                start = min(starter.start, record.time)
+            elif not self._is_claimed(request):
+                opens_task = is_accepted and record.dialect == "json"
+                self._offer(request, record, opens_task=opens_task)
         self._events.append(
             RequestSeen(record, operation, context, start, self._meanwhile.ordinal, opens_task)
         )
-        if request is None:
-            return
+
+    def _take_start(self, request: PendingRequest) -> Task | None:
+        """Let a request take the start records that name or seek it; return the one of its own task."""
+        own: Task | None = None
+        for task in self._index.of_request(request.record_id):
+            if task.origin:
+                continue
+            if own is None and not task.parent_task_id:
+                own = task
+                if task.phase is Phase.SEEKING:
+                    self._claims.take_named(task, request)
+                    continue
+            self._claims.link(task, request.context, request.ordinal)
+        if own is not None or self._request_ids.get(request.record_id) is not None:
+            return own
+        own, former = self._claims.take_start(request)
+        if former is not None:
+            self._offer_failed(former)
+        return own
+
+    def _is_claimed(self, request: PendingRequest) -> bool:
+        """Tell whether the task of a request has ended before its line came."""
+        known = self._request_ids.get(request.record_id)
+        if known is None:
+            return False
+        self._request_ids.add(
+            request.record_id, request.context, request.ordinal, is_claimed=known.is_claimed
+        )
+        return known.is_claimed
+
+    def _offer(self, request: PendingRequest, record: Record, *, opens_task: bool) -> None:
+        """Let a request be found: with the task that it opens, or while its window is open."""
         if opens_task:
             self._index.add_request(request)
             self._open(self._task_asked_for(request, record))
+        elif request.failed:
+            self._offer_failed(request)
         elif request.forms:
             self._index.add_request(request)
             self._settling.add(request)
 
+    def _offer_failed(self, request: PendingRequest) -> None:
+        """Let a failed request be found: by starts while its window is open, by final records for longer."""
+        if not request.forms:
+            return
+        if request.record_id:
+            self._failed.add(request)
+        else:
+            self._index.add_request(request)
+            self._settling.add(request)
+
     def _make_request(self, record: Record, context: bytes, operation: str) -> PendingRequest:
-        forms = forms_of(self._naming, record.app, record.code, operation, record.params)
+        naming, app, code, params = self._naming, record.app, record.code, record.params
+        is_failed = record.status != 202
+        forms: tuple[Form, ...] = ()
+        if not is_failed or naming.may_start_task(app, code, operation):
+            forms = forms_of(naming, app, code, operation, params)
         return PendingRequest(
             key=_key(record),
             seq=self._seq,
-            app=record.app,
+            app=app,
             time=record.time,
             context=context,
             operation=operation,
             ordinal=self._meanwhile.ordinal,
             record_id=record.record_id,
             forms=forms,
-            values=values_of(record.params) if forms and not forms[0].named else (),
+            values=values_of(params) if forms and not forms[0].named else (),
+            failed=is_failed,
         )
 
     def _task_asked_for(self, request: PendingRequest, record: Record) -> Task:
@@ -259,8 +354,10 @@ class Correlator:
             by_start=False,
             context=record.trace_id + task_span_id(record.trace_id, record.file, record.offset),
             parent=request.context,
+            origin=request.context,
             operation=request.operation,
             request=request.ordinal,
+            certainty=Certainty(joined=True, named=True),
             asked=request,
         )
         return request.task
@@ -268,8 +365,7 @@ class Correlator:
     # Start records
 
     def _started(self, record: Record) -> None:
-        if self._task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
-            self._restart(record.time)
+        early = self._begin_anew(record) if self._is_new_boot(record) else []
         self._task_ids.use(record.task_id, record.time)
         task = Task(
             key=_key(record),
@@ -281,38 +377,83 @@ class Correlator:
             target_uri=record.target_uri,
             task_id=record.task_id,
             request_id=record.request_id,
+            parent_task_id=record.parent_task_id,
             phase=Phase.SEEKING,
             record=record,
         )
-        task.texts = self._texts(task)
+        self._let_seek(task)
         self._open(task)
-        self._index.add_running(task)
         final = self._ends.waiting_for(record)
         if final is not None:
             final.ends(task)
-        request = self._claims.take_request(task)
-        if request is not None:
-            self._index.remove_request(request)
-            self._settling.withdraw(request)
-            if request.task is not None:
-                task.counted = False  # the request's 202 has counted the start already
-                request.task.take(Step.HAND_OVER)
-                self._ledger.close(request.task)
-                self._meanwhile.end(request.task)
+        if task.request_id:
+            self._take_named_request(task)
+        else:
+            request = self._claims.take_request(task)
+            if request is not None:
+                self._take_over(task, request)
+        self._index.add_running(task)
         self._index.add_start(task)
         self._settling.add(task)
+        for each in early:
+            self._settling.add(each)
+
+    def _is_new_boot(self, record: Record) -> bool:
+        """Tell whether a start record proves that wokd has been restarted."""
+        if self._task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
+            return True
+        # Two threads can be given one number, but not for the same thing, and not seconds apart.
+        running = self._index.running(record.task_id)
+        if not running or not is_number(record.task_id):
+            return False
+        return any(
+            task.app == record.app
+            and task.target_uri == record.target_uri
+            and abs(record.time - task.start) >= SETTLE_NANOS
+            for task in running
+        )
+
+    def _begin_anew(self, record: Record) -> list[PendingEnd]:
+        """End what a former wokd ran; return the final records that wait for this start and must go on waiting."""
+        early = self._ends.release(record)
+        for final in early:
+            self._settling.withdraw(final)
+        self._restart(record.time)
+        return early
+
+    def _take_named_request(self, task: Task) -> None:
+        """Let a start take the request whose id it has, or know it where it is another task's."""
+        request = self._index.by_record(task.request_id)
+        if request is not None and not task.parent_task_id:
+            self._claims.take_named(task, request)
+            self._take_over(task, request)
+            return
+        known = self._ends.known_request(task.request_id)
+        if known is not None and known.context:
+            self._claims.link(task, known.context, known.ordinal)
+
+    def _take_over(self, task: Task, request: PendingRequest) -> None:
+        """Let a start's task stand for the one that its request has opened."""
+        self._index.remove_request(request)
+        self._failed.remove(request)
+        self._settling.withdraw(request)
+        if request.task is not None:
+            task.counted = False  # the request's 202 has counted the start already
+            request.task.take(Step.HAND_OVER)
+            self._ledger.close(request.task)
+            self._meanwhile.end(request.task)
+            request.task = None
 
     def _settle_start(self, task: Task) -> None:
-        """Close the window of a start: its request is known by now, or never will be."""
+        """Close the window of a start: its request is known by now, or an id that tells it later."""
         self._index.remove_start(task)
         record = task.record
         if record is None:
             return
-        if task.phase is Phase.SEEKING:
+        self._find_parent(task)
+        if not task.operation:
             task.operation = self._naming.of_target(task.app, task.target_uri)
-            trace_id = record.trace_id
-        else:
-            trace_id = task.parent[:16]
+        trace_id = task.parent[:16] or uuid_bytes(task.request_id) or record.trace_id
         task.take(Step.CLOSE_WINDOW)
         task.context = trace_id + task_span_id(trace_id, record.file, record.offset)
         task.record = None
@@ -323,11 +464,25 @@ class Correlator:
             )
         )
 
-    def _texts(self, task: Task) -> tuple[str, ...]:
-        """Return the forms by which a start seeks its request."""
+    def _find_parent(self, task: Task) -> None:
+        """Let a nested task be the child of the task that has started it, where that is known."""
+        if not task.parent_task_id:
+            return
+        for parent in self._index.running(task.parent_task_id):
+            if parent.context:
+                task.parent = parent.context
+                task.origin = task.origin or parent.origin
+                task.request = task.request or parent.request
+                task.certainty.joined = task.certainty.named = True
+
+    def _let_seek(self, task: Task) -> None:
+        """Say by what a start seeks its request."""
         if task.request_id:
-            return ("=" + task.request_id,)
-        return tuple(target.text for target in targets_of(self._naming, task.app, task.target_uri))
+            task.texts = ("=" + task.request_id,)
+            return
+        targets = self._naming.targets(task.app, task.target_uri)
+        task.texts = tuple([target.text for target in targets])
+        task.epoch = max(target.epoch for target in targets)
 
     def _open(self, task: Task) -> None:
         self._ledger.open(task)
@@ -341,22 +496,26 @@ class Correlator:
             "version": STATE_VERSION,
             "ordinal": self._meanwhile.ordinal,
             "seq": self._seq,
-            "clock": self._clock,
-            "previous": self._previous,
+            "time": self._time,
+            "clock": self._clock.to_json(),
             "task_id_max": self._task_ids.highest,
             "task_ids": self._task_ids.used,
             "latest": self._meanwhile.latest,
             "ended": self._ends.since_restart,
+            "expired": self._ends.expired_texts,
+            "failed": self._failed.to_json(),
+            "request_ids": self._request_ids.to_json(),
             "settling": self._settling.to_json(),
+            "held": self._held.to_json(),
         }
         opened, closed = self._ledger.changes()
         return Changes(opened, closed, json.dumps(state, separators=(",", ":")))
 
     def _restore(self, state: str, open_tasks: Iterable[OpenTask], ended: Iterable[TaskRow]) -> None:
         kept: dict[str, Any] = json.loads(state) if state else {"settling": ()}
+        if state and "version" not in kept:
+            kept = modern_state(kept)
         settling = kept["settling"]
-        if "version" not in kept:
-            settling = [modern_waiting(waiting) for waiting in settling]
         requests = {
             waiting["key"]: from_json(PendingRequest, waiting)
             for waiting in settling
@@ -368,18 +527,24 @@ class Correlator:
             if task.by_start:
                 self._index.add_running(task)
             self._open(task)
-        asked = [task.asked for task in tasks if task.asked is not None]
-        for request in sorted([*asked, *requests.values()], key=lambda request: request.seq):
-            self._index.add_request(request)
+        asked = [task.asked for task in tasks if task.asked is not None and not task.by_start]
+        failed = self._failed.from_json(kept.get("failed", ()))
+        is_failed = {request.seq for request in failed}
+        for request in sorted([*asked, *requests.values(), *failed], key=lambda request: request.seq):
+            if request.seq in is_failed:
+                self._failed.add(request)
+            else:
+                self._index.add_request(request)
         self._ledger.mark_stored()
         if not state:
             return
         self._seq = kept["seq"]
-        self._clock = kept["clock"]
-        self._previous = kept["previous"]
+        self._time = kept["time"]
+        self._clock.restore(kept["clock"])
+        self._request_ids.restore(kept["request_ids"])
         self._task_ids = TaskIds(kept["task_ids"], kept["task_id_max"])
         self._meanwhile.restore(kept["ordinal"], kept["latest"])
-        self._ends.restore(list(ended), kept["ended"])
+        self._ends.restore(list(ended), kept["ended"], kept["expired"])
         for waiting in settling:
             if waiting["is"] == "request":
                 self._settling.add(requests[waiting["key"]])
@@ -390,6 +555,10 @@ class Correlator:
             elif bytes.fromhex(waiting["key"]) in self._ledger.tasks:
                 # A damaged task was set aside by the store.
                 self._settling.add(self._restored_start(waiting))
+        for waiting in kept["held"]:
+            final = from_json(PendingEnd, waiting)
+            final.ends(self._ledger.tasks[bytes.fromhex(waiting["key"])])
+            self._held.add(final)
 
     def _restored_start(self, waiting: dict[str, Any]) -> Task:
         """Let a start seek its request again."""
@@ -397,7 +566,7 @@ class Correlator:
         task.record = record_from_json(waiting["record"])
         if "seeking" in waiting:  # a state of the previous version
             task.phase = Phase.SEEKING if waiting["seeking"] else Phase.JOINED
-        task.texts = self._texts(task)
+        self._let_seek(task)
         self._index.add_start(task)
         return task
 

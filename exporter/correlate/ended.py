@@ -23,6 +23,7 @@ class Ended(NamedTuple):
     """An ended task: enough to put a repeat where it belongs."""
 
     number: int
+    time: int
     context: bytes
     parent: bytes
     operation: str
@@ -33,27 +34,37 @@ class EndedTasks:
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Ended] = {}
+        self._with_id: dict[tuple[str, str], Ended] = {}
         self._order: deque[tuple[int, Key]] = deque()
         self._count = 0
         self._before_restart = 0
 
-    def add(self, key: Key, context: bytes, parent: bytes, operation: str) -> None:
-        """Remember a task that has ended."""
+    def add(self, key: Key, time: int, context: bytes, parent: bytes, operation: str) -> None:
+        """Remember a task that has ended at `time`."""
         self._count += 1
-        self._by_key[key] = Ended(self._count, context, parent, operation)
+        ended = self._by_key[key] = Ended(self._count, time, context, parent, operation)
+        if key[2]:
+            self._with_id[key[:2]] = ended
         self._order.append((self._count, key))
         if len(self._order) > ENDED_MAX:
             number, oldest = self._order.popleft()
             if oldest in self._by_key and self._by_key[oldest].number == number:
                 del self._by_key[oldest]
+            if oldest[:2] in self._with_id and self._with_id[oldest[:2]].number == number:
+                del self._with_id[oldest[:2]]
 
     def get(self, key: Key) -> Ended | None:
         """Return the newest ended task of a key."""
         return self._by_key.get(key)
 
+    def with_id(self, app: str, target_uri: str) -> Ended | None:
+        """Return the newest ended task of a target_uri that had an id."""
+        return self._with_id.get((app, target_uri))
+
     def restart(self) -> None:
         """Forget tasks with ids: wokd gives them again, and what a former one's had is no repeat any more."""
         self._by_key = {key: ended for key, ended in self._by_key.items() if not key[2]}
+        self._with_id = {}
         self._before_restart = self._count
 
     @property
@@ -67,6 +78,7 @@ class EndedTasks:
         self._by_key = {
             key: ended for key, ended in self._by_key.items() if not key[2] or ended.number > before
         }
+        self._with_id = {key: ended for key, ended in self._with_id.items() if ended.number > before}
 
 
 class TaskIds:
@@ -78,7 +90,7 @@ class TaskIds:
 
     def starts_over(self, task_id: str, time: int, settle_nanos: int) -> bool:
         """Tell whether the start of a task with this id proves that wokd has been restarted."""
-        if not _is_number(task_id) or int(task_id) > self.highest:
+        if not is_number(task_id) or int(task_id) > self.highest:
             return False
         number = int(task_id)
         if number > TASK_ID_BEGINS_MAX and number >= self.highest - 1:
@@ -90,7 +102,7 @@ class TaskIds:
 
     def use(self, task_id: str, time: int) -> None:
         """Note that a task with this id has started."""
-        if _is_number(task_id):
+        if is_number(task_id):
             self.highest = max(self.highest, int(task_id))
             self.used.pop(task_id, None)
             self.used[task_id] = time
@@ -98,6 +110,7 @@ class TaskIds:
                 del self.used[next(iter(self.used))]
 
 
-def _is_number(task_id: str) -> bool:
+def is_number(task_id: str) -> bool:
+    """Tell whether a task's id is a number of Wok's counter (up to 2.2)."""
     # Wok's counter would need centuries for ten digits; more is somebody's text.
     return task_id.isascii() and task_id.isdigit() and len(task_id) <= 10

@@ -11,12 +11,15 @@ from typing import Any
 
 from exporter.records import OpenTask
 
+_TIMES = ("-clone-#us/clone", "/snapshots/#s", "/debugreports/report-#ms")
+"""What stands in a form for the time at which its task started."""
+
 
 def modern_task(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a task that are not columns, as `stored.to_json` would have given them."""
     by_start = data["by_start"]
     grade = data["grade"]
-    certainty = ["beside"] if by_start else []
+    certainty = ["beside"] if by_start else ["joined", "named"]
     certainty += [name for name in ("named", "crowded", "contested") if data[name]]
     if by_start and data["parent"]:
         certainty.append("joined")
@@ -26,6 +29,7 @@ def modern_task(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
         "seq": data["seq"],
         "by_start": by_start,
         "parent": data["parent"],
+        "origin": data["parent"],
         "request_id": data["request_id"],
         "phase": "running",
         "certainty": certainty,
@@ -37,7 +41,21 @@ def modern_task(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def modern_waiting(waiting: Mapping[str, Any]) -> dict[str, Any]:
+def modern_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the small rest of the state as this version keeps it."""
+    return {
+        **state,
+        "time": state["previous"],
+        "clock": [state["clock"], None],
+        "expired": [],
+        "failed": [],
+        "held": [],
+        "request_ids": [],
+        "settling": [_modern_waiting(waiting) for waiting in state["settling"]],
+    }
+
+
+def _modern_waiting(waiting: Mapping[str, Any]) -> dict[str, Any]:
     """Return what waits in the settling window, as `stored.waiting_to_json` would have given it."""
     if waiting["is"] == "final":
         return {**waiting, "is": "end"}
@@ -69,7 +87,13 @@ def _request(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
         "operation": row.operation,
         "ordinal": row.request,
         "record_id": data["request_id"],
-        "forms": data["forms"],
+        "forms": [_form(form) for form in data["forms"]],
         "values": data["values"],
         "contested": data["contested"],
     }
+
+
+def _form(form: list[Any]) -> list[Any]:
+    """Return a form with the field that tells whether the start of the task stands in its target_uri."""
+    text = form[0]
+    return [*form, any(mark in text for mark in _TIMES)]

@@ -52,24 +52,44 @@ class OpenTaskTable:
             self._stored.discard(task.key)
             self._closed.append(task.key)
 
-    def expired(self, now: int) -> Task | None:
-        """Return the next task that is too old; close it before you ask again.
+    def expired(self, now: int) -> list[Task]:
+        """Return the tasks that are too old, in the order of their starts; close them before you ask again.
 
-        None also while the end of the next one is being decided: when that is certain, ask again.
+        A task whose end is being decided is not among them: when that is certain, ask again.
         """
+        found: list[Task] = []
+        undecided: list[tuple[int, int, bytes]] = []
         expiring = self._expiring
         while expiring and expiring[0][0] + self._expiry <= now:
-            _, seq, key = expiring[0]
-            task = self.tasks.get(key)
-            if task is not None and task.seq == seq:
-                return None if task.is_being_decided else task
-            heapq.heappop(expiring)
-        return None
+            entry = heapq.heappop(expiring)
+            task = self.tasks.get(entry[2])
+            if task is None or task.seq != entry[1] or task.start != entry[0]:
+                continue
+            if task.is_being_decided:
+                undecided.append(entry)
+            else:
+                found.append(task)
+        for entry in undecided:
+            heapq.heappush(expiring, entry)
+        return found
 
-    @property
-    def due(self) -> int | None:
-        """When a task will next be too old, or the time of one that has ended meanwhile."""
-        return self._expiring[0][0] + self._expiry if self._expiring else None
+    def is_due(self, now: int) -> bool:
+        """Tell whether a task is too old, and nothing else has to be decided before."""
+        expiring = self._expiring
+        while expiring and expiring[0][0] + self._expiry <= now:
+            start, seq, key = expiring[0]
+            task = self.tasks.get(key)
+            if task is not None and task.seq == seq and task.start == start:
+                return not task.is_being_decided
+            heapq.heappop(expiring)
+        return False
+
+    def set_back(self, now: int) -> None:
+        """Let no task have started later than now: the clock was ahead when it did."""
+        for task in [each for each in self.tasks.values() if each.start > now]:
+            task.start = now
+            self.touch(task)
+            heapq.heappush(self._expiring, (now, task.seq, task.key))
 
     def changes(self) -> tuple[Sequence[OpenTask], Sequence[bytes]]:
         """Return the tasks that opened or changed since the last call, and the keys of those that closed."""

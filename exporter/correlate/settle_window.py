@@ -19,6 +19,9 @@ SETTLE_NANOS = 2 * NANOS
 its request's line was always under a second, and the log has whole seconds."""
 SETTLE_QUIET_NANOS = 3 * NANOS
 """The same by the wall clock, when caught up: one second more, for the line that is just being written."""
+HOLD_NANOS = 15 * NANOS
+"""The window of an end that may be a nested task's: Kimchi's own end follows within seconds."""
+HOLD_QUIET_NANOS = HOLD_NANOS + NANOS
 SETTLING_MAX = 4096
 """Records that may wait at one time; above it the oldest settle early. Two seconds of the densest log have 200."""
 
@@ -29,35 +32,49 @@ class SettleWindow:
     What has found its partner is withdrawn, and settles no more. `settle` may add and withdraw.
     """
 
-    def __init__(self, settle: Callable[[Waiting], None]) -> None:
+    def __init__(
+        self,
+        settle: Callable[[Waiting], None],
+        *,
+        nanos: int = SETTLE_NANOS,
+        quiet_nanos: int = SETTLE_QUIET_NANOS,
+    ) -> None:
         self._settle = settle
-        self._queue: deque[tuple[int, Waiting]] = deque()
-        self._count = 0
+        self._nanos = nanos
+        self._quiet_nanos = quiet_nanos
+        # Pairs of a time and what waits since then: nothing where it was withdrawn.
+        self._queue: deque[_Place] = deque()
+        self._places: dict[int, _Place] = {}
+        self._ahead_since = 0
 
     def add(self, waiting: Waiting) -> None:
         """Let it wait; if too much does, the oldest windows are closed early."""
-        self._queue.append((waiting.time, waiting))
-        self._count += 1
+        place = _Place(waiting.time, waiting)
+        self._queue.append(place)
+        self._places[id(waiting)] = place
         waiting.waiting = True
-        while self._count > SETTLING_MAX:
+        while len(self._places) > SETTLING_MAX:
             self._close_first()
 
     def withdraw(self, waiting: Waiting) -> None:
         """Let it wait no more, if it did."""
         if waiting.waiting:
             waiting.waiting = False
-            self._count -= 1
+            self._places.pop(id(waiting)).waiting = None
 
     def pass_record(self, time: int) -> None:
-        """Close the windows that a record of this time closes; it may be earlier, where a clock was set back."""
+        """Close the windows that a record of this time closes; it may be earlier, where a clock was set back.
+
+        What was withdrawn closes nothing and keeps nothing open: a restart of the exporter does not know it.
+        """
         queue = self._queue
-        while queue and abs(time - queue[0][0]) >= SETTLE_NANOS:
+        self._ahead_since = 0
+        while queue and (queue[0].waiting is None or abs(time - queue[0].time) >= self._nanos):
             self._close_first()
 
     def pass_quiet(self, now: int) -> None:
         """Close the windows that the wall clock closes, of a reader that has read everything there is."""
-        queue = self._queue
-        while queue and now - queue[0][0] >= SETTLE_QUIET_NANOS:
+        while self.is_due(now):
             self._close_first()
 
     def close_all(self) -> None:
@@ -65,17 +82,54 @@ class SettleWindow:
         while self._queue:
             self._close_first()
 
+    def is_due(self, now: int) -> bool:
+        """Tell whether the wall clock closes a window.
+
+        The time of a record may lie ahead of the wall clock: then what counts is since when that is seen.
+        """
+        queue = self._queue
+        while queue and queue[0].waiting is None:
+            queue.popleft()
+        if not queue:
+            return False
+        since = queue[0].time
+        if since > now:
+            self._ahead_since = since = min(self._ahead_since or now, now)
+        return now - since >= self._quiet_nanos
+
     @property
-    def due(self) -> int | None:
-        """When `pass_quiet` will next have something to do, by the wall clock in nanoseconds."""
-        return self._queue[0][0] + SETTLE_QUIET_NANOS if self._queue else None
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._queue
+
+    def since(self, now: int) -> int:
+        """Return the time of what has waited for longest, `now` where nothing does or its time lies ahead."""
+        for place in self._queue:
+            if place.waiting is not None:
+                return min(place.time, now)
+        return now
+
+    def waiting(self) -> list[Waiting]:
+        """Return what waits, in order."""
+        return [place.waiting for place in self._queue if place.waiting is not None]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return what waits, in order, as JSON values."""
-        return [waiting_to_json(waiting) for _, waiting in self._queue if waiting.waiting]
+        return [waiting_to_json(waiting) for waiting in self.waiting()]
 
     def _close_first(self) -> None:
-        _, waiting = self._queue.popleft()
-        if waiting.waiting:
-            self.withdraw(waiting)
+        waiting = self._queue.popleft().waiting
+        if waiting is not None:
+            waiting.waiting = False
+            del self._places[id(waiting)]
             self._settle(waiting)
+
+
+class _Place:
+    """A place in the queue."""
+
+    __slots__ = ("time", "waiting")
+
+    def __init__(self, time: int, waiting: Waiting) -> None:
+        self.time = time
+        self.waiting: Waiting | None = waiting

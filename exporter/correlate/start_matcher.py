@@ -1,73 +1,110 @@
 """How a start record and a request find each other, while the window of either is open.
 
-A start *seeks* its request by the forms of its target_uri; a request that has just been read takes the oldest start
+A start *seeks* its request by the forms of its target_uri. A request that has just been read takes the oldest start
 that seeks it, a start that has just been read takes a request just before it. Nothing is decided for good here:
 what the grade will be depends on who else was near (`crowded`) and who else could have been meant (`contested`).
+
+A request that failed without an error may have started its task all the same. It takes a start for the time being:
+a request that was accepted and comes in time takes it over, and both are in doubt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.correlate.candidates import Index
+from exporter.correlate.candidates import COARSE_NANOS, FAR_SECONDS, NEAR_NANOS
+from exporter.correlate.evidence import general_targets, is_general
+from exporter.correlate.index import Index
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.task_state import PendingRequest, Phase, Step, Task
-from exporter.wok.operations import Form
+from exporter.records import NANOS
+from exporter.wok.operations import Form, Operations
 
 
 class StartMatcher:
-    """Joins starts and requests of `index`; `ledger` has the open tasks, and is told which have changed.
+    """Joins starts and requests of `index`; `ledger` has the open tasks, and is told which have changed."""
 
-    A request is near a start when their times differ by less than `near_nanos`.
-    """
-
-    def __init__(self, index: Index, ledger: OpenTaskTable, *, near_nanos: int) -> None:
+    def __init__(self, naming: Operations, index: Index, ledger: OpenTaskTable) -> None:
+        self._naming = naming
         self._index = index
         self._ledger = ledger
-        self._near_nanos = near_nanos
 
-    def take_start(self, request: PendingRequest) -> Task | None:
-        """Let a request that has just been read take the start that seeks it: the oldest, by its best form."""
-        if request.record_id:
-            for start in self._index.starts(request.app, "=" + request.record_id):
-                if start.phase is Phase.SEEKING:
-                    self._join(start, request, Form("", named=True))
-                    return start
+    def take_start(self, request: PendingRequest) -> tuple[Task | None, PendingRequest | None]:
+        """Let a request that has just been read take the start that seeks it: the oldest, by its best form.
+
+        Return the start, and a failed request from which it was taken.
+        """
         for form in request.forms:
-            starts = self._index.starts(request.app, form.text)
+            starts = [start for start in self._starts(request, form) if _is_possible(start, request)]
             seeking = [start for start in starts if start.phase is Phase.SEEKING]
-            if len(starts) > 1 or not seeking:
+            if (len(starts) > 1 or not seeking) and not is_general(form.text):
                 self._crowd(starts)
             if seeking:
                 if len(seeking) > 1:
                     self._make_rivals(seeking)
                 self._join(seeking[0], request, form)
-                return seeking[0]
-        return None
+                return seeking[0], None
+            if request.failed:
+                for start in starts:
+                    self._doubt(start, request)
+                continue
+            failed = [start for start in starts if start.asked is not None and start.phase is Phase.JOINED]
+            if failed:
+                start, former = failed[0], failed[0].asked
+                assert former is not None
+                self._join(start, request, form)
+                self._doubt(start, former)
+                return start, former
+        return None, None
 
     def take_request(self, start: Task) -> PendingRequest | None:
         """Let a start that has just been read take a request just before it; return the one that is taken."""
-        if start.request_id:
-            request = self._index.by_record(start.request_id)
-            if request is not None:
-                self._join(start, request, Form("", named=True))
-            return request
-        for text in start.texts:
+        for text in self._texts(start):
             others = self._index.starts(start.app, text)
-            if others:
+            if others and not is_general(text):
                 self._crowd([*others, start])
-            requests = [
+            near = [
                 request
                 for request in self._index.requests(start.app, text)
-                if abs(request.time - start.start) < self._near_nanos
+                if abs(request.time - start.start) < NEAR_NANOS and _is_possible(start, request)
             ]
+            # One that was accepted has certainly started a task.
+            requests = [request for request in near if not request.failed] or near
             if requests:
-                if len(requests) > 1:
-                    start.candidates = [request.context for request in requests[1:]]
-                    self.contest(requests)
+                if len(near) > 1:
+                    start.candidates = tuple([each.context for each in near if each is not requests[0]])
+                    self.contest(near)
                 self._join(start, requests[0], requests[0].form_of(text))
                 return requests[0]
         return None
+
+    def take_named(self, start: Task, request: PendingRequest) -> None:
+        """Let a start take the request whose id it has."""
+        self._join(start, request, Form("", named=True))
+
+    def link(self, task: Task, context: bytes, ordinal: int) -> None:
+        """Let a task know the request whose id it has, which stays another task's as well."""
+        task.take(Step.FIND_REQUEST)
+        task.origin = context
+        task.parent = task.parent or context
+        task.request = ordinal
+        task.certainty.joined = task.certainty.named = True
+        self._ledger.touch(task)
+
+    def _starts(self, request: PendingRequest, form: Form) -> list[Task]:
+        """Return the starts whose windows are open and that seek by this form."""
+        if not is_general(form.text):
+            return self._index.starts(request.app, form.text)
+        return [start for start in self._index.starts_of(request.app) if form.text in self._general(start)]
+
+    def _texts(self, start: Task) -> tuple[str, ...]:
+        """Return the forms by which a start seeks its request: general ones where there is a use for them."""
+        if self._index.has_general(start.app):
+            return (*start.texts, *self._general(start))
+        return start.texts
+
+    def _general(self, start: Task) -> tuple[str, ...]:
+        return () if start.request_id else general_targets(self._naming, start.app, start.target_uri)
 
     def contest(self, requests: Sequence[PendingRequest]) -> None:
         """Mark requests whose tasks could as well have been each other's."""
@@ -85,24 +122,41 @@ class StartMatcher:
         for start in starts:
             start.certainty.contested = True
             self._ledger.touch(start)
-            start.rivals = [rival.key for rival in starts if rival is not start]
+            start.rivals = tuple([rival.key for rival in starts if rival is not start])
+
+    def _doubt(self, start: Task, request: PendingRequest) -> None:
+        start.certainty.contested = request.contested = True
+        start.candidates += (request.context,)
+        self._ledger.touch(start)
 
     def _join(self, start: Task, request: PendingRequest, form: Form) -> None:
-        start.take(Step.FIND_REQUEST)
-        start.parent = request.context
+        if start.phase is Phase.SEEKING:
+            start.take(Step.FIND_REQUEST)
+        start.parent = start.origin = request.context
+        start.asked = request if request.failed else None
         start.operation = request.operation
         start.request = request.ordinal
         certainty = start.certainty
         certainty.joined = certainty.beside = True
-        certainty.named = form.named
+        by_value = is_general(form.text)
+        is_guess = by_value and self._naming.shape_of(start.app, start.target_uri) is not None
+        certainty.named = form.named and not is_guess
         certainty.contested = certainty.contested or request.contested
         # General evidence needs a name: that nothing like it is near says little.
-        certainty.crowded = certainty.crowded or form.text.startswith("~")
+        certainty.crowded = certainty.crowded or by_value
         self._ledger.touch(start)
         for key in start.rivals:
             rival = self._ledger.tasks.get(key)
             if rival is not None:
-                rival.candidates.append(start.parent)
+                rival.candidates += (start.parent,)
                 if rival.parent:
-                    start.candidates.append(rival.parent)
+                    start.candidates += (rival.parent,)
                 self._ledger.touch(rival)
+
+
+def _is_possible(start: Task, request: PendingRequest) -> bool:
+    """Tell whether a request can have started a task at the time in its target_uri, where that has one."""
+    epoch = start.epoch
+    if not epoch or abs(start.start - epoch) > FAR_SECONDS * NANOS:
+        return True
+    return (request.time + NANOS + COARSE_NANOS) > epoch

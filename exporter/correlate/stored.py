@@ -46,9 +46,9 @@ def record_from_json(fields: list[Any]) -> Record:
     return Record(**values)
 
 
-def _split(text: str) -> list[bytes]:
+def _split(text: str) -> tuple[bytes, ...]:
     data = bytes.fromhex(text)
-    return [data[at : at + CONTEXT_BYTES] for at in range(0, len(data), CONTEXT_BYTES)]
+    return tuple([data[at : at + CONTEXT_BYTES] for at in range(0, len(data), CONTEXT_BYTES)])
 
 
 def _certainty_names(certainty: Certainty) -> list[str]:
@@ -61,7 +61,7 @@ _CODECS: dict[str, _Codec] = {
     "int": _PLAIN,
     "bool": _PLAIN,
     "bytes": _Codec(bytes.hex, bytes.fromhex),
-    "list[bytes]": _Codec(lambda contexts: b"".join(contexts).hex(), _split),
+    "tuple[bytes, ...]": _Codec(lambda contexts: b"".join(contexts).hex(), _split),
     "tuple[str, ...]": _Codec(list, tuple),
     "tuple[Form, ...]": _Codec(list, lambda forms: tuple(Form(*form) for form in forms)),
     "Phase": _Codec(lambda phase: phase.value, Phase),
@@ -70,6 +70,10 @@ _CODECS: dict[str, _Codec] = {
     "list[Record]": _Codec(
         lambda records: [record_to_json(record) for record in records],
         lambda records: [record_from_json(record) for record in records],
+    ),
+    "PendingEnd | None": _Codec(
+        lambda end: end and to_json(end),
+        lambda fields: fields and from_json(PendingEnd, fields),
     ),
     "PendingRequest | None": _Codec(
         lambda request: request and to_json(request),
@@ -114,7 +118,7 @@ def task_of(row: OpenTask) -> Task:
     if "version" not in data:
         data = modern_task(row, data)
     task = from_json(Task, data | {name: _encoded(getattr(row, name)) for name in _COLUMNS})
-    if task.asked is not None:
+    if task.asked is not None and not task.by_start:
         task.asked.task = task
     return task
 

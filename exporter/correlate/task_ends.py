@@ -1,31 +1,52 @@
 """How tasks end: by a final record, by a restart of wokd, by age; and the one span that each becomes.
 
-A final record waits for its settling window. What it ends is known by its task id, or chosen among the open tasks
-whose request has a form of its target_uri; where nothing fits it is a repeat of an ended task, or an orphan.
+A final record waits for its settling window. What it ends is known by its ids, or chosen among the tasks whose
+request has a form of its target_uri. Where nothing fits, it is a repeat of an ended task, or an orphan.
+
+Two final records may be one end: some operations report a failure twice, first without and then with the error, and
+a task may report its success and then raise. They may as well be the ends of two tasks, and the request of the
+second may yet come. So an error that may belong to a final record before it holds that one back, and when its own
+window closes both are decided: two ends if there are two tasks that could have ended, otherwise one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from exporter.correlate.candidates import CANDIDATES_MAX, Candidates, Index, possible_at, quoted_by
+from exporter.correlate.candidates import (
+    NEAR_NANOS,
+    Candidate,
+    Candidates,
+    candidates_of,
+    likeliest,
+    quoted_by,
+)
 from exporter.correlate.concurrent import ConcurrentRequests
-from exporter.correlate.ended import ENDED_MAX, EndedTasks
-from exporter.correlate.evidence import targets_of, values_of
+from exporter.correlate.ended import ENDED_MAX, Ended, EndedTasks
+from exporter.correlate.evidence import general_targets, is_general, values_of
+from exporter.correlate.failed_requests import FailedRequests
+from exporter.correlate.index import CANDIDATES_MAX, Index
 from exporter.correlate.open_tasks import OpenTaskTable
-from exporter.correlate.settle_window import SETTLE_NANOS
+from exporter.correlate.request_ids import KnownRequest, RequestIds
+from exporter.correlate.settle_window import SettleWindow
 from exporter.correlate.start_matcher import StartMatcher
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Step, Task
 from exporter.ids import task_span_id
-from exporter.records import Event, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
-from exporter.wok.operations import Operations
+from exporter.records import Event, Grade, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
+from exporter.wok.operations import Operations, uuid_bytes
+
+EXPIRED_MAX = 256
+"""Expired tasks whose late final records are known to be nobody's repeats."""
 
 
 class TaskEnds:
     """Ends the open tasks of `ledger`, which `index` finds; `tell` is given the events.
 
-    `claims` is told which tasks could as well have been meant, `meanwhile` knows the requests. A final record is
-    taken for a task's for `expiry` nanoseconds from its request or start.
+    `claims` is told which requests could as well have been meant, `meanwhile` knows the requests, `failed` those
+    that failed, `request_ids` those that were named. `held` is the longer window of ends that may be a nested task's. A final record is taken for a task's for `expiry` nanoseconds
+    from its request or start.
     """
 
     def __init__(
@@ -35,6 +56,9 @@ class TaskEnds:
         ledger: OpenTaskTable,
         meanwhile: ConcurrentRequests,
         claims: StartMatcher,
+        failed: FailedRequests,
+        request_ids: RequestIds,
+        held: SettleWindow,
         tell: Callable[[Event], None],
         *,
         expiry: int,
@@ -44,41 +68,73 @@ class TaskEnds:
         self._ledger = ledger
         self._meanwhile = meanwhile
         self._claims = claims
+        self._failed = failed
+        self._request_ids = request_ids
+        self._held = held
         self._tell = tell
         self._expiry = expiry
         self._finals: dict[tuple[str, str], list[PendingEnd]] = {}
         self._ended = EndedTasks()
+        self._expired: deque[tuple[str, ...]] = deque(maxlen=EXPIRED_MAX)
 
     # Final records that wait
 
-    def take(self, record: Record, seq: int) -> PendingEnd | None:
-        """Take a final record, the log's `seq`th; return what is to wait for its window.
+    def take(self, record: Record, seq: int) -> tuple[PendingEnd | None, PendingEnd | None]:
+        """Take a final record, the log's `seq`th; return what is to wait for its window, and what is no longer to.
 
-        None where the record belongs to one that waits already, or repeats the end of a task with an id.
+        None where the record belongs to one that waits already.
         """
         task = self._running(record) if record.task_id else None
-        first = task.end if task is not None else self._first_of(record)
+        first = task.end if task is not None else self.waiting_for(record) if record.task_id else None
         if first is not None:
             self._add(first, record)
-            return None
-        if task is None and record.task_id and self._repeat(record):
-            return None
+            return None, None
         final = PendingEnd(record, record.time, seq, self._meanwhile.ordinal)
+        if not record.task_id:
+            first = self._first_of(record)
+            if first is not None and self._is_second_report(first, record):
+                first.second = seq
+                self._add(first, record)
+                return None, None
+            final.earlier = first
         self.wait(final, task)
-        return final
+        return final, final.earlier
 
     def wait(self, final: PendingEnd, task: Task | None) -> None:
         """Remember a final record whose window is open, and the task that it ends where an id says so."""
+        if final.earlier is not None and final.earlier not in self._finals.get(
+            _key(final.earlier.record), ()
+        ):
+            self.wait(final.earlier, None)
         self._finals.setdefault(_key(final.record), []).append(final)
         if task is not None:
             final.ends(task)
 
     def waiting_for(self, record: Record) -> PendingEnd | None:
         """Find a final record of the same task id that waits, for its start or for a second one."""
-        for final in self._finals.get(_key(record), ()):
-            if final.task is None and final.record.task_id == record.task_id:
-                return final
+        if record.task_id:
+            for final in self._finals.get(_key(record), ()):
+                if final.task is None and final.record.task_id == record.task_id:
+                    return final
         return None
+
+    def close_held(self) -> None:
+        """End what is held now that wokd has been restarted: what would have shown it will not come."""
+        for final in self._held.waiting():
+            if isinstance(final, PendingEnd) and final.task is not None:
+                final.task.certainty.doubtful = True
+        self._held.close_all()
+
+    def release(self, record: Record) -> list[PendingEnd]:
+        """Let the final records of this task id and target_uri wait for the start of a new wokd's task."""
+        released = [
+            final for final in self._finals.get(_key(record), ()) if final.record.task_id == record.task_id
+        ]
+        for final in released:
+            if final.task is not None:
+                final.task.end = None
+                final.task = None
+        return released
 
     def _running(self, record: Record) -> Task | None:
         """Find the open task of a task id; two may share one, then the target_uri tells them apart."""
@@ -89,20 +145,24 @@ class TaskEnds:
         return None
 
     def _first_of(self, record: Record) -> PendingEnd | None:
-        """Find the waiting final record of which this one is the second."""
-        if record.task_id:
-            return self.waiting_for(record)
+        """Find the waiting final record, without an error, of which this one may be the second."""
         if not record.error_code or self._naming.is_unlogged(record.app, record.target_uri):
             return None
         waiting = self._finals.get(_key(record), ())
-        bare = [final for final in waiting if not final.record.task_id and not final.record.error_code]
+        held = {id(final.earlier) for final in waiting}
+        bare = [
+            final
+            for final in waiting
+            if not final.record.task_id and not final.record.error_code and id(final) not in held
+        ]
         for final in reversed(bare):
             if final.record.failed:
                 return final
-        # A success is taken back only where no other task could have failed in the same moment.
-        if len(bare) == 1 and len(self._candidates(record).requests) <= 1:
-            return bare[0]
-        return None
+        return bare[0] if len(bare) == 1 else None
+
+    def _is_second_report(self, first: PendingEnd, record: Record) -> bool:
+        """Tell whether this operation is known to report a failure twice."""
+        return first.record.failed and self._naming.reports_twice(record.app, record.target_uri)
 
     def _add(self, final: PendingEnd, record: Record) -> None:
         """Take a second final record within the window: the one with the error wins, the other is a repeat."""
@@ -129,85 +189,236 @@ class TaskEnds:
 
     def settle(self, final: PendingEnd) -> None:
         """Close the window of a final record: end its task, or find that it ends none that is known."""
-        record = final.record
+        if final.is_held:
+            assert final.task is not None
+            self._end(final.task, _outcome(final.record), final)
+            return
+        earlier = final.earlier
+        if earlier is not None:
+            final.earlier = None
+            if self._candidates(final).capacity > 1:
+                self.settle(earlier)
+            else:
+                self._forget(earlier)
+                final.repeats = [*earlier.repeats, earlier.record, *final.repeats]
+                final.time, final.seq, final.until = earlier.time, earlier.seq, earlier.until
         self._forget(final)
+        record = final.record
         if final.task is not None:
             self._end(final.task, _outcome(record), final)
-            return
-        candidates = self._candidates(record)
-        if not candidates.requests:
-            if not self._repeat(record):
-                self._orphan(final)
-            for repeat in final.repeats:
-                self._repeat(repeat)
-            return
-        candidates = quoted_by(candidates, values_of(record.error_params), record.target_uri)
-        task = self._choose(final, candidates)
-        task.start = candidates.epoch or min(task.start, final.time)
-        task.target_uri = record.target_uri
-        self._end(task, _outcome(record), final)
+        elif not self._is_told_by_id(final):
+            self._settle_by_evidence(final)
 
-    def _candidates(self, record: Record) -> Candidates:
-        """Return the open tasks that a final record may end, by the strongest form that has any."""
-        if record.request_id:
-            request = self._index.by_record(record.request_id)
-            return Candidates([request] if request is not None else [])
-        if record.task_id and record.dialect != "json":
-            return Candidates([])  # its start would have been found by the id
-        latest, earliest = record.time + SETTLE_NANOS, record.time - self._expiry
-        for target in targets_of(self._naming, record.app, record.target_uri):
-            found = [
-                request
-                for request in self._index.requests(record.app, target.text)
-                if request.task is not None and earliest < request.time < latest
-            ]
-            if found:
-                return possible_at(found, target, SETTLE_NANOS)
-        return Candidates([])
-
-    def _choose(self, final: PendingEnd, candidates: Candidates) -> Task:
-        """Choose the task that a final record ends, and say how sure the choice is."""
-        found = candidates.requests
-        request = found[0]
-        others: list[PendingRequest] = []
-        if len(found) > 1:
-            # The newest that stands before: most tasks are short, and one that has been open for long has more
-            # likely ended in silence than just now. What stands after is taken only where nothing stands before.
-            request = min(found, key=lambda each: (each.seq > final.seq, abs(final.seq - each.seq)))
-            self._claims.contest(found)
-            others = [each for each in found if each is not request]
-        task = request.task
-        assert task is not None
-        task.candidates = [other.context for other in others]
-        form = request.form_of(candidates.text)
-        is_again = form.repeats and self._ended.get((task.app, final.record.target_uri, "")) is not None
-        certainty = task.certainty
-        certainty.joined = True
-        certainty.named = candidates.is_quoted or form.named
-        certainty.contested = request.contested and not candidates.is_quoted
-        certainty.doubtful = not candidates.is_sure or form.nests or is_again
-        return task
-
-    def _repeat(self, record: Record) -> bool:
-        """Put a further final record into the context of its ended task, if that is remembered."""
-        if self._naming.is_unlogged(record.app, record.target_uri) and not record.task_id:
-            return False
-        ended = self._ended.get((*_key(record), record.task_id))
-        if ended is None:
-            return False
-        self._tell(TaskRepeated(record, ended.operation, ended.context, ended.parent))
+    def _is_told_by_id(self, final: PendingEnd) -> bool:
+        """Decide about a final record by its ids, or by those of another; tell whether that was possible."""
+        record = final.record
+        if not record.task_id and not record.request_id:
+            return self._is_beside_named(final)
+        if self._repeat(final):
+            return True
+        asked = self._index.by_record(record.request_id) if record.request_id else None
+        if asked is not None and not record.parent_task_id and self._may_be_asked_for(asked, record):
+            form = asked.form_of("")
+            candidate = Candidate(asked.seq, asked.time, asked.context, asked.task, asked, form)
+            self._end_chosen(final, candidate, Candidates([candidate]))
+            return True
+        if not record.request_id and not record.parent_task_id:
+            # In the RFC's dialect its start would have been found by the id.
+            if record.dialect == "json":
+                return False
+            self._orphan(final)
+            return True
+        parents = self._index.running(record.parent_task_id) if record.parent_task_id else []
+        known = self.known_request(record.request_id)
+        if parents:
+            parent = parents[-1]
+            self._orphan(final, parent.context, parent.request, "exact")
+        elif known is not None and known.context:
+            self._orphan(final, known.context, known.ordinal, "exact")
+        else:
+            self._orphan(final)
         return True
 
-    def _orphan(self, final: PendingEnd) -> None:
-        """End a task of which nothing but its final record is known."""
+    def _is_beside_named(self, final: PendingEnd) -> bool:
+        """Tell whether another record, with an id, has reported this end; then take this one for its repeat."""
         record = final.record
-        context = record.trace_id + task_span_id(record.trace_id, record.file, record.offset)
+        for other in self._finals.get(_key(record), ()):
+            if other.record.task_id and abs(other.time - final.time) < NEAR_NANOS:
+                other.repeats += [record, *final.repeats]
+                return True
+        ended = self._ended.with_id(*_key(record))
+        if ended is None or abs(ended.time - final.time) >= NEAR_NANOS:
+            return False
+        self._tell_repeats(final, ended)
+        return True
+
+    def _may_be_asked_for(self, request: PendingRequest, record: Record) -> bool:
+        """Tell whether a final record's target_uri may be that of a request's own task."""
+        if request.task is None and not request.failed:
+            return False
+        texts = {form.text for form in request.forms}
+        if not texts or any(map(is_general, texts)):
+            return True
+        return any(target.text in texts for target in self._naming.targets(record.app, record.target_uri))
+
+    def known_request(self, request_id: str) -> KnownRequest | None:
+        """Return what is known of a request that a record names."""
+        if not request_id:
+            return None
+        asked = self._index.by_record(request_id)
+        if asked is not None:
+            return KnownRequest(asked.context, asked.ordinal, is_claimed=False)
+        for task in self._index.of_request(request_id):
+            if task.origin:
+                return KnownRequest(task.origin, task.request, is_claimed=not task.parent_task_id)
+        return self._request_ids.get(request_id)
+
+    def _settle_by_evidence(self, final: PendingEnd) -> None:
+        record = final.record
+        candidates = self._candidates(final)
+        if not candidates.found:
+            if self._is_late(record) or not self._repeat(final):
+                self._orphan(final)
+            return
+        is_alone = len(candidates.found) == 1
+        candidates = quoted_by(candidates, values_of(record.error_params), record.target_uri)
+        chosen = self._choose(final, candidates)
+        if not is_alone and final.seq < chosen.seq < final.second:
+            # Both reports of a failure are of one moment: here the first may be another task's.
+            candidates = candidates._replace(is_sure=False)
+        self._end_chosen(final, chosen, candidates)
+
+    def _candidates(self, final: PendingEnd) -> Candidates:
+        return candidates_of(self._naming, self._index, final, expiry=self._expiry)
+
+    def _choose(self, final: PendingEnd, candidates: Candidates) -> Candidate:
+        """Choose among the candidates; what was not chosen is named, and in doubt as well."""
+        found = candidates.found
+        # A request that was accepted has certainly started a task.
+        accepted = [each for each in found if each.task is not None] or found
+        timed = [each for each in accepted if each.form.timed]
+        epoch = candidates.epoch if timed else 0
+        chosen = likeliest(timed or accepted, epoch=epoch, seq=final.seq)
+        if len(found) > 1:
+            self._claims.contest([each.request for each in found if each.request is not None])
+            for each in found:
+                if each.request is None and each.task is not None:
+                    each.task.certainty.contested = True
+                    self._ledger.touch(each.task)
+        return chosen
+
+    def _end_chosen(self, final: PendingEnd, chosen: Candidate, candidates: Candidates) -> None:
+        """End the task that was chosen, or its nested task; say how sure the choice is."""
+        record, form, request = final.record, chosen.form, chosen.request
+        task = chosen.task
+        if task is None:
+            assert request is not None
+            task = self._task_of_failed(request)
+        others = tuple([each.context for each in candidates.found if each is not chosen])
+        nested = task.end if task.end is not None and task.end.is_held else None
+        if nested is not None:
+            # What was taken for the end of the task was the end of its nested task.
+            self._held.withdraw(nested)
+            nested.task, task.end = None, None
+            task.nested = True
+            self._orphan(nested, task.context, task.request, "likely")
+        elif chosen.expects_nested and not record.failed:
+            task.nested = True
+            self._ledger.touch(task)
+            self._orphan(final, task.context, task.request, "likely")
+            return
+        if request is not None:
+            is_again = form.repeats and self._ended.get((task.app, record.target_uri, "")) is not None
+            is_sure = candidates.is_sure and not is_again and chosen.task is not None
+            certainty = task.certainty
+            certainty.joined = True
+            certainty.named = candidates.is_quoted or form.named
+            certainty.contested = request.contested and not candidates.is_quoted
+            certainty.doubtful = not is_sure or form.nests or task.nested
+            request.contested = certainty.contested
+            task.candidates = others
+        else:
+            task.candidates += others
+        start = candidates.epoch if form.timed else 0
+        task.start = min(start or task.start, final.time)
+        task.target_uri = record.target_uri
+        if form.may_nest and nested is None:
+            final.is_held = True
+            final.ends(task)
+            self._held.add(final)
+            self._ledger.touch(task)
+            return
+        self._end(task, _outcome(record), final)
+
+    def _task_of_failed(self, request: PendingRequest) -> Task:
+        """Return the task that a request has started which failed all the same."""
+        trace_id = request.context[:16]
+        file, offset = request.key[:16], int.from_bytes(request.key[16:], "big")
+        task = Task(
+            key=request.key,
+            seq=request.seq,
+            app=request.app,
+            start=request.time,
+            since=request.ordinal,
+            by_start=False,
+            context=trace_id + task_span_id(trace_id, file, offset),
+            parent=request.context,
+            origin=request.context,
+            operation=request.operation,
+            request=request.ordinal,
+            counted=False,
+            asked=request,
+        )
+        self._failed.remove(request)
+        self._meanwhile.begin(task)
+        return task
+
+    def _repeat(self, final: PendingEnd) -> bool:
+        """Put a further final record into the context of its ended task, if that is remembered."""
+        record = final.record
+        if not record.task_id and self._naming.is_unlogged(record.app, record.target_uri):
+            return False
+        ended = self._ended.get((*_key(record), record.task_id))
+        if ended is None or record.time - ended.time >= self._expiry:
+            return False
+        self._tell_repeats(final, ended)
+        return True
+
+    def _tell_repeats(self, final: PendingEnd, ended: Ended) -> None:
+        for record in (final.record, *final.repeats):
+            self._tell(TaskRepeated(record, ended.operation, ended.context, ended.parent))
+
+    def _is_late(self, record: Record) -> bool:
+        """Tell whether a final record may be that of a task that was open for too long."""
+        texts = [target.text for target in self._naming.targets(record.app, record.target_uri)]
+        texts += general_targets(self._naming, record.app, record.target_uri)
+        earliest = record.time - self._expiry
+        for text in texts:
+            if any(
+                request.task and request.time <= earliest
+                for request in self._index.requests(record.app, text)
+            ):
+                return True
+        for expired in self._expired:
+            if expired[0] == record.app and not set(texts).isdisjoint(expired[1:]):
+                self._expired.remove(expired)
+                return True
+        return False
+
+    def _orphan(
+        self, final: PendingEnd, parent: bytes = b"", request: int = 0, correlation: Grade = "none"
+    ) -> None:
+        """End a task of which nothing but its final record is known, or what its ids say of its parent."""
+        record = final.record
+        trace_id = parent[:16] or uuid_bytes(record.request_id) or record.trace_id
+        context = trace_id + task_span_id(trace_id, record.file, record.offset)
         operation = self._naming.of_target(record.app, record.target_uri)
-        self._ended.add((*_key(record), record.task_id), context, b"", operation)
+        self._ended.add((*_key(record), record.task_id), record.time, context, parent, operation)
+        self._request_ids.add(record.request_id, b"", 0, is_claimed=not record.parent_task_id)
         self._tell(
             TaskEnded(
                 context=context,
-                parent=b"",
+                parent=parent,
                 app=record.app,
                 operation=operation,
                 target_uri=record.target_uri,
@@ -216,17 +427,19 @@ class TaskEnds:
                 end=record.time,
                 reported=record.time,
                 outcome=_outcome(record),
-                correlation="none",
+                correlation=correlation,
                 record=record,
                 concurrent=0,
                 links=(),
                 candidates=(),
                 counts_start=True,
-                request=0,
+                request=request,
                 since=final.until,
                 until=final.until,
             )
         )
+        for repeat in final.repeats:
+            self._tell(TaskRepeated(repeat, operation, context, parent))
 
     # Other ends
 
@@ -234,12 +447,18 @@ class TaskEnds:
         """End as lost what had started when wokd was restarted at `time`; its task ids will be given again."""
         for task in self._ledger.started_by(time):
             self._end(task, "lost", None, at=time)
+        self._failed.forget(time)
         self._ended.restart()
 
     def expire(self, now: int) -> None:
         """End as unknown what has been open for too long."""
-        while (task := self._ledger.expired(now)) is not None:
+        for task in self._ledger.expired(now):
+            if task.asked is not None:
+                self._expired.append((task.app, *(form.text for form in task.asked.forms)))
+            else:
+                self._expired.append((task.app, task.target_uri))
             self._end(task, "unknown", None)
+        self._failed.expire(now)
 
     def _end(self, task: Task, outcome: Outcome, final: PendingEnd | None, at: int = 0) -> None:
         """Make the one span of a task, and forget that it ran."""
@@ -250,8 +469,9 @@ class TaskEnds:
             end, until, reported = task.start, task.since, task.start + self._expiry
         own = task.request if task.since < task.request <= until else 0
         links = self._meanwhile.links(task, until, own)
+        grade = task.grade
         others: Sequence[bytes] = ()
-        if task.grade == "ambiguous":
+        if grade == "ambiguous":
             others = [context for context in dict.fromkeys(task.candidates) if context != task.parent]
         task.take(Step.END)
         self._index.remove_running(task)
@@ -259,6 +479,9 @@ class TaskEnds:
             self._index.remove_request(task.asked)
         self._ledger.close(task)
         self._meanwhile.end(task)
+        if task.request_id:
+            is_claimed = not task.parent_task_id
+            self._request_ids.add(task.request_id, task.origin, task.request, is_claimed=is_claimed)
         if final is not None:
             final.task = task.end = None  # a ring that only the garbage collector could free
         self._tell(
@@ -273,12 +496,12 @@ class TaskEnds:
                 end=end,
                 reported=reported,
                 outcome=outcome,
-                correlation=task.grade,
+                correlation=grade,
                 record=final.record if final is not None else None,
                 concurrent=max(0, until - task.since - (1 if own else 0)),
                 links=links,
                 candidates=others[:CANDIDATES_MAX],
-                counts_start=False,
+                counts_start=task.asked is not None and task.asked.failed and not task.by_start,
                 request=task.request,
                 since=task.since,
                 until=max(until, task.since),
@@ -286,7 +509,7 @@ class TaskEnds:
         )
         if final is not None:
             key = (task.app, task.target_uri, task.task_id)
-            self._ended.add(key, task.context, task.parent, task.operation)
+            self._ended.add(key, end, task.context, task.parent, task.operation)
             for repeat in final.repeats:
                 self._tell(TaskRepeated(repeat, task.operation, task.context, task.parent))
 
@@ -297,11 +520,18 @@ class TaskEnds:
         """How many tasks have ended since wokd was last restarted: what the store keeps beside the tasks."""
         return self._ended.since_restart
 
-    def restore(self, ended: Sequence[TaskRow], since_restart: int) -> None:
-        """Remember the ended tasks again, oldest first."""
+    @property
+    def expired_texts(self) -> list[Any]:
+        """The applications and forms of expired tasks: what the store keeps beside the tasks."""
+        return list(self._expired)
+
+    def restore(self, ended: Sequence[TaskRow], since_restart: int, expired: Iterable[Sequence[str]]) -> None:
+        """Remember the ended and the expired tasks again, oldest first."""
         for end in ended[-ENDED_MAX:]:
-            self._ended.add((end.app, end.target_uri, end.task_id), end.context, end.parent, end.operation)
+            key = (end.app, end.target_uri, end.task_id)
+            self._ended.add(key, end.end, end.context, end.parent, end.operation)
         self._ended.restore(since_restart)
+        self._expired.extend(map(tuple, expired))
 
 
 def _key(record: Record) -> tuple[str, str]:

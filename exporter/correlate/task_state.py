@@ -20,6 +20,9 @@ NOT_STORED = {"stored": False}
 class Phase(enum.Enum):
     """Where a task is in its life."""
 
+    # There is one object of each: that of Enum hashes a name, in Python.
+    __hash__ = object.__hash__
+
     SEEKING = "seeking"
     """A start record whose window is open and that has no request yet."""
     JOINED = "joined"
@@ -33,6 +36,8 @@ class Phase(enum.Enum):
 class Step(enum.Enum):
     """What can happen to a task."""
 
+    __hash__ = object.__hash__
+
     FIND_REQUEST = "its request is found"
     CLOSE_WINDOW = "the settling window of its start record closes"
     HAND_OVER = "a start record claims the request that has opened it"
@@ -43,6 +48,7 @@ TRANSITIONS: dict[tuple[Phase, Step], Phase] = {
     (Phase.SEEKING, Step.FIND_REQUEST): Phase.JOINED,
     (Phase.SEEKING, Step.CLOSE_WINDOW): Phase.RUNNING,
     (Phase.JOINED, Step.CLOSE_WINDOW): Phase.RUNNING,
+    (Phase.RUNNING, Step.FIND_REQUEST): Phase.RUNNING,
     (Phase.RUNNING, Step.HAND_OVER): Phase.OVER,
     (Phase.RUNNING, Step.END): Phase.OVER,
 }
@@ -54,8 +60,9 @@ class PendingRequest:
     """A request that a start record or a final record may still claim.
 
     `context` is its span's, `ordinal` its number. `values` are its parameters' where its forms name nothing: an
-    error may quote one. `contested` when a task that it was not given could have been its own. `task` is the one
-    that it has opened by itself, if it has.
+    error may quote one. `contested` when a task that it was not given could have been its own. `failed` when its
+    status was 500, without an error: it may have started a task all the same. `task` is the one that it has opened
+    by itself, if it has.
     """
 
     key: bytes
@@ -69,6 +76,7 @@ class PendingRequest:
     forms: tuple[Form, ...]
     values: tuple[str, ...] = ()
     contested: bool = False
+    failed: bool = False
     task: Task | None = field(default=None, metadata=NOT_STORED)
     waiting: bool = field(default=False, metadata=NOT_STORED)
 
@@ -84,12 +92,15 @@ class PendingRequest:
 class Task:
     """A task that runs.
 
-    `by_start` when a start record opened it, else a request did: `asked` is that request while it may be claimed.
-    `context` and `parent` are those of its span and of its request's, `request` is that request's ordinal,
+    `by_start` when a start record opened it, else a request did. `asked` is the request while it may be claimed:
+    by a final record, or by another start where it failed.
+    `context` is its span's, `origin` its request's; `parent` is that of its request too, or of the task that started
+    this one. `request` is the ordinal of its request,
     `since` the ordinal of the last request before the task. `counted` is False where the start of a task was
     counted with the request that opened it. `candidates` are the contexts of other requests it might belong to,
     `rivals` the keys of starts that sought the same request, `links` the contexts of the first requests after its
-    start, once there are enough of them. `texts` are the forms by which a start seeks its request, `record` is the
+    start, once there are enough of them. `nested` when a nested task of the same target_uri has ended. `texts` are the forms by which a start seeks its
+    request, `epoch` is the time in its target_uri. `record` is the
     start record until it has been told, `end` the final record that waits.
     """
 
@@ -101,19 +112,23 @@ class Task:
     by_start: bool
     context: bytes = b""
     parent: bytes = b""
+    origin: bytes = b""
     operation: str = ""
     target_uri: str = ""
     task_id: str = ""
     request_id: str = ""
+    parent_task_id: str = ""
     request: int = 0
     phase: Phase = Phase.RUNNING
     certainty: Certainty = field(default_factory=Certainty)
     counted: bool = True
-    candidates: list[bytes] = field(default_factory=list)
-    rivals: list[bytes] = field(default_factory=list)
-    links: list[bytes] = field(default_factory=list)
+    nested: bool = False
+    candidates: tuple[bytes, ...] = ()
+    rivals: tuple[bytes, ...] = ()
+    links: tuple[bytes, ...] = ()
     asked: PendingRequest | None = None
     texts: tuple[str, ...] = field(default=(), metadata=NOT_STORED)
+    epoch: int = field(default=0, metadata=NOT_STORED)
     record: Record | None = field(default=None, metadata=NOT_STORED)
     end: PendingEnd | None = field(default=None, metadata=NOT_STORED)
     waiting: bool = field(default=False, metadata=NOT_STORED)
@@ -126,6 +141,8 @@ class Task:
     @property
     def grade(self) -> Grade:
         """How sure it is that its request is its own."""
+        if self.asked is not None and self.asked.contested and self.certainty.joined:
+            return "ambiguous"
         return self.certainty.grade
 
     @property
@@ -141,7 +158,10 @@ class Task:
 @dataclass(slots=True, eq=False)
 class PendingEnd:
     """A final record that waits: `time` is that of the first record, `until` the number of requests before it,
-    `repeats` are further records of the same end, `task` is what it ends where a task id says so.
+    `repeats` are further records of the same end. `second` is the place of the record with the error, where the
+    operation reports a failure twice and another record was taken for the first report. `is_held` when it waits longer, for what would show that it was a nested task's.
+    `task` is what it ends where a task id says so. `earlier` is a
+    final record without an error that this one may repeat, with the error.
     """
 
     record: Record
@@ -149,6 +169,9 @@ class PendingEnd:
     seq: int
     until: int
     repeats: list[Record] = field(default_factory=list)
+    second: int = 0
+    is_held: bool = False
+    earlier: PendingEnd | None = None
     task: Task | None = field(default=None, metadata=NOT_STORED)
     waiting: bool = field(default=False, metadata=NOT_STORED)
 

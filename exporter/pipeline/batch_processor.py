@@ -105,8 +105,7 @@ class BatchProcessor:
         """Tell whether the wall clock alone (in nanoseconds) gives something to do: a window to close, a task
         that has expired, a mark whose time has come.
         """
-        due = self._correlator.due
-        return (due is not None and due <= now) or (
+        return self._correlator.is_due(now) or (
             bool(self._marks) and self._marks[0] + SETTLE_QUIET_NANOS <= now
         )
 

@@ -23,7 +23,7 @@ from exporter.telemetry.spans import Spans
 from exporter.wok.sentences import MessageTables, People, Privacy, Sentences
 
 SCOPE_NAME: Final = "wok-exporter"
-MAPPING_VERSION: Final = "1"
+MAPPING_VERSION: Final = "2"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE: Final = otlp_encoding.scope(SCOPE_NAME, MAPPING_VERSION)
 

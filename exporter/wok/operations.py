@@ -39,6 +39,9 @@ OTHER = "other"
 
 _RESOURCE_HOLE = re.compile(r"\{([a-z_]+)\}")
 
+GENERIC = frozenset({"WOKCOL0001L", "WOKRES0001L"})
+"""The codes of every controller that has none of its own."""
+
 ACCEPTED = 202
 """The status of a request that has started a task."""
 
@@ -48,7 +51,7 @@ COUNTER_LIMIT = 10**9
 SEEN_MAX = 256
 """Target_uris whose operation is remembered: a task's is looked up several times within moments."""
 
-EVIDENCE = ("named", "shared", "repeats", "twice", "nests", "unlogged")
+EVIDENCE = ("named", "shared", "repeats", "twice", "nests", "may_nest", "unlogged")
 """What the table may say of an operation's target_uri; the words are explained at its head."""
 
 
@@ -56,13 +59,16 @@ class Form(NamedTuple):
     """A target_uri as far as a request determines it; `named` when no other request's task would have it.
 
     `repeats` marks the operations whose tasks report again long after their end, `nests` those whose nested
-    task has the same target_uri and ends first: a match by such a form is not exact, or not always.
+    task has the same target_uri and ends first, `may_nest` those whose task has been seen to do so although it
+    should not: a match by such a form is not exact, or not always. `timed` when the start of the task stands in its target_uri.
     """
 
     text: str
     named: bool
     repeats: bool = False
     nests: bool = False
+    timed: bool = False
+    may_nest: bool = False
 
 
 class Target(NamedTuple):
@@ -101,6 +107,7 @@ class TaskShape(NamedTuple):
     is_named: bool
     repeats: bool
     nests: bool
+    may_nest: bool
     resource: str
 
     def form(self, params: Mapping[str, Any]) -> Form | None:
@@ -111,7 +118,9 @@ class TaskShape(NamedTuple):
             if not condition.holds(params):
                 return None
         text = self.template.fill(params)
-        return Form(text, self.is_named, self.repeats, self.nests) if text else None
+        if not text:
+            return None
+        return Form(text, self.is_named, self.repeats, self.nests, self.template.is_timed, self.may_nest)
 
 
 class Condition(NamedTuple):
@@ -140,6 +149,7 @@ class Operations:
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = tuple(rows)
         self.apps = tuple(dict.fromkeys(row.app for row in rows))
         self._by_request: dict[tuple[str, str], str] = {}
         shapes: dict[str, list[TaskShape]] = {app: [] for app in self.apps}
@@ -158,13 +168,14 @@ class Operations:
                 if row.code:
                     self._by_code.setdefault((row.app, row.code), []).append(shape)
         self._shapes = {app: tuple(of_app) for app, of_app in shapes.items()}
-        everything = [shape for of_app in self._shapes.values() for shape in of_app]
         # A task that was started outside a request is logged under Wok's own name.
-        self._recognised = {**self._shapes, "wok": tuple(everything)}
+        everything = [shape for of_app in self._shapes.values() for shape in of_app]
+        told_by = {**self._shapes, "wok": tuple(everything)}
         self._constants = {
             app: {shape.template.source: shape for shape in of_app if shape.template.is_constant}
-            for app, of_app in self._recognised.items()
+            for app, of_app in told_by.items()
         }
+        self._recognised = {app: _by_prefix(of_app) for app, of_app in told_by.items()}
         self._seen: dict[tuple[str, str], TaskShape | None] = {}
         self._marked = {
             app: tuple(shape.template for shape in of_app if shape.is_asked_for and shape.template.marks)
@@ -230,15 +241,14 @@ class Operations:
         return shape
 
     def _recognise(self, app: str, target_uri: str) -> TaskShape | None:
-        constants = self._constants.get(app)
-        if constants is None:
-            return None
-        shape = constants.get(target_uri)
+        shape = self._constants.get(app, {}).get(target_uri)
         if shape is not None:
             return shape
-        for shape in self._recognised[app]:
-            if shape.template.fits(target_uri):
-                return shape
+        for prefix, shapes in self._recognised.get(app, {}).items():
+            if target_uri.startswith(prefix):
+                for shape in shapes:
+                    if shape.template.fits(target_uri):
+                        return shape
         return None
 
     def forms(self, app: str, code: str, operation: str, params: Mapping[str, Any]) -> tuple[Form, ...]:
@@ -273,12 +283,42 @@ class Operations:
         shape = self.shape_of(app, target_uri)
         return shape is not None and "unlogged" in shape.evidence
 
+    def reports_twice(self, app: str, target_uri: str) -> bool:
+        """Tell whether one failure of a task of this target_uri is reported by two records: one without an error,
+        and one with it.
+        """
+        shape = self.shape_of(app, target_uri)
+        return shape is not None and "twice" in shape.evidence
+
+    def may_be_unknown(self, app: str, target_uri: str) -> bool:
+        """Tell whether a task of this target_uri may be of an operation that the table does not know: nothing in
+        it says otherwise, or it only ends with a name, which may hold anything.
+        """
+        shape = self.shape_of(app, target_uri)
+        return shape is None or shape.template.ends_open
+
+    def may_start_task(self, app: str, code: str, operation: str) -> bool:
+        """Tell whether a request may start a task, for all that the table knows: a code that it does not have, or
+        that stands for operations of any plug-in, may.
+        """
+        return (
+            (app, operation) in self._by_operation
+            or (app, code) in self._by_code
+            or code in GENERIC
+            or CODE.fullmatch(operation) is not None
+        )
+
     def resource(self, app: str, operation: str, params: Mapping[str, Any]) -> str:
         """Return in words what a request works on (`guest web`); empty where the table does not say."""
         for shape in self._by_operation.get((app, operation), ()):
             if shape.form(params) is not None:
                 return _RESOURCE_HOLE.sub(lambda hole: text_of(params, hole[1]), shape.resource)
         return ""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All lines of the table."""
+        return self._rows
 
     def shapes(self, app: str) -> tuple[TaskShape, ...]:
         """Return the ways in which target_uris of an application are made, the more particular first."""
@@ -287,6 +327,24 @@ class Operations:
     def tasks(self, app: str) -> tuple[str, ...]:
         """Return the operations of the application that start tasks, sorted; none for one that is unknown."""
         return tuple(sorted({shape.operation for shape in self._shapes.get(app, ())}))
+
+
+def uuid_bytes(text: str) -> bytes:
+    """Return the 16 bytes of a record's id, none where it is not a uuid."""
+    raw = bytes.fromhex(text.replace("-", "")) if UUID.fullmatch(text) else b""
+    return raw if any(raw) else b""
+
+
+def _by_prefix(shapes: Sequence[TaskShape]) -> dict[str, list[TaskShape]]:
+    """Return the shapes by the beginning of their target_uris, each that says something else than those before."""
+    found: dict[str, list[TaskShape]] = {}
+    outlines = set()
+    for shape in shapes:
+        outline = (shape.operation, *shape.template.outline)
+        if outline not in outlines:
+            outlines.add(outline)
+            found.setdefault(shape.template.prefix, []).append(shape)
+    return found
 
 
 def _shape(row: Row) -> TaskShape:
@@ -302,6 +360,7 @@ def _shape(row: Row) -> TaskShape:
         "named" in evidence,
         "repeats" in evidence,
         "nests" in evidence,
+        "may_nest" in evidence,
         row.resource,
     )
 

@@ -51,6 +51,7 @@ _MARKS = {
     "ms": _Mark(r"[0-9]{13}", "#ms", 1_000_000),
     "s": _Mark(r"[0-9]{10}", "#s", 1_000_000_000),
     "n": _Mark(r"[0-9]{1,20}", "#"),
+    "count": _Mark(r"[0-9]{1,9}", "#"),
     "uuid": _Mark(UUID.pattern, "#uuid"),
     "extension": _Mark(_EXTENSION, "?"),
     "segment": _Mark(r"[^/]*", "?"),
@@ -129,13 +130,29 @@ class Template:
         """Whether it ends with a name, which may hold anything."""
         self.is_timed = any(mark.unit for mark in self.marks)
         """Whether the start of the task stands in it."""
+        # Most templates have one name and no mark: they are filled without a loop.
+        names = [part for part in self.parts if not isinstance(part, str)]
+        hole = names[0] if len(names) == 1 else None
+        self._only = hole.name if isinstance(hole, _Hole) and not hole.part else ""
+        self._before, self._after = ("", "")
+        if self._only:
+            self._before, _, self._after = source.partition("{" + self._only + "}")
         first = self.parts[0]
-        self._prefix = first if isinstance(first, str) else ""
+        self.prefix = first if isinstance(first, str) else ""
         self._middle, self._tail = self._outline()
         self._pattern, self._hint = self._compiled()
 
+    @property
+    def outline(self) -> tuple[str, str, str]:
+        """What decides whether a target_uri fits: its beginning, what stands between names, and its end."""
+        tail = self._tail
+        return self.prefix, self._middle, tail if isinstance(tail, str) else tail.pattern
+
     def fill(self, params: Mapping[str, Any]) -> str:
         """Return the target_uri of a request's task with marks; empty where a parameter is missing."""
+        if self._only:
+            text = text_of(params, self._only)
+            return self._before + text + self._after if text else ""
         texts: list[str] = []
         for part in self.parts:
             if isinstance(part, str):
@@ -169,9 +186,9 @@ class Template:
     def fits(self, target_uri: str) -> bool:
         """Tell whether the target_uri has all literal parts and marks of this template."""
         # a name has at least one character
-        start = len(self._prefix) + 1
+        start = len(self.prefix) + 1
         tail = self._tail
-        if not target_uri.startswith(self._prefix):
+        if not target_uri.startswith(self.prefix):
             return False
         if isinstance(tail, str):
             if len(target_uri) < start + len(tail) or not target_uri.endswith(tail):

@@ -1,0 +1,58 @@
+"""Requests that failed with status 500 and no error, and may have started a task all the same.
+
+Wok 3.0.0's clean-up of old tasks raises after the thread of a task has begun. Such a request opens no task, but a
+final record may be its task's: it is a rival of every other request with the same forms, until wokd is restarted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from exporter.correlate.index import Index
+from exporter.correlate.stored import from_json, to_json
+from exporter.correlate.task_state import PendingRequest
+
+FAILED_MAX = 64
+"""Failed requests that are remembered: they are rare, and each makes others ambiguous."""
+
+
+class FailedRequests:
+    """The failed requests that `index` finds, for `expiry` nanoseconds."""
+
+    def __init__(self, index: Index, expiry: int) -> None:
+        self._index = index
+        self._expiry = expiry
+        self._requests: dict[int, PendingRequest] = {}
+
+    def add(self, request: PendingRequest) -> None:
+        """Remember a request; where there are too many, forget the oldest."""
+        self._requests[request.seq] = request
+        if len(self._requests) > 1:
+            self._requests = dict(sorted(self._requests.items()))
+        self._index.add_request(request)
+        if len(self._requests) > FAILED_MAX:
+            self.remove(next(iter(self._requests.values())))
+
+    def remove(self, request: PendingRequest) -> None:
+        """Forget a request, if it is remembered."""
+        if self._requests.pop(request.seq, None) is not None:
+            self._index.remove_request(request)
+
+    def expire(self, now: int) -> None:
+        """Forget what is too old."""
+        self.forget(now - self._expiry)
+
+    def forget(self, time: int) -> None:
+        """Forget what was asked for by then: that wokd has ended, and its tasks with it."""
+        for request in [each for each in self._requests.values() if each.time <= time]:
+            self.remove(request)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the requests as JSON values."""
+        return [to_json(request) for request in self._requests.values()]
+
+    @staticmethod
+    def from_json(kept: Iterable[dict[str, Any]]) -> list[PendingRequest]:
+        """Make the requests again from what `to_json` gave; `add` them in the order of the log."""
+        return [from_json(PendingRequest, fields) for fields in kept]

@@ -1,0 +1,169 @@
+"""By what requests and tasks can be found: the forms of a target_uri, ids, the second of a request.
+
+Only look-ups, no decisions. Everything found is bounded, and the newest of it is found first: a flood of tasks
+with one target_uri is neither scanned nor copied whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from itertools import islice
+from typing import TypeVar
+
+from exporter.correlate.evidence import is_general
+from exporter.correlate.task_state import PendingRequest, Task
+from exporter.records import NANOS
+
+CANDIDATES_MAX = 32
+"""Candidates that are looked at for one task: more make it no more ambiguous."""
+
+STARTS_MAX = 256
+"""Starts that are looked at for a request of an unknown operation; two seconds of the densest log have 200."""
+
+_Item = TypeVar("_Item")
+_Found = dict[Hashable, dict[int, _Item]]
+
+
+class Index:
+    """Look-ups of running tasks, of requests that may be claimed, and of starts whose window is open."""
+
+    def __init__(self) -> None:
+        self._requests: _Found[PendingRequest] = {}
+        self._requests_at: _Found[PendingRequest] = {}
+        self._by_record_id: dict[str, PendingRequest] = {}
+        self._general: Counter[str] = Counter()
+        self._starts: _Found[Task] = {}
+        self._starts_of: _Found[Task] = {}
+        self._by_task_id: _Found[Task] = {}
+        self._by_target: _Found[Task] = {}
+        self._by_request_id: _Found[Task] = {}
+
+    # Requests that may be claimed
+
+    def add_request(self, request: PendingRequest) -> None:
+        """Let a request be found by its forms and its record's id."""
+        for form in request.forms:
+            _add(self._requests, (request.app, form.text), request.seq, request)
+            if form.timed:
+                key = (request.app, form.text, request.time // NANOS)
+                _add(self._requests_at, key, request.seq, request)
+        if _is_general(request):
+            self._general[request.app] += 1
+        if request.record_id:
+            self._by_record_id[request.record_id] = request
+
+    def remove_request(self, request: PendingRequest) -> None:
+        """Let a request be found no more."""
+        is_found = False
+        for form in request.forms:
+            is_found = _remove(self._requests, (request.app, form.text), request.seq) or is_found
+            if form.timed:
+                _remove(self._requests_at, (request.app, form.text, request.time // NANOS), request.seq)
+        if is_found and _is_general(request):
+            self._general[request.app] -= 1
+        if self._by_record_id.get(request.record_id) is request:
+            del self._by_record_id[request.record_id]
+
+    def requests(self, app: str, text: str) -> list[PendingRequest]:
+        """Return the newest requests of a form, oldest first."""
+        return _newest(self._requests.get((app, text)))
+
+    def requests_at(self, app: str, text: str, seconds: Iterable[int]) -> list[PendingRequest]:
+        """Return the requests of a form that tells the time of the start, made in one of these seconds."""
+        found: list[PendingRequest] = []
+        if (app, text) in self._requests:
+            for second in seconds:
+                found += _newest(self._requests_at.get((app, text, second)))
+        return found
+
+    def has_general(self, app: str) -> bool:
+        """Tell whether there are requests of operations that the table does not know."""
+        return self._general[app] > 0
+
+    def by_record(self, record_id: str) -> PendingRequest | None:
+        """Return the request of a record's id."""
+        return self._by_record_id.get(record_id)
+
+    # Tasks that start records opened
+
+    def add_running(self, task: Task) -> None:
+        """Let a task be found by its ids and by its target_uri."""
+        if task.task_id:
+            _add(self._by_task_id, task.task_id, task.seq, task)
+        if task.request_id:
+            _add(self._by_request_id, task.request_id, task.seq, task)
+        _add(self._by_target, (task.app, task.target_uri), task.seq, task)
+
+    def remove_running(self, task: Task) -> None:
+        """Let a task be found no more."""
+        _remove(self._by_task_id, task.task_id, task.seq)
+        _remove(self._by_request_id, task.request_id, task.seq)
+        _remove(self._by_target, (task.app, task.target_uri), task.seq)
+
+    def running(self, task_id: str) -> list[Task]:
+        """Return the newest running tasks of an id, oldest first; two may share one."""
+        return _newest(self._by_task_id.get(task_id))
+
+    def running_at(self, app: str, target_uri: str) -> list[Task]:
+        """Return the newest running tasks of a target_uri, oldest first."""
+        return _newest(self._by_target.get((app, target_uri)))
+
+    def of_request(self, request_id: str) -> list[Task]:
+        """Return the newest running tasks whose start records name this request, oldest first."""
+        return _newest(self._by_request_id.get(request_id)) if request_id else []
+
+    # Starts whose window is open
+
+    def add_start(self, start: Task) -> None:
+        """Let a start be found by the forms of its target_uri, and among all of its application."""
+        _add(self._starts_of, start.app, start.seq, start)
+        for text in start.texts:
+            _add(self._starts, (start.app, text), start.seq, start)
+
+    def remove_start(self, start: Task) -> None:
+        """Let a start be found no more."""
+        _remove(self._starts_of, start.app, start.seq)
+        for text in start.texts:
+            _remove(self._starts, (start.app, text), start.seq)
+
+    def starts(self, app: str, text: str) -> list[Task]:
+        """Return the newest starts of a form whose windows are open, oldest first."""
+        return _newest(self._starts.get((app, text)))
+
+    def starts_of(self, app: str) -> list[Task]:
+        """Return the newest starts of an application whose windows are open, oldest first."""
+        return _newest(self._starts_of.get(app), STARTS_MAX)
+
+
+def _is_general(request: PendingRequest) -> bool:
+    return bool(request.forms) and is_general(request.forms[0].text)
+
+
+def _newest(found: dict[int, _Item] | None, count: int = CANDIDATES_MAX) -> list[_Item]:
+    if not found:
+        return []
+    if len(found) <= count:
+        return list(found.values())
+    return list(islice(reversed(found.values()), count))[::-1]
+
+
+def _add(index: _Found[_Item], key: Hashable, seq: int, item: _Item) -> None:
+    found = index.get(key)
+    if found is None:
+        index[key] = {seq: item}
+        return
+    is_late = next(reversed(found)) > seq
+    found[seq] = item
+    if is_late:
+        # It was taken out and comes back: candidates stand in the order of the log, restarted or not.
+        index[key] = dict(sorted(found.items()))
+
+
+def _remove(index: _Found[_Item], key: Hashable, seq: int) -> bool:
+    found = index.get(key)
+    if found is None or found.pop(seq, None) is None:
+        return False
+    if not found:
+        del index[key]
+    return True

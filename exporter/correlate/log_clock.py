@@ -1,0 +1,72 @@
+"""The log's own clock: how far the log has come, where single records, or a few, may have wrong times.
+
+A clock that was ahead writes some records dated in the future; then the log goes back. Such times must not end what
+runs, and the clock must not stay there. So a time that lies more than a minute from where the log was is not
+believed until the log has gone on there for ten minutes. Ages are counted in hours: it is early enough.
+
+The wall clock of a reader that has caught up is believed at once, in either direction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter.records import NANOS
+
+STEP_NANOS = 60 * NANOS
+"""Records as near as this to the clock move it on."""
+CONFIRM_NANOS = 600 * NANOS
+"""A jump is believed when the log has gone on behind it for so long."""
+
+
+class LogClock:
+    """The time that the log has reached, in nanoseconds; 0 before the first record."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        # The first and the last time behind a jump that is not yet believed, and the number of its records.
+        self._jump: tuple[int, int, int] | None = None
+
+    def pass_record(self, time: int) -> bool:
+        """Take the time of the next record; tell whether the clock has moved."""
+        if abs(time - self.now) <= STEP_NANOS or not self.now:
+            self._jump = None
+            if time <= self.now:
+                return False
+            self.now = time
+            return True
+        jump = self._jump
+        if jump is None or time < jump[0] - STEP_NANOS:
+            self._jump = (time, time, 1)
+            return False
+        first, last, count = jump
+        if time - first < CONFIRM_NANOS:
+            self._jump = (min(first, time), max(last, time), count + 1)
+            return False
+        # What stands behind the last record is believed; this one may be the next jump.
+        if time - last <= STEP_NANOS:
+            self.now, self._jump = time, None
+        else:
+            self.now, self._jump = last, (time, time, 1)
+        return True
+
+    def pass_wall(self, now: int) -> bool:
+        """Take the wall clock of a reader that has caught up; tell whether the clock has moved."""
+        self._jump = None
+        moved = now != self.now
+        self.now = now
+        return moved
+
+    def finish(self) -> None:
+        """Believe a jump of two records or more behind which nothing will follow."""
+        if self._jump is not None and self._jump[2] > 1:
+            self.now, self._jump = self._jump[1], None
+
+    def to_json(self) -> list[Any]:
+        """Return the clock as JSON values."""
+        return [self.now, self._jump]
+
+    def restore(self, kept: list[Any]) -> None:
+        """Go on from what `to_json` gave."""
+        self.now = kept[0]
+        self._jump = tuple(kept[1]) if kept[1] else None

@@ -1,0 +1,57 @@
+"""Requests that records of tasks have named by their ids, after their tasks have ended.
+
+An extended Wok writes the id of the request's own line into the records of its tasks. A second task of a request,
+or a line that comes after its task's end, is then joined without any evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+REQUEST_IDS_MAX = 256
+"""Requests that are remembered; those of tasks that run are known by these."""
+
+
+class KnownRequest(NamedTuple):
+    """A request: `context` is its span's, empty until its line has come; `is_claimed` when a task that no other
+    task has started was its own, so that its line opens none.
+    """
+
+    context: bytes
+    ordinal: int
+    is_claimed: bool
+
+
+class RequestIds:
+    """The last REQUEST_IDS_MAX requests that have been named."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, KnownRequest] = {}
+
+    def get(self, request_id: str) -> KnownRequest | None:
+        """Return what is known of a request."""
+        return self._known.get(request_id)
+
+    def add(self, request_id: str, context: bytes, ordinal: int, *, is_claimed: bool) -> None:
+        """Remember a request; what was known of it stays known."""
+        if not request_id:
+            return
+        known = self._known.pop(request_id, None)
+        if known is not None:
+            context, ordinal = context or known.context, ordinal or known.ordinal
+            is_claimed = is_claimed or known.is_claimed
+        self._known[request_id] = KnownRequest(context, ordinal, is_claimed)
+        if len(self._known) > REQUEST_IDS_MAX:
+            del self._known[next(iter(self._known))]
+
+    def to_json(self) -> list[Any]:
+        """Return what is known as JSON values."""
+        return [
+            [key, known.context.hex(), known.ordinal, known.is_claimed] for key, known in self._known.items()
+        ]
+
+    def restore(self, kept: Iterable[Any]) -> None:
+        """Know again what `to_json` gave."""
+        for key, context, ordinal, is_claimed in kept:
+            self._known[key] = KnownRequest(bytes.fromhex(context), ordinal, is_claimed)
