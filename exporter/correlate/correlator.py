@@ -557,8 +557,14 @@ class Correlator:
                 self._settling.add(self._restored_start(waiting))
         for waiting in kept["held"]:
             final = from_json(PendingEnd, waiting)
-            final.ends(self._ledger.tasks[bytes.fromhex(waiting["key"])])
-            self._held.add(final)
+            held_task = self._ledger.tasks.get(bytes.fromhex(waiting["key"]))
+            if held_task is None:
+                final.is_held = False
+                self._ends.wait(final, None)
+                self._settling.add(final)
+            else:
+                final.ends(held_task)
+                self._held.add(final)
 
     def _restored_start(self, waiting: dict[str, Any]) -> Task:
         """Let a start seek its request again."""
@@ -580,7 +586,7 @@ def _restored(open_tasks: Iterable[OpenTask]) -> Iterator[Task]:
     links: dict[bytes, bytes] = {}
     for row in open_tasks:
         task = task_of(row._replace(app=sys.intern(row.app), operation=sys.intern(row.operation)))
-        task.links = [links.setdefault(link, link) for link in task.links]
+        task.links = tuple([links.setdefault(link, link) for link in task.links])
         if task.asked is not None and (task.asked.key, task.asked.app) == (task.key, task.app):
             task.asked.key, task.asked.app = task.key, task.app
             task.asked.operation = sys.intern(task.asked.operation)

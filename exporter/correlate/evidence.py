@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exporter.wok.operations import Form
+from exporter.wok.operations import Form, Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +76,12 @@ def general_targets(naming: Operations, app: str, target_uri: str) -> tuple[str,
         return ()
     segments = segments_of_target(target_uri)
     return tuple(["~/" + segment for segment in segments[:1]] + ["~" + segment for segment in segments])
+
+
+def targets_of(naming: Operations, app: str, target_uri: str) -> list[Target]:
+    """Return all forms of a task's target_uri, the strongest first."""
+    general = general_targets(naming, app, target_uri)
+    return [*naming.targets(app, target_uri), *(Target(text) for text in general)]
 
 
 def segments_of_target(target_uri: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from exporter.correlate.candidates import (
 )
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import ENDED_MAX, Ended, EndedTasks
-from exporter.correlate.evidence import general_targets, is_general, values_of
+from exporter.correlate.evidence import is_general, targets_of, values_of
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.index import CANDIDATES_MAX, Index
 from exporter.correlate.open_tasks import OpenTaskTable
@@ -390,8 +390,7 @@ class TaskEnds:
 
     def _is_late(self, record: Record) -> bool:
         """Tell whether a final record may be that of a task that was open for too long."""
-        texts = [target.text for target in self._naming.targets(record.app, record.target_uri)]
-        texts += general_targets(self._naming, record.app, record.target_uri)
+        texts = [target.text for target in targets_of(self._naming, record.app, record.target_uri)]
         earliest = record.time - self._expiry
         for text in texts:
             if any(
