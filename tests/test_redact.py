@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pprint
 import unicodedata
+from collections.abc import Callable
+from time import process_time
 from typing import Any
 from urllib.parse import quote
 
@@ -228,3 +230,152 @@ def test_any_excerpt(data: bytes) -> None:
 def test_an_escaped_slash_does_not_hide_a_url() -> None:
     r"""JSON may write a slash as `\/`: a URL with credentials is looked for all the same."""
     assert may_hold_secret('"url": "http:\\/\\/ada:pw@host\\/x.iso"')
+
+
+SIGNS = "abcXYZ019-._~!$&'()*+,;=:%@/?#\"<> "
+userinfos = st.builds(
+    lambda user, middle: f"{user}:{CANARY}{middle}{CANARY}",
+    st.text("abc-._~!$&'()*+,;=%", min_size=1, max_size=8),
+    st.text(SIGNS, max_size=12) | st.sampled_from(["x" * 600, "/" * 600, "' " * 300]),
+)
+quotings = st.lists(
+    st.sampled_from(
+        [
+            repr,
+            json.dumps,
+            lambda text: text.replace("/", "\\/"),
+            lambda text: str({"url": text, "pool": "p"}),
+            lambda text: f"cannot open '{text}': no such host",
+            lambda text: f"{{'url': u'{text}'}}",
+            lambda text: text.replace("/", "\\u002f").replace(":", "\\u003a"),
+        ]
+    ),
+    max_size=3,
+)
+
+
+@given(userinfos, quotings)
+@example("a:" + CANARY + "'" + CANARY, [])
+@example("a:" + CANARY + "/" + CANARY, [json.dumps])
+@example("a:" + "x" * 600 + CANARY, [])
+@example("a:" + CANARY, [lambda text: text.replace("/", "\\/")])
+def test_no_userinfo_survives(userinfo: str, quoting: list[Callable[[str], str]]) -> None:
+    """Whatever the user information is made of, and however its URL was quoted, none of it stays."""
+    text = f"http://{userinfo}@mirror.example/f.iso"
+    for form in quoting:
+        text = form(text)
+
+    assert CANARY not in redact_text(text)
+
+
+@given(st.text("abc!$&'()*+,;=:%-._~", max_size=10), st.integers(1, 3))
+def test_no_encoding_of_a_url_hides_credentials(middle: str, times: int) -> None:
+    """A URL that is percent-encoded, as in the query of another one, is a URL."""
+    text = f"http://ada:{CANARY}{middle}{CANARY}@mirror.example/f.iso"
+    for _ in range(times):
+        text = quote(text, "")
+
+    assert CANARY not in redact_text(f"GET /get?url={text} failed")
+    assert may_hold_secret(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://" + CANARY * 60 + "@mirror.example/f.iso",
+        f"https://to/{CANARY}@mirror.example/f.iso",
+        f"http://[{CANARY}@h",
+        f"http://h?u=http://ada:{CANARY}@h",
+    ],
+)
+def test_tokens_in_urls(text: str) -> None:
+    """A token without a user is a credential, however long, and with a slash in it."""
+    assert CANARY not in redact_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://h.example/x: mail root@h", "http://[::1]:8080/a@b", "http://h.example/@scope/name@1.2.3/x",
+     "see http://localhost/a@b.example"],
+)  # fmt: skip
+def test_paths_with_an_at_sign_stay(text: str) -> None:
+    """An `@` in a path, or in the text after a URL, makes no credential of it."""
+    assert text == redact_text(text)
+
+
+VALUE_OPTIONS = ["--value", "-v", "--val", "--new-value"]
+argument_lists = st.tuples(
+    st.sampled_from(["node.session.auth.password", "discovery.sendtargets.auth.password_in", "chap-secret"]),
+    st.sampled_from(VALUE_OPTIONS),
+    st.permutations(["name", "value", "op"]),
+    st.booleans(),
+).map(
+    lambda drawn: [
+        "iscsiadm",
+        *(
+            argument
+            for part in drawn[2]
+            for argument in {
+                "name": ["--name", drawn[0]],
+                "op": ["--op", "update"],
+                "value": [f"{drawn[1]}={CANARY}"] if drawn[3] else [drawn[1], CANARY],
+            }[part]
+        ),
+    ]
+)
+
+
+@given(argument_lists)
+def test_a_secret_named_in_one_argument_and_given_in_another(arguments: list[str]) -> None:
+    """Names and values stand in any order, in a list, its repr, its JSON, a command line, and each in a text."""
+    forms: list[Any] = [
+        repr(arguments),
+        json.dumps(arguments),
+        json.dumps(json.dumps(arguments)),
+        " ".join(arguments),
+        f"Command '{arguments!r}' returned 1",
+        repr([f"u'{argument}'" for argument in arguments]),
+        {"err": arguments},
+    ]
+
+    assert [form for form in forms if CANARY in repr(redact_value(form))] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["--password", "x", "y"], ["--password", REDACTED, "y"]),
+        (["--password=x", "y"], [f"--password={REDACTED}", "y"]),
+        (["password", "x"], ["password", REDACTED]),
+        (["password", "x", "y"], ["password", "x", "y"]),
+        (["--value", "x"], ["--value", "x"]),
+        ({"name": "a.password", "value": "x"}, {"name": "a.password", "value": REDACTED}),
+        ({"name": "title", "value": "x"}, {"name": "title", "value": "x"}),
+        ({"name": "The password is long", "value": "x"}, {"name": "The password is long", "value": "x"}),
+        ("['--password', 'x', 'y']", "['--password', '[redacted]', 'y']"),
+        ("{'name': 'a.password', 'value': 'x'}", "{'name': 'a.password', 'value': '[redacted]'}"),
+        ("['--value', 'x']", "['--value', 'x']"),
+    ],
+)
+def test_values_beside_names(value: Any, expected: Any) -> None:
+    """A value is redacted by the name beside it, and only where that is a secret's."""
+    assert redact_value(value) == expected
+
+
+@pytest.mark.parametrize("unit", ["://", "://a:b ", "://@", "@", "\\", "\\n", "%3a%2f%2f", "%25", "password ", "--value ",
+                                  "password='", "password=[(", "On instance[a]", "'\""])  # fmt: skip
+def test_time_is_linear(unit: str) -> None:
+    """Eight times as much of anything takes about eight times as long, not sixty-four."""
+    head = "://a password "
+    small, large = (head + unit * (size // len(unit)) for size in (25_000, 200_000))
+    redact_text(small)
+    spent = []
+    for text in (small, large):
+        times = []
+        for _ in range(3):
+            begin = process_time()
+            redact_text(text)
+            times.append(process_time() - begin)
+        spent.append(min(times))
+
+    assert spent[1] < 24 * max(spent[0], 0.002)

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
+
+from exporter.parse.urls import credentials, may_hold_url
 
 REDACTED = "[redacted]"
 TOO_DEEP = "[too deep]"
@@ -42,13 +45,17 @@ _STEM = re.compile(
     r"pass|pwd|secret|token|auth|credential|(?:api|private|access)[_.-]?key", re.IGNORECASE | re.ASCII
 )
 _NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
-# The second form is for a password with a raw slash; a port number is no password. Bounds keep it linear.
-_URL = re.compile(
-    r"""://(?:[^\s'"/]{0,512}|[^\s'"/:@]{0,512}:(?!\d{1,5}/)[^\s'"]{0,512})@""",
-)
-_URL_CUT = re.compile(r"""://[^\s'"/]*\Z""")
+# What may end before the `@` that would show it to be a credential.
+_URL_CUT = re.compile(r"""(?::|%3a)(?:\\*/|%2f){2}[^\s]*\Z""", re.IGNORECASE)
 _BARE = re.compile(r"""(?:[^\s'"]|['"](?![\s,;:.)\]}>]|\Z))+""")
 _BARE_AFTER_QUOTED_NAME = re.compile(r"[^,}\])\s]+")
+# What gives a value without naming it: `--value x`, `-v x`, `'value': x`; only where a secret is named nearby.
+_VALUE_NAME = re.compile(
+    r"(?<![A-Za-z0-9_.-])(?:-v|--?(?:[a-z]{1,16}-){0,3}val(?:ue)?|val(?:ue)?)(?![A-Za-z0-9_-])", re.IGNORECASE
+)
+_VALUE_OPTION = re.compile(r"-v|--?(?:[a-z]{1,16}-){0,3}val(?:ue)?", re.IGNORECASE)
+_VALUE_KEY = re.compile(r"(?:new|old)?_?(?:val(?:ue)?|data|content)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_.\[\]:/-]+(?:=\S*)?")
 _SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)\Z", re.IGNORECASE)
 _STRUCTURE = re.compile(r"[\[\](){}'\"]")
 _PREFIXED = re.compile(r"(?:[uUbBrR]{1,2})?(\\*)(['\"])")
@@ -72,22 +79,51 @@ def redact_text(text: str) -> str:
     Understands Python reprs, JSON inside strings (escaped any number of times), `password=x`, `--password x`,
     XML and the error texts of jsonschema. Raises nothing.
     """
-    if "://" in text:
-        text = _URL.sub(f"://{REDACTED}@", text)
-    if _STEM.search(text) is None:
-        return text
-    if "On instance[" in text:
+    low = text.lower()
+    has_url = may_hold_url(low)
+    has_stem = _STEM.search(text) is not None
+    if has_stem and "On instance[" in text:
         text = _redact_schema_error(text)
-    out: list[str] = []
+    spans = list(credentials(text)) if has_url else []
+    if has_stem:
+        spans += _secrets(text)
+    return _without(text, spans) if spans else text
+
+
+def _secrets(text: str) -> Iterator[tuple[int, int]]:
+    """Return the spans of values that are assigned to the names of secrets."""
     done = 0
+    is_named = False
     for hit in _STEM.finditer(text):
         if hit.start() < done:
             continue
-        span = _secret_span(text, hit.start(), hit.end(), done)
+        name = _name_around(text, hit.start(), hit.end(), done)
+        if name is None:
+            continue
+        is_named = True
+        span = _assigned(text, *name)
         if span is not None:
-            out += (text[done : span[0]], REDACTED)
+            yield span
             done = span[1]
-    return "".join(out) + text[done:] if out else text
+    if is_named:
+        # The secret may be named in one place and given in another: `--name auth.password --value SECRET`.
+        done = 0
+        for hit in _VALUE_NAME.finditer(text):
+            span = _assigned(text, hit.start(), hit.end()) if hit.start() >= done else None
+            if span is not None:
+                yield span
+                done = span[1]
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    """Replace the spans, which may overlap."""
+    out: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if start >= done:
+            out += (text[done:start], REDACTED)
+        done = max(done, end)
+    return "".join(out) + text[done:]
 
 
 def safe_excerpt(data: bytes) -> str:
@@ -108,20 +144,19 @@ def safe_excerpt(data: bytes) -> str:
 def may_hold_secret(line: str) -> bool:
     """Whether a raw line could hold a secret: False only if both walks would certainly change nothing.
 
-    A fast test for the per-line path. A JSON escape can hide a letter or a sign of ASCII: those count as a hit,
-    and so does an escaped slash, which would hide a URL.
+    A fast test for the per-line path. A JSON escape can hide a letter or a sign of ASCII: those count as a hit.
     """
     low = line.lower()
     return (
         "pass" in low
         or "auth" in low
-        or "://" in low
+        or may_hold_url(low)
         or "token" in low
         or "secret" in low
         or "pwd" in low
         or "credential" in low
         or "key" in low
-        or ("\\" in low and ("\\/" in low or _ESCAPED_ASCII.search(low) is not None))
+        or ("\\" in low and _ESCAPED_ASCII.search(low) is not None)
     )
 
 
@@ -142,15 +177,47 @@ def _walk(value: Any, depth: int) -> Any:
     if isinstance(value, (dict, list)) and depth >= MAX_DEPTH:
         return TOO_DEEP
     if isinstance(value, dict):
+        names_secret = any(type(item) is str and _is_secret_name(item) for item in value.values())
         return {
             redact_text(str(key)): REDACTED
-            if is_secret(str(key)[: 8 * MAX_KEY_CHARS])
+            if is_secret(str(key)[: 8 * MAX_KEY_CHARS]) or (names_secret and _VALUE_KEY.fullmatch(str(key)))
             else _walk(item, depth + 1)
             for key, item in value.items()
         }
     if isinstance(value, list):
+        if any(type(item) is str and _is_secret_name(item) for item in value):
+            return list(_arguments(value, depth))
         return [_walk(item, depth + 1) for item in value]
     return value
+
+
+def _arguments(items: list[Any], depth: int) -> Iterator[Any]:
+    """Redact a list that names a secret: the arguments of a command, or a pair of a name and its value."""
+    is_value = False
+    for at, item in enumerate(items):
+        if is_value:
+            is_value = False
+            yield REDACTED
+            continue
+        text = item if type(item) is str else ""
+        option, equals, _ = text[: 8 * MAX_KEY_CHARS].partition("=")
+        is_name = _VALUE_OPTION.fullmatch(option) is not None or (
+            option.startswith("-") and is_secret(option)
+        )
+        if is_name and equals:
+            yield f"{option}={REDACTED}"
+            continue
+        is_value = is_name or (at == 0 and len(items) == 2 and is_secret(option))
+        yield _walk(item, depth + 1)
+
+
+def _is_secret_name(text: str) -> bool:
+    """Whether a string is a name, and not a sentence, and that of a secret."""
+    return (
+        len(text) <= 4 * MAX_KEY_CHARS
+        and _SECRET_NAME.fullmatch(text) is not None
+        and is_secret(text.partition("=")[0])
+    )
 
 
 def _redact_schema_error(text: str) -> str:
@@ -162,21 +229,24 @@ def _redact_schema_error(text: str) -> str:
     return text
 
 
-def _secret_span(text: str, start: int, end: int, floor: int) -> tuple[int, int] | None:
-    """The span of the value that is assigned to the name around a stem, None when it names or assigns none."""
-    size = len(text)
+def _name_around(text: str, start: int, end: int, floor: int) -> tuple[int, int] | None:
+    """The span of the name around a stem, None when that is no secret's."""
     before = text[max(floor, start - MAX_KEY_CHARS) : start]
     left = start - len(before) + len(before.rstrip(_NAME_CHARS))
     after = text[end : end + MAX_KEY_CHARS]
     right = end + len(after) - len(after.lstrip(_NAME_CHARS))
+    return (left, right) if is_secret(text[left:right]) else None
+
+
+def _assigned(text: str, left: int, right: int) -> tuple[int, int] | None:
+    """The span of the value that is assigned to the name, None when there is none."""
+    size = len(text)
     key = text[left:right]
-    if not is_secret(key):
-        return None
     at = right
-    while at < size and text[at] == "\\":
-        at += 1
-    is_quoted = at < size and text[at] in "'\""
-    at = at + 1 if is_quoted else right
+    while at < min(size, right + MAX_BLANKS) and text[at] in "'\"\\":
+        at += 1  # a list may be quoted into a list: its names have several quotes
+    is_quoted = "'" in text[right:at] or '"' in text[right:at]
+    at = at if is_quoted else right
     separator = _skip_blanks(text, at)
     if is_quoted and text[separator : separator + 1] == "]":
         separator = _skip_blanks(text, separator + 1)
@@ -185,8 +255,8 @@ def _secret_span(text: str, start: int, end: int, floor: int) -> tuple[int, int]
         value = separator + 1
         while text[value : value + 1] in {"=", ">"}:
             value += 1
-    elif sign == "," and is_quoted and text[max(left - 3, 0) : left].strip("uUbB\\'\"")[-1:] in {"(", "["}:
-        value = separator + 1  # a pair: ('password', 'x')
+    elif sign == "," and is_quoted and (key.startswith("-") or _opens_a_pair(text, left)):
+        value = separator + 1  # an argument list: ['--password', 'x'], or a pair: ('password', 'x')
     elif sign == ">" and text[left - 1 : left] == "<":
         close = text.find("<", separator + 1)
         return separator + 1, size if close < 0 else close
@@ -195,6 +265,10 @@ def _secret_span(text: str, start: int, end: int, floor: int) -> tuple[int, int]
     else:
         return None
     return _value_span(text, _skip_blanks(text, value), key, is_quoted=is_quoted)
+
+
+def _opens_a_pair(text: str, left: int) -> bool:
+    return text[max(left - 3, 0) : left].strip("uUbB\\'\"")[-1:] in {"(", "["}
 
 
 def _value_span(text: str, start: int, key: str, *, is_quoted: bool) -> tuple[int, int] | None:

@@ -1,0 +1,135 @@
+r"""Finds the credentials in URLs: `http://ada:secret@host/`, in any spelling that reaches a log.
+
+A URL in a JSON text may have escaped slashes (`http:\/\/`), one inside of another URL is percent-encoded
+(`http%3A%2F%2Fada%3Asecret%40host`), and texts are quoted into texts any number of times. RFC 3986 allows `'` in user
+information, and what people paste holds slashes, quotes and blanks besides. So the search ends at no quote, and a
+password with a slash or a blank is known by the colon before it. Too much is taken out rather than too little.
+
+Every question about the text is answered once for a stretch of it, so that the time is linear in the text however
+often `://` stands there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_SLASH = r"(?:\\*/|\\+u002f|\\+x2f)"
+_SEPARATOR = re.compile(
+    rf"(?P<plain>(?::|(?<!\\)\\+(?:u003a|x3a)){_SLASH}{_SLASH}+)|(?P<encoded>%(?:25)*3a(?:%(?:25)*2f|/)(?:%(?:25)*2f|/)+)",
+    re.IGNORECASE,
+)
+_AT = re.compile(r"@|(?<!\\)\\+(?:u0040|x40)", re.IGNORECASE)
+_ENCODED_AT = re.compile(r"%(?:25)*40|@", re.IGNORECASE)
+_BLANK = re.compile(r"[ \t\r\n\f\v]|(?<!\\)\\+[nrt]")
+_LINE_END = re.compile(r"[\r\n]")
+_AUTHORITY_END = re.compile(r"[/?# \t\r\n\f\v]|(?<!\\)\\+(?:/|u002f)", re.IGNORECASE)
+_ENCODED_AUTHORITY_END = re.compile(r"[/?# \t\r\n\f\v]|%(?:25)*(?:2f|3f|23)", re.IGNORECASE)
+# Before a password, and not before a port or the slashes of another URL.
+_COLON = re.compile(r"(?::|(?<!\\)\\+u003a)(?![/\\]|\d{1,5}(?![^/?#\s'\"]))", re.IGNORECASE)
+_HOST_SIGN = re.compile(r"[.:\]]|localhost", re.IGNORECASE)
+_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+(?![A-Za-z0-9_.-])")
+_ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]{2,64}\]")
+
+
+def may_hold_url(text: str) -> bool:
+    """Whether `credentials` could find something: a fast test for every line; `text` is in lower case."""
+    return (
+        "://" in text
+        or ("\\" in text and ("\\/" in text or "u002f" in text or "x2f" in text))
+        or ("%" in text and "2f" in text)
+    )
+
+
+def credentials(text: str) -> Iterator[tuple[int, int]]:
+    """Return the spans of user information, from behind the slashes to the `@`, in order and apart."""
+    done = 0
+    blank = _Next(text, _BLANK)
+    at = _Next(text, _AT)
+    colon = _Next(text, _COLON)
+    line_end = _Next(text, _LINE_END)
+    last_at = _Last(text)
+    for found in _SEPARATOR.finditer(text):
+        start = found.end()
+        if start < done:
+            continue
+        if found["encoded"]:
+            end = _encoded_end(text, start)
+        else:
+            end = _end(text, start, blank, at, colon, line_end, last_at)
+        if end > start:
+            yield start, end
+            done = end
+
+
+class _Next:
+    """Where a pattern is found next; places are asked for in rising order."""
+
+    def __init__(self, text: str, pattern: re.Pattern[str]) -> None:
+        self._text = text
+        self._pattern = pattern
+        self._found = -1
+
+    def __call__(self, start: int) -> int:
+        """Return the first place from `start` on, or the length of the text."""
+        if self._found < start:
+            match = self._pattern.search(self._text, start)
+            self._found = len(self._text) if match is None else match.start()
+        return self._found
+
+
+class _Last:
+    """Where the last `@` of a word is."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._end = -1
+        self._found = -1
+
+    def __call__(self, start: int, end: int) -> int:
+        if end != self._end:
+            self._end = end
+            self._found = -1
+            for match in _AT.finditer(self._text, start, end):
+                self._found = match.start()
+        return self._found if self._found >= start else -1
+
+
+def _end(
+    text: str, start: int, blank: _Next, at: _Next, colon: _Next, line_end: _Next, last_at: _Last
+) -> int:
+    """Return where the user information that begins at `start` ends, or -1 where there is none."""
+    if at(start) >= len(text):
+        return -1
+    authority = _AUTHORITY_END.search(text, start)
+    authority_end = len(text) if authority is None else authority.start()
+    if at(start) < authority_end:
+        # `user:p@ss@host`: the last one counts.
+        last = -1
+        for match in _AT.finditer(text, start, authority_end):
+            last = match.start()
+        return last
+    address = _ADDRESS.match(text, start)
+    name_end = start if address is None else address.end()
+    sign = colon(name_end)
+    word_end = blank(start)
+    last = last_at(start, word_end)
+    if sign >= word_end:
+        # `https://to/ken@host.example/`: no host has such a name, and what is behind the `@` is one.
+        is_token = last >= 0 and _HOST_SIGN.search(text, start, authority_end) is None
+        return last if is_token and _HOST.match(text, last + 1) is not None else -1
+    if last > sign:
+        return last  # a raw slash in the password
+    # A blank in the password: everything up to the next `@` of the line.
+    if sign + 1 < word_end and sign < authority_end:
+        following = at(start)
+        return following if following < line_end(start) else -1
+    return -1
+
+
+def _encoded_end(text: str, start: int) -> int:
+    end = _ENCODED_AUTHORITY_END.search(text, start)
+    last = -1
+    for match in _ENCODED_AT.finditer(text, start, len(text) if end is None else end.start()):
+        last = match.start()
+    return last
