@@ -33,8 +33,9 @@ class Line(NamedTuple):
 
     `file` is the identity of the file: the first 16 bytes of the SHA-256 of its first line. `offset` is the
     byte offset of the line in the (decompressed) file. `length` is the line's true length in bytes; when it
-    is larger than `len(data)` the line was over-long and only its beginning was kept. `ended` is False for
-    the unfinished last line of a file that nobody will write to any more.
+    is larger than `len(data)` the line was over-long and only its beginning was kept; `newlines` are then the
+    escaped ones (`\\n`) in all of it. `ended` is False for the unfinished last line of a file that nobody will
+    write to any more.
     """
 
     file: bytes
@@ -42,6 +43,7 @@ class Line(NamedTuple):
     data: bytes
     length: int
     ended: bool = True
+    newlines: int = 0
 
 
 class TailEvent(NamedTuple):
@@ -122,7 +124,7 @@ class Continuation(NamedTuple):
 class Rejected(NamedTuple):
     """A line, or a part of one, that is no record; `excerpt` is redacted and safe for a terminal.
 
-    `reason` is one of json, shape, time, too_long, encoding, nul, torn.
+    `reason` is one of json, shape, time, too_long, unsafe, encoding, nul, torn.
     """
 
     reason: str

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporter.records import Line
 from exporter.source.archive import Archive, ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from exporter.records import Chunk, Line
+    from exporter.records import Chunk
 
 
 def record(hour: int, word: str = "") -> bytes:
@@ -113,8 +114,8 @@ def test_lines_and_progress(tmp_path: Path) -> None:
     chunks_of(archive)
 
     file = hashlib.sha256(b"one").digest()[:16]
-    assert [tuple(line) for line in first.lines] == [(file, 0, b"one", 3, True)]
-    assert [tuple(line) for line in second.lines] == [(file, 4, b"two", 3, False)]
+    assert first.lines == [Line(file, 0, b"one", 3)]
+    assert second.lines == [Line(file, 4, b"two", 3, ended=False)]
     assert done == 7
     assert archive.done_bytes == archive.total_bytes == 7 + packed.stat().st_size
     assert archive.file_names == {file: plain, hashlib.sha256(b"three").digest()[:16]: packed}

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from exporter.records import Line
 from exporter.source.line_reader import KEPT_BYTES
 from exporter.source.rotation import generations
 from exporter.source.tail import Tail
@@ -32,7 +33,7 @@ from exporter.source.tail import Tail
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from exporter.records import Chunk, Line, TailEvent
+    from exporter.records import Chunk, TailEvent
     from exporter.source.rotation import Generation
 
 READS_MAX = 400
@@ -480,7 +481,7 @@ def test_lines_carry_identity_offset_and_length(log: Path, open_tail: Callable[.
         (file, 24, b"", 0, True),
         (file, 25, b"fourth", 6, True),
     ]
-    assert [tuple(line) for line in chunk.lines] == expected
+    assert chunk.lines == [Line(*fields) for fields in expected]
     assert chunk.behind == len("unfinished")
 
 

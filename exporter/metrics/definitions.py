@@ -104,7 +104,16 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "counter",
         ("reason",),
         "Lines, or parts of lines, that could not be parsed as a record, by reason.",
-        known=(("json",), ("shape",), ("time",), ("too_long",), ("encoding",), ("nul",), ("torn",)),
+        known=(
+            ("json",),
+            ("shape",),
+            ("time",),
+            ("too_long",),
+            ("unsafe",),
+            ("encoding",),
+            ("nul",),
+            ("torn",),
+        ),
     ),
     MetricDefinition(
         "wok_exporter_correlations_total",

@@ -1,172 +1,274 @@
 r"""What a record's parameters prove about the physical lines after it.
 
-The text of a record of the coded dialects is raw: where a user typed a newline, the record goes on in a
-further physical line, and what stands there may look like a record of its own. PARAMS and ERRPARAMS hold the
-same value once more, encoded. So if a record's physical line ends with the first line of a value, the next one
-must be the value's second line.
+The text of a record of the coded dialects is raw: where a user typed a newline, the record goes on in a further
+physical line, and what stands there may look like a record of its own. PARAMS and ERRPARAMS hold the same value once
+more, encoded. So if a record's physical line ends with the first line of a value, the next one must be the value's
+second line.
 
-For every value with newlines all its lines are hypotheses about the next physical line, kept as the bits of a
-number: a line that fits moves them on by one. Lines without `{"` are no records, belong to the record before
-them anyway, and need no proof, so they fit any line without it. Lines with `{"` must be equal, and of these
-digests are kept. Of a value's last line only the beginning must fit, as the sentence around it goes on there.
+A value is a pattern of lines, and what follows the record is searched for it as Knuth, Morris and Pratt search a text:
+one state for each value, however many places in it the next line might be. Lines with `{"` may be records, and must be
+equal to the value's, by digest. All others belong to the record before them anyway; of those it only matters whether a
+value might begin behind them. Of a value's last line only the beginning must fit: the sentence around it goes on there.
+
+Nothing can crowd out a proof. Only values with a line that looks like a record are followed, those that begin right
+here before all others. Should that still be too much work, the rest is *doubted*: as many lines as the values that
+could not be followed have are not believed to be records. So it is with the lines behind a record that was too long or
+too costly to be read. A doubt hides records, at most one for each two bytes that somebody wrote; believing would let
+everybody write records of others.
 """
 
 from __future__ import annotations
 
+import binascii
 import hashlib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import zlib
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from exporter.parse.dialects import Decoded
 
-MAX_VALUES = 64
-"""Values with newlines in one record. The templates of Wok and its plug-ins show at most four values."""
-MAX_RECORDS = 1000
-"""Lines that look like records, over all values of one record; a value is followed no further than that."""
+STEPS_MAX = 2_000_000
+"""Lines after a record times values that are followed through them: about a second for the worst megabyte."""
+VALUES_MAX = 256
+BEGINNINGS_MAX = 32
+"""Lengths of first lines: for each, the end of every further line is looked at."""
+
+_PLAIN, _BEGINNING = 0, 1
+"""Lines without `{"`: another one, and one behind which the value might begin again. Digests are larger."""
+_UNBEGUN = -1
 
 _Digest = tuple[int, str]
 
 
-class _Value(NamedTuple):
-    """A multi-line value: `size`, the number of its lines, its first and its last, and where the ones with `{"` are.
+class _Value:
+    """A value's lines as a pattern, and how much of it the lines so far have fitted.
 
-    `last` is None if the value is longer than is followed. Bit n of a mask stands for line n.
+    `symbols` are those between the first line and the last, and `begins` has a 1 for each of them behind which the
+    value might begin again. `state` counts the ones that have fitted, and is -1 while not even the first line has.
+    `retreats` has for each state the next shorter one that fits the same lines.
     """
 
-    size: int
-    first: _Digest
-    last: _Digest | None
-    inner: dict[_Digest, int]
-    plain: int
+    __slots__ = ("begins", "first", "last", "retreats", "state", "symbols")
+
+    def __init__(self, first: _Digest, last: _Digest | None, symbols: array[int], begins: bytes) -> None:
+        self.first = first
+        self.last = last
+        self.symbols = symbols
+        self.begins = begins
+        self.retreats = _retreats(symbols, begins)
+        self.state = _UNBEGUN
+
+
+class _SeenLine:
+    """A physical line, its digests made once for all values."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.is_plain = b'{"' not in data
+        # A carriage return at the end belongs to the value, or to whoever converted the file.
+        self.ends = (data, data[:-1]) if data.endswith(b"\r") else (data,)
+        self._suffixes: dict[_Digest, bool] = {}
+        self.symbols = () if self.is_plain else tuple(_symbol(_digest(end)) for end in self.ends)
+
+    def ends_with(self, first: _Digest) -> bool:
+        """Return whether a value with this first line may begin at the end of the line."""
+        known = self._suffixes.get(first)
+        if known is None:
+            size = first[0]
+            known = any(len(end) >= size and _digest(end[len(end) - size :]) == first for end in self.ends)
+            self._suffixes[first] = known
+        return known
+
+    def begins_with(self, last: _Digest) -> bool:
+        """Return whether the line begins with a value's last one."""
+        return len(self.data) >= last[0] and _digest(self.data[: last[0]]) == last
 
 
 class ContinuationProof:
-    """The hypotheses about the next physical line; `is_open` as long as there are any."""
+    """What is known about the lines after one record; `doubted` more of them are believed to be no records."""
 
-    def __init__(self, values: list[_Value], active: list[int]) -> None:
+    def __init__(self, values: Sequence[_Value], doubted: int = 0) -> None:
         self._values = values
-        self._active = active
+        self.doubted = doubted
 
     @classmethod
     def of(cls, record: Decoded, data: bytes) -> ContinuationProof | None:
-        """Return what a record proves whose physical line is `data`; None if its text cannot go on."""
+        """Return what a record proves whose physical line is `data`; None if nothing could pose as a record."""
         # In JSON a newline is always an escape, and most records have none.
         if "\\" not in record.rest:
             return None
-        strings = [
-            value
+        # Wok on Python 2 writes the text as UTF-8 that may hold surrogates.
+        values = {
+            value.encode("utf-8", "surrogatepass")
             for params in (record.params, record.error_params)
             for value in params.values()
-            if type(value) is str and "\n" in value
-        ]
-        if not strings:
+            if type(value) is str and "\n" in value and '{"' in value
+        }
+        split = [lines for value in values if _may_pose(lines := value.split(b"\n"))]
+        if not split:
             return None
-        # Wok on Python 2 writes the text as UTF-8 that may hold surrogates.
-        split = [value.encode("utf-8", "surrogatepass").split(b"\n") for value in strings]
-        # What may begin right here comes first, so that nobody can crowd it out.
-        split.sort(key=lambda lines: not any(end.endswith(lines[0]) for end in _ends(data)))
-        left = MAX_RECORDS
-        values = []
-        for lines in split[:MAX_VALUES]:
-            values.append(_value(lines, left))
-            left -= len(values[-1].inner)
-        proof = cls(values, [0] * len(values))
-        proof._begin(data)
-        return proof if proof.is_open else None
+        seen = _SeenLine(data)
+        # What may begin right here comes first, so that nobody can crowd it out; then the order is any fixed one.
+        split.sort(
+            key=lambda lines: (not any(end.endswith(lines[0]) for end in seen.ends), len(lines), lines)
+        )
+        total = sum(map(len, split))
+        followed_max = min(VALUES_MAX, max(1, STEPS_MAX // total))
+        followed: list[_Value] = []
+        sizes: set[int] = set()
+        doubted = 0
+        for lines in split:
+            if len(followed) < followed_max and (len(lines[0]) in sizes or len(sizes) < BEGINNINGS_MAX):
+                sizes.add(len(lines[0]))
+                followed.append(_value(lines))
+            else:
+                doubted += len(lines) - 1
+        for value in followed:
+            if seen.ends_with(value.first):
+                value.state = 0
+        return cls(followed, doubted)
+
+    @property
+    def lines(self) -> int:
+        """How many further lines may belong to the record, at most."""
+        return self.doubted + sum(len(value.symbols) + 1 for value in self._values)
+
+    @classmethod
+    def doubt(cls, lines: int) -> ContinuationProof | None:
+        """Return what is known after a record that was not read, with this many newlines in its parameters."""
+        return cls((), lines) if lines else None
 
     @classmethod
     def restored(cls, saved: Any) -> ContinuationProof:
-        """Return the proof that `saved` described. Raises ValueError, TypeError or KeyError for anything else."""
+        """Return the proof that `saved` described, also as an earlier version has written it.
+
+        Raises ValueError, TypeError or KeyError for anything else.
+        """
+        if isinstance(saved, list):
+            return cls([_value_of_0_1_0(dict(item)) for item in saved])
         values = []
-        active = []
-        for item in saved:
-            value: Mapping[str, Any] = dict(item)
-            inner = {(int(size), str(digest)): int(mask, 16) for size, digest, mask in value["inner"]}
-            first_size, first_digest = value["first"]
-            last = None if value["last"] is None else (int(value["last"][0]), str(value["last"][1]))
-            first = (int(first_size), str(first_digest))
-            values.append(_Value(int(value["count"]), first, last, inner, _plain(int(value["count"]), inner)))
-            active.append(int(value["active"], 16))
-        return cls(values, active)
+        for item in saved["values"]:
+            first, last, packed, begins, state = item
+            symbols = array("Q", _unpacked(packed))
+            value = _Value(
+                _digest_of(first), None if last is None else _digest_of(last), symbols, _unpacked(begins)
+            )
+            value.state = int(state)
+            if not _UNBEGUN <= value.state <= len(symbols) == len(value.begins):
+                raise ValueError("a state outside of its value")
+            values.append(value)
+        return cls(values, int(saved["doubted"]))
 
-    def saved(self) -> list[dict[str, Any]]:
+    def saved(self) -> dict[str, Any]:
         """Return what `restored` understands, fit for JSON: digests and numbers, no text."""
-        return [
-            {
-                "count": value.size,
-                "first": value.first,
-                "last": value.last,
-                "inner": [(*digest, f"{mask:x}") for digest, mask in value.inner.items()],
-                "active": f"{active:x}",
-            }
-            for value, active in zip(self._values, self._active, strict=True)
-        ]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the next physical line may still belong to this record by proof."""
-        return any(self._active)
+        return {
+            "values": [
+                [
+                    value.first,
+                    value.last,
+                    _packed(value.symbols.tobytes()),
+                    _packed(value.begins),
+                    value.state,
+                ]
+                for value in self._values
+            ],
+            "doubted": self.doubted,
+        }
 
     def advance(self, data: bytes) -> int:
         """Return how many bytes of the next physical line are proved, -1 for none at all, and move on."""
-        is_plain = b'{"' not in data
-        ends = _ends(data)
-        digests = [] if is_plain else [_digest(end) for end in ends]
-        proved = -1
-        for number, value in enumerate(self._values):
-            active = self._active[number]
-            self._active[number] = 0
-            if not active:
-                continue
-            fits = value.plain if is_plain else 0
-            for digest in digests:
-                fits |= value.inner.get(digest, 0)
-            fitting = active & fits
-            if fitting:
-                proved = len(data)
-                self._active[number] = (fitting << 1) & ((1 << value.size) - 1)
-            if value.last is not None and active >> (value.size - 1):
-                size = value.last[0]
-                if len(data) >= size and _digest(data[:size]) == value.last:
-                    proved = max(proved, size)
-        if proved >= 0:
-            self._begin(data)
-        return proved
-
-    def _begin(self, data: bytes) -> None:
-        """Add the hypotheses that values begin at the end of this physical line."""
-        ends = _ends(data)
-        for number, (_, first, *_) in enumerate(self._values):
-            size = first[0]
-            if any(len(end) >= size and _digest(end[len(end) - size :]) == first for end in ends):
-                self._active[number] |= 2
+        self.doubted = max(0, self.doubted - 1)
+        seen = _SeenLine(data)
+        return max([_UNBEGUN, *(_step(value, seen) for value in self._values)])
 
 
-def _value(lines: list[bytes], limit: int) -> _Value:
-    inner: dict[_Digest, int] = {}
-    count = len(lines)
-    last: _Digest | None = _digest(lines[-1])
-    for number, line in enumerate(lines[1:-1], 1):
+def _may_pose(lines: list[bytes]) -> bool:
+    return any(b'{"' in line for line in lines[1:])
+
+
+def _step(value: _Value, seen: _SeenLine) -> int:
+    """Move a value on by a line; return how much of the line it proves, -1 for nothing."""
+    proved = -1
+    symbols = value.symbols
+    state = value.state
+    is_beginning = seen.ends_with(value.first)
+    if state == len(symbols):
+        if value.last is not None and seen.begins_with(value.last):
+            proved = value.last[0]
+        state = value.retreats[state]
+    wanted = seen.symbols or ((_BEGINNING if is_beginning else _PLAIN),)
+    while state >= 0 and symbols[state] not in wanted:
+        state = value.retreats[state]
+    if state >= 0:
+        value.state = state + 1
+        return len(seen.data)
+    value.state = 0 if is_beginning else _UNBEGUN
+    return proved
+
+
+def _value(lines: list[bytes]) -> _Value:
+    first = lines[0]
+    begins = bytes(line.endswith(first) for line in lines[1:-1])
+    symbols = array("Q")
+    for line, is_beginning in zip(lines[1:-1], begins, strict=True):
         if b'{"' in line:
-            if len(inner) >= limit:
-                count, last = number, None
-                break
-            digest = _digest(line)
-            inner[digest] = inner.get(digest, 0) | 1 << number
-    return _Value(count, _digest(lines[0]), last, inner, _plain(count, inner))
+            symbols.append(_symbol(_digest(line)))
+        else:
+            symbols.append(_BEGINNING if is_beginning else _PLAIN)
+    return _Value(_digest(first), _digest(lines[-1]), symbols, begins)
 
 
-def _plain(count: int, inner: Mapping[_Digest, int]) -> int:
-    """The lines of a value that are neither its first nor its last and have no digest."""
-    plain = (1 << max(count - 1, 1)) - 2
-    for mask in inner.values():
-        plain &= ~mask
-    return plain
+def _retreats(symbols: Sequence[int], begins: bytes) -> array[int]:
+    """For each state, the longest shorter one that the same lines fit, -1 if none does.
+
+    A shorter one began later, so the line at which it began must be one behind which the value may begin.
+    """
+    retreats = array("i", [_UNBEGUN])
+    for at, symbol in enumerate(symbols):
+        state = retreats[at]
+        while state >= 0 and symbols[state] != symbol:
+            state = retreats[state]
+        retreats.append(state + 1 if state >= 0 else 0 if begins[at] else _UNBEGUN)
+    return retreats
 
 
-def _ends(data: bytes) -> tuple[bytes, ...]:
-    """A carriage return at the end belongs to the value, or to whoever converted the file."""
-    return (data, data[:-1]) if data.endswith(b"\r") else (data,)
+def _value_of_0_1_0(saved: Mapping[str, Any]) -> _Value:
+    """Return a value as version 0.1.0 has saved it: masks of the lines with digests, and active lines."""
+    size = int(saved["count"]) - (1 if saved["last"] is None else 2)
+    symbols = array("Q", bytes(8 * max(size, 0)))
+    for length, text, mask in saved["inner"]:
+        bits = int(mask, 16)
+        for at in range(len(symbols)):
+            if bits >> (at + 1) & 1:
+                symbols[at] = _symbol((int(length), str(text)))
+    first_size, first_digest = saved["first"]
+    last = None if saved["last"] is None else (int(saved["last"][0]), str(saved["last"][1]))
+    value = _Value((int(first_size), str(first_digest)), last, symbols, bytes(len(symbols)))
+    active = int(saved["active"], 16)
+    value.state = min(active.bit_length() - 2, len(symbols)) if active else _UNBEGUN
+    return value
+
+
+def _digest_of(saved: Any) -> _Digest:
+    size, digest = saved
+    return int(size), str(digest)
+
+
+def _symbol(digest: _Digest) -> int:
+    """A number for a line that may be a record, no plain line's."""
+    return int(digest[1][:16], 16) | 2
+
+
+def _unpacked(text: Any) -> bytes:
+    try:
+        return zlib.decompress(binascii.a2b_base64(str(text)))
+    except (binascii.Error, zlib.error) as error:
+        raise ValueError(str(error)) from error
+
+
+def _packed(data: bytes) -> str:
+    return binascii.b2a_base64(zlib.compress(data, 1), newline=False).decode("ascii")
 
 
 def _digest(data: bytes) -> _Digest:

@@ -51,6 +51,15 @@ SUCCEEDED = 1001
 RFC_STATUSES = frozenset({STARTED, SUCCEEDED, 1002})
 INFO_FIELDS = ("date", "zone", "req", "status", "user", "ip", "app", "msgCode", "detCode")
 
+COSTLY_BYTES = 64 * 1024
+"""Lines that are looked at before they are decoded: what is shorter cannot cost much."""
+COST_FREE = 4 * 1024 * 1024
+COST_PER_BYTE = 4
+_COSTS = ((b"{", 200), (b"[", 64), (b",", 40), (b'"', 30))
+"""About what the values of JSON take in memory, in bytes, by the signs that make them."""
+
+# A record of the json dialect is one physical line, so nothing can continue it.
+_JSON_STARTS = (b'{"info": {', b'{"id": ', b'{"message": {', b'{"error": ')
 _BOM = b"\xef\xbb\xbf"
 _NOT_APP = re.compile(r"[^a-z0-9_.-]")
 _STATUS = re.compile(r"[ ]*(\d{1,9})(?!\d)", re.ASCII)
@@ -117,10 +126,17 @@ class Parser:
         Raises nothing.
         """
         data = line.data
-        proof, self._proof = self._proof, None
         if line.length > len(data):
-            return [Rejected("too_long", line.file, line.offset, _excerpt(data))]
+            return [self._unread("too_long", line, line.newlines)]
+        if len(data) > COSTLY_BYTES and _is_costly(data):
+            return [self._unread("unsafe", line, data.count(b"\\n"))]
+        proof, self._proof = self._proof, None
         offset = line.offset
+        if self._text_may_continue and b'{"' not in data and not data.startswith(b"\0"):
+            if proof is not None:
+                proof.advance(data)
+                self._proof = proof
+            return [Continuation(forged=False, offset=offset)]
         if offset == 0 and data.startswith(_BOM):
             data = data[len(_BOM) :]
             offset = len(_BOM)
@@ -135,14 +151,30 @@ class Parser:
             return [self._record(content, data, line.file, offset)]
         parts = parts_of(data, content)
         if proof is not None:
+            is_doubted = proof.doubted > 0
             proved = proof.advance(whole)
             records = [part.start for part in parts if isinstance(part.content, Decoded)]
             is_forged = any(holds_object(data[start : max(proved, 0)]) for start in records)
             # A record that is proved only in part is a genuine one: the value did not go on here after all.
             if proved >= 0 and (is_forged or not records):
-                self._proof = proof if proof.is_open else None
+                self._proof = proof
                 return [Continuation(is_forged, offset)]
+            if is_doubted:
+                self._proof = proof
+                if records:
+                    return [Continuation(forged=True, offset=offset)]
         return [self._parsed(part, line, offset + part.start) for part in parts]
+
+    def _unread(self, reason: str, line: Line, newlines: int) -> Rejected:
+        """Reject a line that is not decoded; nobody can prove what stands behind it, so none of it is believed."""
+        doubted = self._proof.lines if self._proof is not None else 0
+        if not line.data.startswith(_JSON_STARTS):
+            doubted += newlines
+            self._text_may_continue = True
+        elif not doubted:
+            self._text_may_continue = False
+        self._proof = ContinuationProof.doubt(doubted)
+        return Rejected(reason, line.file, line.offset, _excerpt(line.data))
 
     def _parsed(self, part: Part, line: Line, offset: int) -> Parsed:
         content = part.content
@@ -255,9 +287,11 @@ class Parser:
 
     def _app(self, path: str) -> str:
         """The domain of an application: `/wok/plugins/kimchi` -> `kimchi`, and Wok itself for its root."""
-        # Behind a proxy everything may be below a `server_root` of the administrator's choice.
-        below_root = f"/{path[: 4 * MAX_APP_CHARS].lower()}".rpartition("/plugins/")[2].strip("/")
-        name = _NOT_APP.sub("_", below_root)[:MAX_APP_CHARS] or "wok"
+        # The app is the path at which it is mounted, below a `server_root` of the administrator's choice. Before
+        # September 2016 it is a name without a slash.
+        _, is_plugin, below = f"/{path}".rpartition("/plugins/")
+        name = below if is_plugin else "" if "/" in path else path
+        name = _NOT_APP.sub("_", name[: 4 * MAX_APP_CHARS].lower().strip("/"))[:MAX_APP_CHARS] or "wok"
         if len(path) <= MAX_APP_CHARS:
             if len(self._apps) >= MAX_CACHED_APPS:
                 self._apps.clear()
@@ -283,6 +317,12 @@ def _is_suspect(line: str) -> bool:
         or line.count("{") + (line.count("[") if "[" in line else 0) > MAX_NESTING_SIGNS
         or (len(line) >= 2 * MAX_ENTRIES and line.count(",") >= MAX_ENTRIES)
     )
+
+
+def _is_costly(data: bytes) -> bool:
+    """Whether decoding would take more memory than a small multiple of the line."""
+    cost = sum(data.count(sign) * size for sign, size in _COSTS)
+    return cost > COST_FREE + COST_PER_BYTE * len(data)
 
 
 def _uuid(text: Any) -> bytes | None:

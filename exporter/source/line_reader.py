@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 LINE_BYTES_MAX = 16 * 1024 * 1024
 """Longest line that is kept whole; Wok logs whole request bodies, so its lines have no bound of their own."""
 
+LINES_MAX = 20_000
+"""Lines of one read: a file of newlines must not become half a million values at once."""
+
+ESCAPED_NEWLINE = b"\\n"
+"""How a newline stands in the JSON of a line; in one that is cut they are counted, as they tell how much follows."""
+
 KEPT_BYTES = 4096
 """What is kept of a longer line: enough to show what it was."""
 
@@ -39,6 +45,8 @@ class Reader:
         self.identity = mark.file if mark else b""
         self.offset = mark.offset if mark else 0
         self._start = mark.start if mark else 0
+        # What was passed before a restart is not looked at again: at most every second byte began an escape.
+        self._newlines = (self.offset - self._start) // 2
         self._before = bytes_before(file, self.offset)
         if mark and digest(self._before) != mark.proof:
             raise ChangedError
@@ -80,12 +88,20 @@ class Reader:
         if not self.identity:
             self.identity = digest((parts[0] if parts else rest)[:HEAD_BYTES_MAX])
         if not parts:
+            if not is_inside:
+                self._newlines = 0
+            # One more, because one may be cut in two by the end of a read.
+            self._newlines += data.count(ESCAPED_NEWLINE) + 1
             self._move(len(data), data[-PROOF_BYTES:], self._start)
             return []
         lines: list[Line] = []
         offset = self.offset
+        if len(parts) > LINES_MAX:
+            del parts[LINES_MAX:]
+            rest = data[sum(map(len, parts)) + len(parts) :]
         if is_inside:
             offset += len(parts[0]) + 1
+            self._newlines += parts[0].count(ESCAPED_NEWLINE)
             lines.append(self._cut_line(offset - 1 - self._start))
             del parts[0]
         lines += self._lines(offset, parts)
@@ -105,8 +121,11 @@ class Reader:
             return []
         if not self.identity:
             self.identity = digest(rest[:HEAD_BYTES_MAX])
-        data = rest if length <= self._line_bytes_max else self._cut_line(length).data
-        line = Line(self.identity, self._start, data, length, ended=False)
+        if length <= self._line_bytes_max:
+            line = Line(self.identity, self._start, rest, length, ended=False)
+        else:
+            self._newlines += rest.count(ESCAPED_NEWLINE)
+            line = self._cut_line(length)._replace(ended=False)
         self._move(len(rest), rest[-PROOF_BYTES:], self.offset + len(rest))
         return [line]
 
@@ -119,19 +138,20 @@ class Reader:
         """Return the lines, whose newlines are gone, from `offset` on; built in C, a third of the time."""
         lengths = [len(part) for part in parts]
         offsets = accumulate([length + 1 for length in lengths], initial=offset)
-        fields = zip(repeat(self.identity), offsets, parts, lengths, repeat(True))
+        fields = zip(repeat(self.identity), offsets, parts, lengths, repeat(True), repeat(0))
         lines: list[Line] = list(map(partial(tuple.__new__, Line), fields))
         if lengths and max(lengths) > self._line_bytes_max:
             return [self._cut(line) for line in lines]
         return lines
 
     def _cut(self, line: Line) -> Line:
-        return (
-            line._replace(data=line.data[: self._kept_bytes]) if line.length > self._line_bytes_max else line
-        )
+        if line.length <= self._line_bytes_max:
+            return line
+        return line._replace(data=line.data[: self._kept_bytes], newlines=line.data.count(ESCAPED_NEWLINE))
 
     def _cut_line(self, length: int) -> Line:
-        return Line(self.identity, self._start, self.file.read_at(self._start, self._kept_bytes), length)
+        data = self.file.read_at(self._start, self._kept_bytes)
+        return Line(self.identity, self._start, data, length, newlines=self._newlines)
 
     def _move(self, size: int, tail: bytes, start: int) -> None:
         """Pass `size` bytes, of which `tail` is the end."""
