@@ -29,12 +29,12 @@ OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "lost", "unknown")
 
 
 class Line(NamedTuple):
-    """One physical line of a log, without its newline.
+    r"""One physical line of a log, without its newline.
 
     `file` is the identity of the file: the first 16 bytes of the SHA-256 of its first line. `offset` is the
     byte offset of the line in the (decompressed) file. `length` is the line's true length in bytes; when it
     is larger than `len(data)` the line was over-long and only its beginning was kept; `newlines` are then the
-    escaped ones (`\\n`) in all of it. `ended` is False for the unfinished last line of a file that nobody will
+    escaped ones (`\n`) in all of it. `ended` is False for the unfinished last line of a file that nobody will
     write to any more.
     """
 

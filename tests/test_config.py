@@ -69,7 +69,7 @@ def test_the_defaults(host: Path) -> None:
         apps=(),
         poll_interval=timedelta(seconds=0.25),
         task_expiry=timedelta(hours=24),
-        line_bytes_max=16 * 2**20,
+        line_bytes_max=2**20,
         state=Path("/var/lib/wok-exporter"),
         on_broken_state="fail",
         journal_bytes_max=512 * 2**20,

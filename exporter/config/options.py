@@ -131,7 +131,7 @@ class Config:
         partial(as_duration, least="1m", most="365d"), "24h", "DURATION", ("run", "replay", "check", "tasks"),
         "the age at which a task without an end record is closed with the outcome unknown")
     line_bytes_max: int = _input(
-        partial(as_size, least="4KiB", most="1GiB"), "16MiB", "SIZE", READERS,
+        partial(as_size, least="4KiB", most="1GiB"), "1MiB", "SIZE", READERS,
         "the longest line to parse; longer lines are skipped and counted")
 
     state: Path | None = _storage(

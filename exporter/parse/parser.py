@@ -125,13 +125,13 @@ class Parser:
 
         Raises nothing.
         """
-        data = line.data
-        if line.length > len(data):
-            return [self._unread("too_long", line, line.newlines)]
-        if len(data) > COSTLY_BYTES and _is_costly(data):
+        file, offset, data, length, _, newlines = line
+        size = len(data)
+        if length > size:
+            return [self._unread("too_long", line, newlines)]
+        if size > COSTLY_BYTES and _is_costly(data):
             return [self._unread("unsafe", line, data.count(b"\\n"))]
         proof, self._proof = self._proof, None
-        offset = line.offset
         if self._text_may_continue and b'{"' not in data and not data.startswith(b"\0"):
             if proof is not None:
                 proof.advance(data)
@@ -145,10 +145,12 @@ class Parser:
             data = data[:-1]
         content = read(data)
         # Nearly all lines are one record and nothing else.
-        if proof is None and isinstance(content, Decoded) and '{"' not in content.text:
-            self._text_may_continue = content.dialect != "json"
-            self._proof = ContinuationProof.of(content, line.data) if content.dialect == "coded" else None
-            return [self._record(content, data, line.file, offset)]
+        if proof is None and type(content) is Decoded and '{"' not in content.text:
+            dialect = content.dialect
+            self._text_may_continue = dialect != "json"
+            if dialect == "coded":
+                self._proof = ContinuationProof.of(content, line.data)
+            return [self._record(content, data, file, offset)]
         parts = parts_of(data, content)
         if proof is not None:
             is_doubted = proof.doubted > 0

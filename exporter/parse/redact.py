@@ -54,7 +54,11 @@ _VALUE_NAME = re.compile(
     r"(?<![A-Za-z0-9_.-])(?:-v|--?(?:[a-z]{1,16}-){0,3}val(?:ue)?|val(?:ue)?)(?![A-Za-z0-9_-])", re.IGNORECASE
 )
 _VALUE_OPTION = re.compile(r"-v|--?(?:[a-z]{1,16}-){0,3}val(?:ue)?", re.IGNORECASE)
-_VALUE_KEY = re.compile(r"(?:new|old)?_?(?:val(?:ue)?|data|content)", re.IGNORECASE)
+_VALUE_KEYS = frozenset(
+    prefix + word
+    for word in ("value", "Value", "val", "VALUE", "data", "content")
+    for prefix in ("", "new", "new_", "old", "old_", "set_")
+)
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_.\[\]:/-]+(?:=\S*)?")
 _SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)\Z", re.IGNORECASE)
 _STRUCTURE = re.compile(r"[\[\](){}'\"]")
@@ -79,8 +83,7 @@ def redact_text(text: str) -> str:
     Understands Python reprs, JSON inside strings (escaped any number of times), `password=x`, `--password x`,
     XML and the error texts of jsonschema. Raises nothing.
     """
-    low = text.lower()
-    has_url = may_hold_url(low)
+    has_url = "://" in text or (("\\" in text or "%" in text) and may_hold_url(text.lower()))
     has_stem = _STEM.search(text) is not None
     if has_stem and "On instance[" in text:
         text = _redact_schema_error(text)
@@ -150,13 +153,14 @@ def may_hold_secret(line: str) -> bool:
     return (
         "pass" in low
         or "auth" in low
-        or may_hold_url(low)
+        or "://" in low
         or "token" in low
         or "secret" in low
         or "pwd" in low
         or "credential" in low
         or "key" in low
-        or ("\\" in low and _ESCAPED_ASCII.search(low) is not None)
+        or ("\\" in low and (_ESCAPED_ASCII.search(low) is not None or may_hold_url(low)))
+        or ("%" in low and may_hold_url(low))
     )
 
 
@@ -177,10 +181,12 @@ def _walk(value: Any, depth: int) -> Any:
     if isinstance(value, (dict, list)) and depth >= MAX_DEPTH:
         return TOO_DEEP
     if isinstance(value, dict):
-        names_secret = any(type(item) is str and _is_secret_name(item) for item in value.values())
+        names_secret = not _VALUE_KEYS.isdisjoint(value) and any(
+            type(item) is str and _is_secret_name(item) for item in value.values()
+        )
         return {
             redact_text(str(key)): REDACTED
-            if is_secret(str(key)[: 8 * MAX_KEY_CHARS]) or (names_secret and _VALUE_KEY.fullmatch(str(key)))
+            if is_secret(str(key)[: 8 * MAX_KEY_CHARS]) or (names_secret and key in _VALUE_KEYS)
             else _walk(item, depth + 1)
             for key, item in value.items()
         }
