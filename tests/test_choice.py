@@ -31,8 +31,12 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
     facts: dict[int, Facts] = {}
     asked: list[int] = []
     while isinstance(decision := choose_next(listed, place, facts), Look):
-        asked.append(decision.at)
-        facts[decision.at] = opened.get(decision.at, Facts())
+        shown = opened.get(decision.at, Facts())
+        if decision.deep:
+            facts[decision.at] = facts[decision.at]._replace(edited=shown.edited, searched=True)
+        else:
+            asked.append(decision.at)
+            facts[decision.at] = shown._replace(edited=None)
     return decision, asked
 
 
@@ -64,6 +68,35 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
             Place([OLD, LAST]),
             {1: Facts(earlier=OLD), 0: Facts(last_cut=CUT)},
             Read(0, CUT, "rename"),
+            [1, 0],
+        ),
+        # Somebody has edited the log: it goes on behind the last known line, in the newest file that has one.
+        (
+            ["log.1", "log"],
+            Place([OLD, LAST]),
+            {1: Facts(edited=CUT), 0: Facts(edited=OLD)},
+            Read(1, CUT, "replaced"),
+            [1, 0],
+        ),
+        (
+            ["log.1", "log"],
+            Place([OLD, LAST], (1, 9)),
+            {1: Facts(edited=CUT, earlier=OLD)},
+            Read(1, CUT, "replaced"),
+            [1, 0],
+        ),
+        (
+            ["log.1", "log"],
+            Place([LAST]),
+            {1: Facts(edited=CUT), 0: Facts(last=LAST)},
+            Read(0, LAST, "rename"),
+            [1, 0],
+        ),
+        (
+            ["log.1", "log"],
+            Place([LAST]),
+            {1: Facts(edited=CUT), 0: Facts(error=DENIED)},
+            Wait(DENIED),
             [1, 0],
         ),
         # The last file is gone: an earlier one shows what is old, and the rest is lost.
@@ -147,6 +180,16 @@ def test_empty_files_are_passed_over() -> None:
     )
 
 
+def test_strangers_count_only_where_they_prove_the_mark() -> None:
+    """A file of an unusual name is opened last, never read for itself, and left like any other."""
+    listed = [one._replace(is_stranger="old" in one.path.name) for one in listing("log.old", "log.1", "log")]
+
+    assert decided(listed, Place([LAST]), {0: Facts(last=LAST)}) == (Read(0, LAST, "rename"), [2, 1, 0])
+    assert decided(listed, Place([LAST]), {0: Facts(earlier=OLD)}) == (Read(1, None, None, True), [2, 1, 0])
+    assert decided(listed, Place([LAST], (1, 1)), {}) == (Read(1, None, "rename"), [1])
+    assert decided([listed[0]], Place([]), {}) == (Wait(), [])
+
+
 marks = st.sampled_from([None, OLD, LAST, CUT])
 facts_made = st.builds(
     Facts,
@@ -154,6 +197,7 @@ facts_made = st.builds(
     last_cut=marks,
     earlier=marks,
     earlier_cut=marks,
+    edited=marks,
     is_packed=st.booleans(),
     error=st.sampled_from([None, None, DENIED]),
     supported=st.sampled_from([True, True, False]),

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -615,11 +615,11 @@ def test_lines_written_between_two_looks(
     log.rename(f"{log}.1")
     late = [b"late\n"]
 
-    def write_and_list(path: Path) -> list[Generation]:
+    def write_and_list(path: Path, **rest: Any) -> list[Generation]:
         if late:
             append(Path(f"{log}.1"), late.pop())
             append(log, b"new\n")
-        return generations(path)
+        return generations(path, **rest)
 
     monkeypatch.setattr("exporter.source.tail.generations", write_and_list)
 
@@ -678,8 +678,8 @@ def test_names_that_move_after_they_were_listed(
     append(log, b"two\n")
     rotations = [by_rename]
 
-    def list_and_rotate(path: Path) -> list[Generation]:
-        listed = generations(path)
+    def list_and_rotate(path: Path, **rest: Any) -> list[Generation]:
+        listed = generations(path, **rest)
         if rotations:
             rotations.pop()(log)
         return listed
@@ -699,7 +699,7 @@ def test_first_lines_are_kept_when_the_folder_fails(
     append(log, b"one\n")
     with monkeypatch.context() as patch:
 
-        def fail(_: Path) -> list[Generation]:
+        def fail(_: Path, **rest: Any) -> list[Generation]:
             raise OSError(24, "Too many open files")
 
         patch.setattr("exporter.source.tail.generations", fail)

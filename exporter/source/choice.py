@@ -4,9 +4,10 @@
 files has shown. Where it must know more it answers `Look`: the tail opens that file, adds what it found to the facts,
 and asks again. Every other answer is final.
 
-* At a start, and after a file was cut, reading goes on in the newest file that proves the last mark. A shorter copy of
-  what was read is second best. Only then do earlier marks count: they show which files are old, and that the file
-  which was read last is gone.
+* At a start, and after a file was cut, reading goes on in the newest file that proves the last mark, at last in one of
+  an unusual name. If none does, somebody may have edited the log: then it goes on behind the last line that is known.
+  A shorter copy of what was read is next. Only then do earlier marks count: they show which files are old, and that
+  the file which was read last is gone.
 * After the end of the open file comes the next one that holds something. The open file is found by its inode, else by
   its content: it may have been compressed, or replaced by a copy of itself.
 """
@@ -37,7 +38,8 @@ class Place(NamedTuple):
 class Facts(NamedTuple):
     """What opening a file has shown: where the last mark and the earlier ones are proved in it.
 
-    A mark that is `cut` is the end of a file that holds less than was read. `error` is why the file cannot be
+    `edited` is the place behind the last known line, in a file that was searched for one (`Look.deep`); `searched`
+    tells that it was. A mark that is `cut` is the end of a file that holds less than was read. `error` is why the file cannot be
     read; one that needs a library is not `supported`, and must not hold up all that follows.
     """
 
@@ -45,6 +47,8 @@ class Facts(NamedTuple):
     last_cut: FileMark | None = None
     earlier: FileMark | None = None
     earlier_cut: FileMark | None = None
+    edited: FileMark | None = None
+    searched: bool = False
     is_packed: bool = False
     error: OSError | None = None
     supported: bool = True
@@ -57,9 +61,10 @@ class Facts(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Open this file of the listing, and ask again."""
+    """Open this file of the listing, and ask again; a `deep` look searches all of it for lines that are known."""
 
     at: int
+    deep: bool = False
 
 
 class Read(NamedTuple):
@@ -80,6 +85,9 @@ class Wait(NamedTuple):
     error: OSError | None = None
 
 
+SEARCHED_MAX = 4
+"""Files that are searched for known lines: an edited log is the log itself, or was rotated a moment later."""
+
 Decision = Look | Read | Wait
 
 
@@ -98,6 +106,8 @@ def _resumed(listed: Sequence[Generation], place: Place, facts: Mapping[int, Fac
     if isinstance(found, Read):
         last = place.marks[-1]
         assert found.mark is not None, "what is located is proved"
+        if found.became is not None:
+            return found
         if found.mark.file != last.file:
             return found._replace(is_gap=True)
         if listed[found.at].is_live or last.done:
@@ -106,7 +116,7 @@ def _resumed(listed: Sequence[Generation], place: Place, facts: Mapping[int, Fac
     if isinstance(found, Look) or found.error is not None:
         return found
     for index, one in enumerate(listed):
-        if one.size or one.is_live:
+        if (one.size or one.is_live) and not one.is_stranger:
             if index not in facts:
                 return Look(index)
             if facts[index].error is not None:
@@ -123,9 +133,11 @@ def _following(listed: Sequence[Generation], place: Place, facts: Mapping[int, F
         found = _located(listed, place, facts)
         if isinstance(found, Look) or (isinstance(found, Wait) and found.error is not None):
             return found
+        if isinstance(found, Read) and found.became is not None:
+            return found
         here, became = _where_it_went(listed, place, found)
     for index in range(here + 1, len(listed)):
-        if not listed[index].size:
+        if not listed[index].size or listed[index].is_stranger:
             continue
         if index not in facts:
             return Look(index)
@@ -159,21 +171,29 @@ def _located(listed: Sequence[Generation], place: Place, facts: Mapping[int, Fac
     if not place.marks:
         return Wait()
     newest_first = range(len(listed) - 1, -1, -1)
-    for index in newest_first:
+    own = [index for index in newest_first if not listed[index].is_stranger]
+    strangers = [index for index in newest_first if listed[index].is_stranger]
+    for index in (*own, *strangers):
         if index not in facts:
             return Look(index)
         if facts[index].last is not None:
             return Read(index, facts[index].last)
-    for index in newest_first:
+    error = next((facts[index].error for index in own if facts[index].error is not None), None)
+    if error is None:
+        for index in [index for index in own if listed[index].size][:SEARCHED_MAX]:
+            if not facts[index].searched:
+                return Look(index, deep=True)
+            if facts[index].edited is not None:
+                return Read(index, facts[index].edited, "replaced")
+    for index in own:
         if facts[index].last_cut is not None:
             return Read(index, facts[index].last_cut)
-    for index in newest_first:
-        if facts[index].error is not None:
-            return Wait(facts[index].error)
-    for index in newest_first:
+    if error is not None:
+        return Wait(error)
+    for index in own:
         if facts[index].earlier is not None:
             return Read(index, facts[index].earlier)
-    for index in newest_first:
+    for index in own:
         if facts[index].earlier_cut is not None:
             return Read(index, facts[index].earlier_cut)
     return Wait()

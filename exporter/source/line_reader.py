@@ -5,6 +5,7 @@ Lines end with the byte 0x0A only: logs before Wok 2.3 hold raw U+2028, U+0085 a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING
@@ -27,6 +28,29 @@ ESCAPED_NEWLINE = b"\\n"
 
 KEPT_BYTES = 4096
 """What is kept of a longer line: enough to show what it was."""
+
+
+FIRST_BYTES_MAX = 8 * 1024 * 1024
+"""How far a file is searched for its first records."""
+
+FirstTime = Callable[[Sequence[Line]], int | None]
+"""The time of the first records among the first lines of a file, in nanoseconds; None while there is none."""
+
+
+def time_of_file(file: LogFile, first_time: FirstTime, line_bytes_max: int) -> int | None:
+    """Return the time of the first records of a file, None if there is none in its first megabytes."""
+    reader = Reader(file, None, line_bytes_max)
+    while reader.offset < FIRST_BYTES_MAX:
+        offset = reader.offset
+        taken = reader.take(64 * 1024)
+        if reader.offset == offset:
+            taken = reader.take_unfinished()
+        time = first_time(taken)
+        if time is not None:
+            return time
+        if reader.offset == offset:
+            break
+    return None
 
 
 class ChangedError(Exception):

@@ -7,13 +7,15 @@ the same line. Together they make a `FileMark`. Its offset is that of the text, 
 
 from __future__ import annotations
 
+import binascii
 import hashlib
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exporter.source.files import UNPACK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from exporter.source.files import LogFile
 
@@ -24,6 +26,15 @@ PROOF_BYTES = 256
 """How many bytes prove an offset: more than the fixed part of a record, so that they hold its time or id."""
 
 DIGEST_BYTES = 16
+
+KNOWN_LINES_MAX = 256
+RECORD_BYTES_MIN = 64
+"""The shortest record that Wok ever wrote has 90 bytes."""
+PRINT_BYTES = 6
+"""A false print in a file of a million lines: one in a million."""
+WINDOW_BYTES = 1024 * 1024
+_ID = b'"id": "'
+_UUID_CHARS = 36
 
 
 class FileMark(NamedTuple):
@@ -94,6 +105,85 @@ def shortened_mark(file: LogFile, marks: Sequence[FileMark], *, is_finished: boo
         if mark.file == known and (is_finished or not mark.done) and (end := file.end()) < mark.offset:
             return mark_at(file, known, end if is_finished else last_line_end(file, end))
     return None
+
+
+class KnownLines:
+    """The last lines that were read, by which their places are found in a log that somebody has edited.
+
+    A record with a uuid is known by that, any other line by all of its bytes. Only a record is evidence: other lines
+    may come again, so they are known where they follow a known line.
+    """
+
+    def __init__(self, saved: str = "") -> None:
+        data = binascii.a2b_base64(saved)
+        prints = [data[at : at + PRINT_BYTES] for at in range(0, len(data), PRINT_BYTES)]
+        self._prints = deque(prints, maxlen=KNOWN_LINES_MAX)
+
+    def __bool__(self) -> bool:
+        return bool(self._prints)
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        """Remember lines that were read, oldest first."""
+        self._prints += map(_print, lines[-KNOWN_LINES_MAX:])
+
+    def saved(self) -> str:
+        """Return the text that makes the same lines known again."""
+        return binascii.b2a_base64(b"".join(self._prints), newline=False).decode("ascii")
+
+    def place(self, file: LogFile) -> FileMark | None:
+        """Return the place behind the last line of this file that is known, or None.
+
+        The file is read from its end where it can be, because there the known lines are.
+        """
+        order = {known: at for at, known in enumerate(self._prints)}
+        best = (-1, 0)
+        for start, data in _windows(file):
+            offset = start
+            is_known = False
+            for line in data.split(b"\n")[:-1]:
+                offset += len(line) + 1
+                is_evidence = len(line) >= RECORD_BYTES_MIN and line.startswith(b'{"')
+                at = order.get(_print(line), -1) if is_evidence or is_known else -1
+                is_known = at >= 0
+                if is_known:
+                    best = max(best, (at, offset))
+            if best[0] >= 0 and not file.is_packed:
+                break
+        if best[0] < 0 or not (known := identity(file, is_finished=False)):
+            return None
+        return mark_at(file, known, best[1])
+
+
+def _windows(file: LogFile) -> Iterator[tuple[int, bytes]]:
+    """Return whole lines of a file in pieces and their offsets: the last ones first, in a packed file the first."""
+    if file.is_packed:
+        offset = 0
+        while data := file.read_at(offset, WINDOW_BYTES):
+            whole = data[: data.rfind(b"\n") + 1] or data
+            yield offset, whole
+            offset += len(whole)
+        return
+    end = last_line_end(file, file.end())
+    while end > 0:
+        start = max(0, end - WINDOW_BYTES)
+        data = file.read_at(start, end - start)
+        passed = data.find(b"\n") + 1 if start else 0
+        if passed < len(data):
+            yield start + passed, data[passed:]
+            end = start + passed
+        else:
+            end = start  # one line fills it all: it is none that is known
+
+
+def _print(line: bytes) -> bytes:
+    at = 1 + len(_ID) if line.startswith(b"{" + _ID) else line.rfind(_ID) + len(_ID)
+    if (
+        at >= len(_ID)
+        and line[at + _UUID_CHARS : at + _UUID_CHARS + 1] == b'"'
+        and line[at + 8 : at + 9] == b"-"
+    ):
+        line = line[at : at + _UUID_CHARS]
+    return hashlib.blake2b(line, digest_size=PRINT_BYTES).digest()
 
 
 def mark_at(file: LogFile, known: bytes, offset: int) -> FileMark:

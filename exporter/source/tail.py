@@ -35,9 +35,17 @@ from typing import TYPE_CHECKING
 from exporter.records import Chunk, Line, TailEvent
 from exporter.source.choice import Became, Facts, Look, Place, Read, Wait, choose_next
 from exporter.source.files import LogFile, UnsupportedError, open_log, require_regular
-from exporter.source.line_reader import LINE_BYTES_MAX, ChangedError, Reader
+from exporter.source.line_reader import (
+    LINE_BYTES_MAX,
+    ChangedError,
+    FirstTime,
+    Reader,
+    time_of_file,
+)
 from exporter.source.position import (
+    KNOWN_LINES_MAX,
     FileMark,
+    KnownLines,
     identity,
     last_line_end,
     mark_at,
@@ -59,6 +67,12 @@ DAMAGE_READS_MAX = 3
 
 POSITION_VERSION = 1
 
+KNOWN_BYTES = 64 * 1024
+"""What is read before a position to know its last lines, where the position does not have them."""
+
+TIMES_MAX = 20_000
+"""Files whose times are remembered; more than anybody keeps, a megabyte or two."""
+
 _REMEDIES = {
     errno.EACCES: "give the exporter's user read access",
     errno.EPERM: "give the exporter's user read access",
@@ -74,7 +88,8 @@ _OTHER_REMEDY = "put the log back in its place"
 class Tail:
     """Reads a log that grows and rotates; satisfies `records.Source`.
 
-    `path` is the log itself; its rotated generations are looked for beside it. `position` is the text of an
+    `path` is the log itself; its rotated generations are looked for beside it and in `olddir`. `first_time` gives
+    the time of the first of some lines that is a record, for files whose names do not tell their order. `position` is the text of an
     earlier chunk, or empty for a first start, which begins with the oldest generation there is, or with
     `from_end=True` behind the last complete line. Lines longer than `line_bytes_max` bytes are cut.
     `problem` is empty, or says why the log cannot be read now and what to do about it.
@@ -88,10 +103,14 @@ class Tail:
         *,
         line_bytes_max: int = LINE_BYTES_MAX,
         from_end: bool = False,
+        olddir: Path | None = None,
+        first_time: FirstTime | None = None,
     ) -> None:
         self._path = path
+        self._olddir = olddir
+        self._times = ContentTimes(first_time, line_bytes_max) if first_time is not None else None
         self._line_bytes_max = line_bytes_max
-        self._marks = _parsed(position)
+        self._marks, self._known = _parsed(position)
         self._skips_to_end = from_end and not position
         self._reader: Reader | None = None
         self._was_live = False
@@ -101,6 +120,8 @@ class Tail:
         self._newer_bytes = 0
         self._bytes_behind = 0
         self._damage_reads = 0
+        self._plan: list[Generation] = []  # what was listed when a finished file was begun, from that file on
+        self._was_cut = False  # the live file was cut, and nothing of it has been read since
         self._written_marks: list[FileMark] | None = None
         self._written = ""
         self._skipped: set[tuple[int, int]] = set()
@@ -123,6 +144,7 @@ class Tail:
             self._bytes_behind = self._behind(live)
         except FileNotFoundError:
             is_caught_up = False  # a name moved between listing and opening: the next call lists again
+            self._plan = []
         except OSError as error:
             self._note(error)
         if self._trouble != self.problem:
@@ -131,6 +153,9 @@ class Tail:
                 self._events.append(TailEvent("unreadable", self.problem))
         events, self._events = self._events, []
         return Chunk(lines, self._position(), events, is_caught_up, self._bytes_behind)
+
+    def _generations(self) -> list[Generation]:
+        return generations(self._path, olddir=self._olddir, time_of=self._times)
 
     def close(self) -> None:
         """Close the open file, if any; a later read opens it again."""
@@ -182,9 +207,14 @@ class Tail:
             lines: Sequence[Line] = reader.take(limit)
             if reader.offset != offset:
                 self._damage_reads = 0
-                if here is not None and offset == 0 and self._has_other_past(reader):
+                if (
+                    here is not None
+                    and offset == 0
+                    and (self._has_other_past(reader) or self._is_known(reader))
+                ):
                     self._forget(reader)
                     return (), False
+                self._known.add([line.data for line in lines[-KNOWN_LINES_MAX:]])
                 return lines, here is not None and here.st_size == reader.offset
             if here is not None:
                 self._settled = (here.st_size, here.st_mtime_ns)
@@ -210,10 +240,24 @@ class Tail:
         with them does it get the identity by which a truncation is noticed.
         """
         try:
-            return _rotated(generations(self._path)) != self._past
+            return _rotated(self._generations()) != self._past
         except OSError:
             self._forget(reader)  # what it has just given is not handed on
             raise
+
+    def _is_known(self, reader: Reader) -> bool:
+        """Return whether a file that was cut and written anew has lines that were read: an editor has saved it.
+
+        Then the place behind them becomes the one to go on from.
+        """
+        if not self._was_cut:
+            return False
+        self._was_cut = False
+        mark = self._known.place(reader.file)
+        if mark is None:
+            return False
+        self._marks = self._marks_with(mark)
+        return True
 
     def _forget(self, reader: Reader) -> None:
         reader.file.close()
@@ -221,7 +265,7 @@ class Tail:
 
     def _resume(self) -> bool:
         """Open the file to go on with; return False when there is none."""
-        listed = generations(self._path)
+        listed = self._generations()
         if self._skips_to_end:
             self._marks = self._ends(listed)
             self._skips_to_end = False
@@ -246,7 +290,11 @@ class Tail:
         """Ask `choose_next`, and open the files that it must know about."""
         facts: dict[int, Facts] = {}
         while isinstance(decision := choose_next(listed, place, facts), Look):
-            facts[decision.at] = self._facts(listed[decision.at], place.marks)
+            one = listed[decision.at]
+            if decision.deep:
+                facts[decision.at] = facts[decision.at]._replace(edited=self._searched(one), searched=True)
+            else:
+                facts[decision.at] = self._facts(one, place.marks)
         return decision
 
     def _facts(self, one: Generation, marks: Sequence[FileMark]) -> Facts:
@@ -261,6 +309,16 @@ class Tail:
             return Facts(supported=False)
         try:
             return _proved_in(file, marks, is_finished=not one.is_live)
+        finally:
+            file.close()
+
+    def _searched(self, one: Generation) -> FileMark | None:
+        """Return the place behind the last known line of a file."""
+        file = self._opened(one) if self._known else None
+        if file is None:
+            return None
+        try:
+            return self._known.place(file)
         finally:
             file.close()
 
@@ -310,8 +368,18 @@ class Tail:
         self._settled = (-1, 0)
         self._waited = []
         self._damage_reads = 0
-        self._newer_bytes = sum(one.size for one in listed[index + 1 :] if not one.is_live)
-        self._past = _rotated(listed)
+        one = listed[index]
+        if len(self._plan) > 1 and self._plan[1] == one:
+            del self._plan[0]
+            self._newer_bytes -= one.size
+        else:
+            self._plan = list(listed[index:])
+            self._newer_bytes = sum(one.size for one in listed[index + 1 :] if not one.is_live)
+        if one.is_live:
+            self._past = _rotated(listed)
+        if mark is not None and not self._known:
+            before = file.read_at(max(0, mark.offset - KNOWN_BYTES), min(mark.offset, KNOWN_BYTES))
+            self._known.add(before.split(b"\n")[1:-1])
 
     def _move_on(self, reader: Reader, limit: int) -> Sequence[Line]:
         """Go to the next file that holds something, if there is one; return what was still to be taken here.
@@ -319,7 +387,7 @@ class Tail:
         The order of the checks is what makes it safe: a logger writes to one file at a time, so once the
         next one holds something, this one is complete, and is looked at once more.
         """
-        listed = generations(self._path)
+        listed = self._planned() or self._generations()
         if listed == self._waited:
             return ()
         mark = reader.mark()
@@ -348,6 +416,17 @@ class Tail:
             self._begin(file, decision.mark, listed, decision.at)
         return lines
 
+    def _planned(self) -> list[Generation]:
+        """Return the open file and its successor, if that is a rotated one of the last listing.
+
+        Such a file stays its successor whatever happens; to list a directory of thousands for each would take
+        minutes. The log itself is another one after each rotation.
+        """
+        plan = self._plan
+        if len(plan) < 2 or plan[1].is_live or plan[1].is_stranger or not plan[1].size:
+            return []
+        return plan[:2]
+
     def _leave(self, reader: Reader, became: Became) -> None:
         mark = reader.mark(done=True)
         if self._was_live:
@@ -373,6 +452,7 @@ class Tail:
                 f"cut after byte {mark.offset} had been read; what followed there is read if it was copied"
             )
             self._events.append(TailEvent("copytruncate", detail))
+            self._was_cut = True
         else:
             detail = f"{reader.file.path} was overwritten after byte {mark.offset} had been read"
             self._events.append(TailEvent("gap", detail))
@@ -387,7 +467,11 @@ class Tail:
         marks = self._marks_with(self._reader.mark()) if self._reader is not None else self._marks
         if marks != self._written_marks:
             self._written_marks = marks
-            value = {"version": POSITION_VERSION, "marks": [mark.as_json() for mark in marks]}
+            value = {
+                "version": POSITION_VERSION,
+                "marks": [mark.as_json() for mark in marks],
+                "known": self._known.saved(),
+            }
             self._written = json.dumps(value, separators=(",", ":"))
         return self._written
 
@@ -434,11 +518,38 @@ def _rotated(listed: Sequence[Generation]) -> set[tuple[int, int]]:
     return {one.key for one in listed if not one.is_live}
 
 
-def _parsed(position: str) -> list[FileMark]:
+def _parsed(position: str) -> tuple[list[FileMark], KnownLines]:
     if not position:
-        return []
+        return [], KnownLines()
     match json.loads(position):
-        case {"version": 1, "marks": list() as marks}:
-            return [mark_from_json(mark) for mark in marks]
+        case {"version": 1, "marks": list() as marks, **rest}:
+            return [mark_from_json(mark) for mark in marks], KnownLines(str(rest.get("known", "")))
         case _:
             raise ValueError(f"not the position of a log: {position[:80]!r}")
+
+
+class ContentTimes:
+    """When files were begun, by their first records; each file is opened once."""
+
+    def __init__(self, first_time: FirstTime, line_bytes_max: int) -> None:
+        self._first_time = first_time
+        self._line_bytes_max = line_bytes_max
+        self._times: dict[tuple[tuple[int, int], int, int], int | None] = {}
+
+    def __call__(self, one: Generation) -> int | None:
+        """Return the time in nanoseconds, None for a file without a record or one that cannot be read."""
+        known = (one.key, one.size, one.mtime_ns)
+        if known not in self._times:
+            if len(self._times) >= TIMES_MAX:
+                self._times.clear()
+            try:
+                file = _open(one)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                return None
+            try:
+                self._times[known] = time_of_file(file, self._first_time, self._line_bytes_max)
+            finally:
+                file.close()
+        return self._times[known]
