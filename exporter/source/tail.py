@@ -116,7 +116,7 @@ class Tail:
         self._was_live = False
         self._settled = (0, 0)  # size and mtime of the live file when all complete lines had been taken
         self._waited: list[Generation] = []  # the listing in which no successor was found
-        self._past: set[tuple[int, int]] = set()  # the rotated files when this one was opened
+        self._past: set[tuple[int, int]] | None = None  # the rotated files when the live one was opened
         self._newer_bytes = 0
         self._bytes_behind = 0
         self._damage_reads = 0
@@ -375,8 +375,7 @@ class Tail:
         else:
             self._plan = list(listed[index:])
             self._newer_bytes = sum(one.size for one in listed[index + 1 :] if not one.is_live)
-        if one.is_live:
-            self._past = _rotated(listed)
+        self._past = _rotated(listed) if one.is_live else None
         if mark is not None and not self._known:
             before = file.read_at(max(0, mark.offset - KNOWN_BYTES), min(mark.offset, KNOWN_BYTES))
             self._known.add(before.split(b"\n")[1:-1])
@@ -391,6 +390,10 @@ class Tail:
         if listed == self._waited:
             return ()
         mark = reader.mark()
+        if mark is None and self._past is not None and _rotated(listed) - {reader.file.key} != self._past:
+            # It was cut before a line of it was read, and what it held may be in a copy: look for that first.
+            self._forget(reader)
+            return ()
         place = Place(self._marks_with(mark), reader.file.key, is_unmarked=mark is None)
         decision = self._choose(listed, place)
         if isinstance(decision, Wait):
