@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -66,6 +67,22 @@ _STATUS = re.compile(r"[ ]*(\d{1,9})(?!\d)", re.ASCII)
 _METHOD = re.compile(r"[A-Z]{1,16}", re.ASCII)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+FIRST_RECORDS = 8
+"""Records whose middle time is a file's: a clock that was wrong for a moment must not tell where the file belongs."""
+
+
+def first_time(zones: Zones) -> Callable[[Sequence[Line]], int | None]:
+    """Return a function that gives the time of the first records among some lines, None where there is none."""
+
+    def time_of(lines: Sequence[Line]) -> int | None:
+        parser = Parser("", zones)
+        parsed = (item.time for line in lines for item in parser.feed(line) if isinstance(item, Record))
+        times = sorted(islice(parsed, FIRST_RECORDS))
+        return times[(len(times) - 1) // 2] if times else None
+
+    return time_of
 
 
 class Meaning(NamedTuple):

@@ -1,9 +1,7 @@
 """Finished log files, for `replay`, `check` and `text`: whole, in the order they were written, each line once.
 
-Nobody names files in the order of time: a shell sorts `log.10.gz` before `log.2.gz`. So the files are
-sorted by the time in their first line that has one, which is read without the parser: the time is local and
-whole seconds, good enough for files that follow one another. Files without a time come first, and among
-equals the name decides as in rotation.
+Nobody names files in the order of time: a shell sorts `log.10.gz` before `log.2.gz`. So the files are sorted by the
+time of their first records. Files without a record come first, and among equals the name decides as in rotation.
 
 The same content given twice (a file and its gzip copy, or an earlier copy of it) is known by the same marks
 as in the tail, and read once.
@@ -12,14 +10,12 @@ as in the tail, and read once.
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from exporter.records import Chunk, Line, TailEvent
-from exporter.source.files import LogFile, open_log
-from exporter.source.line_reader import LINE_BYTES_MAX, ChangedError, Reader
+from exporter.source.files import open_log
+from exporter.source.line_reader import LINE_BYTES_MAX, ChangedError, FirstTime, Reader, time_of_file
 from exporter.source.position import (
-    HEAD_BYTES_MAX,
     FileMark,
     identity,
     mark_from_json,
@@ -34,9 +30,6 @@ if TYPE_CHECKING:
 
 POSITION_VERSION = 1
 
-_DATE = re.compile(rb'"date": ?"(\d{4}-\d\d-\d\d)"')
-_TIME = re.compile(rb'"time": ?"(\d\d:\d\d:\d\d)"')
-
 
 class ArchiveError(OSError):
     """Raised for a file that cannot be read; the message names it and the remedy."""
@@ -46,34 +39,43 @@ class _Member(NamedTuple):
     path: Path
     identity: bytes
     size: int
-    order: tuple[bytes, Rank, int]
+    order: tuple[int, Rank, int]
 
 
 class Archive:
     """Reads a set of finished files, plain or compressed, in the order of time; satisfies `records.Source`.
 
     `position` is the text of an earlier chunk; it holds for the same set of files and for one with more files.
-    Lines longer than `line_bytes_max` bytes are cut. `total_bytes` and `done_bytes` are sizes on disk.
+    Lines longer than `line_bytes_max` bytes are cut. `first_time` gives the time of the first of some lines that are
+    records; without it the names alone tell the order. `total_bytes` and `done_bytes` are sizes on disk.
     `file_names` maps the identity in a line to the path as given. Raises ArchiveError for a file that is
     missing or unreadable, at once or while it is read, and ValueError for a position that is none. A damaged
     file is read up to the damage and reported by an event `unreadable`.
     """
 
     def __init__(
-        self, paths: Sequence[Path], position: str = "", *, line_bytes_max: int = LINE_BYTES_MAX
+        self,
+        paths: Sequence[Path],
+        position: str = "",
+        *,
+        line_bytes_max: int = LINE_BYTES_MAX,
+        first_time: FirstTime | None = None,
     ) -> None:
         self._line_bytes_max = line_bytes_max
+        self._first_time = first_time
         self._marks = _parsed(position)
         self._reader: Reader | None = None
         self._names: dict[bytes, Path] = {}
         self._members = sorted((self._examined(path, at) for at, path in enumerate(paths)), key=_order)
+        self._total_bytes = sum(member.size for member in self._members)
         self._at = 0
         self._passed_bytes = 0
+        self._grown_from: FileMark | None = None  # the unfinished mark at which the open file was begun
 
     @property
     def total_bytes(self) -> int:
         """The size of all files on disk."""
-        return sum(member.size for member in self._members)
+        return self._total_bytes
 
     @property
     def done_bytes(self) -> int:
@@ -133,6 +135,7 @@ class Archive:
         file = open_log(member.path)
         try:
             mark = proved_mark(file, self._marks, is_finished=True)
+            self._grown_from = mark if mark is not None and not mark.done else None
             if mark is None:
                 mark = shortened_mark(file, self._marks, is_finished=True)
                 if mark is not None and not self._is_beginning_of_another(mark, member):
@@ -176,7 +179,9 @@ class Archive:
             file = open_log(path)
             try:
                 known = identity(file, is_finished=True)
-                time = _first_time(file)
+                time = None
+                if self._first_time is not None:
+                    time = time_of_file(file, self._first_time, self._line_bytes_max)
                 size = file.status().st_size
             finally:
                 file.close()
@@ -184,7 +189,7 @@ class Archive:
             raise _explained(error, path) from error
         if known:
             self._names.setdefault(known, path)
-        return _Member(path, known, size, (time, rank_of_name(path.name), at))
+        return _Member(path, known, size, (time or 0, rank_of_name(path.name), at))
 
     def _behind(self) -> int:
         return max(0, self.total_bytes - self.done_bytes)
@@ -192,8 +197,9 @@ class Archive:
     def _marks_with(self, mark: FileMark | None) -> list[FileMark]:
         if mark is None:
             return self._marks
-        # Two files may have the same first line: a mark replaces only the unfinished one it has grown from.
-        return [*(one for one in self._marks if one.done or one.file != mark.file), mark]
+        # Two files may have the same first line, and one may be a shorter copy of the other: a mark replaces only the
+        # unfinished one it has grown from.
+        return [*(one for one in self._marks if one != self._grown_from), mark]
 
     def _position(self) -> str:
         marks = self._marks_with(self._reader.mark()) if self._reader is not None else self._marks
@@ -201,14 +207,7 @@ class Archive:
         return json.dumps(value, separators=(",", ":"))
 
 
-def _first_time(file: LogFile) -> bytes:
-    for line in file.read_at(0, HEAD_BYTES_MAX).split(b"\n"):
-        if (date := _DATE.search(line)) and (time := _TIME.search(line)):
-            return date[1] + b" " + time[1]
-    return b""
-
-
-def _order(member: _Member) -> tuple[bytes, Rank, int]:
+def _order(member: _Member) -> tuple[int, Rank, int]:
     return member.order
 
 
