@@ -20,7 +20,7 @@ from exporter.config.options import Config
 from exporter.correlate.correlator import Correlator
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones, load_zone
-from exporter.pipeline.from_config import messages_of
+from exporter.pipeline.from_config import archive_of, messages_of
 from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.archive import Archive
 from exporter.source.rotation import paths_of
@@ -71,7 +71,7 @@ def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO |
     sentences = Sentences(messages, people)
     rejected = 0
     damages: list[str] = []
-    with closing(Archive(files, line_bytes_max=config.line_bytes_max)) as archive:
+    with closing(archive_of(config, files)) as archive:
         is_read = False
         while not is_read:
             chunk = archive.read(TEXT_READ_BYTES)
@@ -105,7 +105,7 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
     survey.not_logs = {visible(str(path)): what for path in files if (what := not_a_log(path))}
     survey.restarts = 0 if config.wok_error_log else None
     numbers: dict[bytes, int] = {}
-    with closing(Archive(files, line_bytes_max=config.line_bytes_max)) as archive:
+    with closing(archive_of(config, files)) as archive:
         progress = ProgressLine(screen, archive.total_bytes)
         is_read = False
         while not is_read:

@@ -17,7 +17,7 @@ from exporter.command.file_kind import names_of_kinds
 from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.pipeline.commit_builder import CommitBuilder
-from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.from_config import archive_of, messages_of, rules_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader import InProcessReader
 from exporter.source.archive import Archive
@@ -61,7 +61,7 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
     """
     directory = temporary_directory(resources)
     store = resources.enter_context(closing(Store(directory)))
-    log = Archive(files, line_bytes_max=config.line_bytes_max)
+    log = archive_of(config, files)
     marks = partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
     messages = messages_of(config)
     composer = CommitBuilder(telemetry_of(config, messages, files[0].name), signals=frozenset())

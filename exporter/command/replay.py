@@ -92,7 +92,7 @@ class Replay:
             )
             self._deliveries = Deliveries(self.store, environ)
             composer = CommitBuilder(
-                telemetry_of(config, messages_of(config), _base_name(files[0])),
+                telemetry_of(config, messages_of(config), _base_name(files[0]), _base_names(files)),
                 signals=self._deliveries.signals,
                 # A temporary state needs no history, which is a fifth of the work.
                 keeps_history=config.state is not None,
@@ -248,10 +248,17 @@ class _Patience:
         return self._clock() - self._since >= self._seconds
 
 
+def _base_names(files: Sequence[Path]) -> Mapping[bytes, str]:
+    """Return the base name of each file by its identity, where there are several."""
+    if len({_base_name(path) for path in files}) < 2:
+        return {}
+    return {file: _base_name(path) for file, path in Archive(files).file_names.items()}
+
+
 def _base_name(path: Path) -> str:
     """Return the log's own base name, never that of a rotated file or of a copy of it."""
     name = path.name
-    for known in ("user-requests.data", "wok-req.log"):
-        if name.startswith(known):
+    for stem, known in (("user-requests", "user-requests.data"), ("wok-req", "wok-req.log")):
+        if name.startswith(stem):
             return known
     return own_name(name)

@@ -214,7 +214,7 @@ def _resolve(
         mine = root / WOK_ERROR_LOG
         is_mine = command == "run" or _are_of_this_host(files, root)
         values["wok_error_log"] = mine if is_mine and os.access(mine, os.R_OK) else None
-    for key in ("wok_error_log", "state", "tls_certificate", "tls_key", "auth_file"):
+    for key in ("wok_error_log", "olddir", "state", "tls_certificate", "tls_key", "auth_file"):
         if not isinstance(values[key], Path):
             values[key] = None
     if command in {"replay", "demo"} and origins["state"] != OPTIONS["state"].flag:

@@ -109,6 +109,10 @@ class Config:
         partial(as_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
         "Wok's error log, which shows when wokd was restarted; auto is /var/log/wok/wok-error.log if"
         " it can be read, and off for a log that is not in its default place")
+    olddir: Path | None = _input(
+        as_path, "", "DIRECTORY", ("run",),
+        "where logrotate moves rotated logs, if not beside the log (its option olddir); relative to the"
+        " directory of the log")
     timezone: str = _input(
         as_timezone, "host", "ZONE", READERS,
         "the time zone of the log's timestamps, such as America/Sao_Paulo; host is the time zone of"

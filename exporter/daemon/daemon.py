@@ -32,7 +32,7 @@ from exporter.http.routes import Handler, healthz_handler
 from exporter.http.server import Server, ServerError, Tls
 from exporter.metrics.scrape import StoreCollector, metrics_handler
 from exporter.pipeline.commit_builder import CommitBuilder
-from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.from_config import messages_of, rules_of, tail_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline, Progress
 from exporter.pipeline.reader import InProcessReader
 from exporter.records import NANOS, Signal
@@ -166,12 +166,7 @@ class Daemon:
 
         def open_log(position: str) -> Tail:
             try:
-                self._tail = Tail(
-                    config.log,
-                    position,
-                    line_bytes_max=config.line_bytes_max,
-                    from_end=first is None and not position,
-                )
+                self._tail = tail_of(config, position, from_end=first is None and not position)
             except ValueError as error:
                 raise StoreError(
                     f"{config.state} contains the state of a replay, not of a daemon: set"

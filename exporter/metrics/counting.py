@@ -30,10 +30,11 @@ BUCKETS_SECONDS = DURATION_BOUNDS_SECONDS
 
 
 class Tally:
-    """Increments of one batch, by series."""
+    """Increments of one batch, by series; no gauge rises above the time `latest`, if it is set."""
 
     def __init__(self, limits: SeriesLimits) -> None:
         self._limits = limits
+        self.latest: int | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -141,4 +142,5 @@ class Tally:
 
     def _set(self, series: Series, nanos: int) -> None:
         # The last one in the log, not the highest: a clock that was ahead must not leave its time here.
-        self.gauges[series] = nanos / NANOS
+        if self.latest is None or nanos <= self.latest:
+            self.gauges[series] = nanos / NANOS

@@ -17,9 +17,24 @@ from exporter.metrics.counting import Tally
 from exporter.metrics.series import SeriesLimits
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
-from exporter.records import Chunk, Event, Histogram, OpenTask, Parsed, Record, Rejected, Series, TailEvent
+from exporter.records import (
+    NANOS,
+    Chunk,
+    Event,
+    Histogram,
+    OpenTask,
+    Parsed,
+    Record,
+    Rejected,
+    Series,
+    TailEvent,
+)
 from exporter.store.writer import Loaded
 from exporter.wok.operations import Operations
+
+AHEAD_MAX = 24 * 3600 * NANOS
+"""A record further ahead of this host's clock is a clock's mistake, and no gauge shows it. Hosts of one log are at most
+a time zone apart."""
 
 
 class BatchResult(NamedTuple):
@@ -116,14 +131,16 @@ class BatchProcessor:
         marks: Sequence[int] = (),
         marks_position: str = "",
         now: int | None = None,
+        wall: int | None = None,
         finished: bool = False,
     ) -> BatchResult:
         """Take a chunk of lines and return what it means.
 
         `marks` are further starts of wokd, from wok-error.log; all up to the newest of these lines must be
-        known by now. `now` is the wall clock in nanoseconds when the reader is caught up. `finished` says that
-        no line will ever follow.
+        known by now. `wall` is the wall clock in nanoseconds, None for a finished log; `now` is the same when the
+        reader is caught up. `finished` says that no line will ever follow.
         """
+        self._tally.latest = None if wall is None else wall + AHEAD_MAX
         if marks:
             self._marks = sorted([*self._marks, *marks])
         events = self._read(chunk)
@@ -133,6 +150,9 @@ class BatchProcessor:
                 events += self._correlator.restart(self._marks.pop(0))
             events += self._correlator.finish()
         elif now is not None:
+            if self._skip_until > now:
+                # The clock was ahead at the first start, and what it has left out was not old.
+                self._skip_until = 0
             while self._marks and self._marks[0] + SETTLE_QUIET_NANOS <= now:
                 events += self._correlator.restart(self._marks.pop(0))
             events += self._correlator.quiet(now)

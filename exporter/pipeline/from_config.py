@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exporter.config.options import Config
+from exporter.parse.parser import first_time
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.records import NANOS
+from exporter.source.archive import Archive
+from exporter.source.tail import Tail
 from exporter.telemetry.mapping import Telemetry
 from exporter.telemetry.resource import Identity
 from exporter.wok.messages import Messages
@@ -28,6 +31,23 @@ def messages_of(config: Config) -> Messages:
     return Messages.load(tables_of(config))
 
 
+def tail_of(config: Config, position: str, *, from_end: bool) -> Tail:
+    """Return a reader of the growing log. Raises ValueError for a position that is none."""
+    return Tail(
+        config.log,
+        position,
+        line_bytes_max=config.line_bytes_max,
+        from_end=from_end,
+        olddir=config.olddir,
+        first_time=first_time(Zones(config.timezone)),
+    )
+
+
+def archive_of(config: Config, files: Sequence[Path]) -> Archive:
+    """Return a reader of finished logs, in the order of their records. Raises ArchiveError."""
+    return Archive(files, line_bytes_max=config.line_bytes_max, first_time=first_time(Zones(config.timezone)))
+
+
 def rules_of(config: Config, messages: Messages, *, skip_until: int = 0) -> ProcessingConfig:
     """Return what decides what the configured host's log means; `skip_until` is in nanoseconds."""
     return ProcessingConfig(
@@ -40,14 +60,18 @@ def rules_of(config: Config, messages: Messages, *, skip_until: int = 0) -> Proc
     )
 
 
-def telemetry_of(config: Config, messages: Messages, log_name: str) -> Telemetry:
+def telemetry_of(
+    config: Config, messages: Messages, log_name: str, file_names: Mapping[bytes, str] | None = None
+) -> Telemetry:
     """Return what says it to backends, and warn of tables that could not be read.
 
-    `log_name` is the log's base name as spans carry it.
+    `log_name` is the log's base name as spans carry it; `file_names` has those of other files, by identity.
     """
     for problem in messages.problems:
         log.warning("%s", problem)
     identity = Identity(
         config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
     )
-    return Telemetry(identity, log_file_name=log_name, privacy=config.privacy, messages=messages)
+    return Telemetry(
+        identity, log_file_name=log_name, privacy=config.privacy, messages=messages, file_names=file_names
+    )

@@ -52,6 +52,7 @@ class InProcessReader:
         self._wall = wall
         self._core = BatchProcessor(rules, loaded)
         self._log = log(loaded.positions.get("log", ""))
+        self._state = loaded.state
         self._is_placed = "log" in loaded.positions
         self._marks_position = loaded.positions.get("restarts", "")
         self._marks = marks(self._marks_position) if marks is not None else None
@@ -69,9 +70,15 @@ class InProcessReader:
         is_placed, self._is_placed = self._is_placed, True
         if is_idle and is_placed and (now is None or not self._core.is_due(now)):
             return None
-        return self._core.advance(
-            chunk, marks=marks, marks_position=self._marks_position, now=now, finished=finished
+        meant = self._core.advance(
+            chunk, marks=marks, marks_position=self._marks_position, now=now, wall=wall, finished=finished
         )
+        is_changed = (
+            meant.events or meant.opened or meant.closed or meant.noticed or meant.state != self._state
+        )
+        self._state = meant.state
+        # What the clock was expected to change may have been settled by a clock that was set: nothing to commit.
+        return None if is_idle and is_placed and not is_changed else meant
 
     @property
     def facts(self) -> InputFacts:

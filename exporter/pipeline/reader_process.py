@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from exporter.parse.parser import first_time
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import BatchResult, ProcessingConfig
 from exporter.pipeline.reader import InProcessReader
@@ -189,7 +190,9 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     files = [Path(path) for path in task["files"]]
     marks = partial(Archive, paths_of(Path(task["wok_error_log"]))) if task["wok_error_log"] else None
     try:
-        log = partial(Archive, files, line_bytes_max=task["line_bytes_max"])
+        log = partial(
+            Archive, files, line_bytes_max=task["line_bytes_max"], first_time=first_time(rules.zones)
+        )
         here = InProcessReader(rules, loaded, log=log, marks=marks, wall=None)
         caught_up = False
         while not caught_up:

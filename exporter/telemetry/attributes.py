@@ -85,11 +85,16 @@ _facts_of_record = attrgetter("app", "method", "status", "user", "address", "cod
 
 
 class Attributes:
-    """Makes the attributes of events. `log_file_name` is the base name of the log."""
+    """Makes the attributes of events. `log_file_name` is the base name of the log,
+    `file_names` has those of other files by their identity.
+    """
 
-    def __init__(self, people: People, log_file_name: str) -> None:
+    def __init__(
+        self, people: People, log_file_name: str, file_names: Mapping[bytes, str] | None = None
+    ) -> None:
         self._people = people
         self._log_file_name = text_piece(_FILE_NAME, log_file_name)
+        self._file_names = {file: text_piece(_FILE_NAME, name) for file, name in (file_names or {}).items()}
         self._shared: dict[tuple[object, ...], Shared] = {}
         # The span, the log record and the history row of an event are made one after the other.
         self._latest: tuple[Event, EventAttributes] | None = None
@@ -109,7 +114,10 @@ class Attributes:
         if record is not None:
             if record.record_id:
                 own.append(text_piece(_RECORD_ID, record.record_id))
-            own += (self._log_file_name, otlp_encoding.count_piece(_OFFSET, record.offset))
+            own += (
+                self._file_names.get(record.file, self._log_file_name),
+                otlp_encoding.count_piece(_OFFSET, record.offset),
+            )
         found = EventAttributes(shared, own)
         self._latest = (event, found)
         return found

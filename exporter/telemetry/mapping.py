@@ -11,6 +11,7 @@ is made of it, `reasons.py` why a task failed, `resource.py` whose log it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from exporter import otlp_encoding
@@ -36,12 +37,18 @@ class Telemetry:
     """
 
     def __init__(
-        self, identity: Identity, *, log_file_name: str, privacy: Privacy, messages: MessageTables
+        self,
+        identity: Identity,
+        *,
+        log_file_name: str,
+        privacy: Privacy,
+        messages: MessageTables,
+        file_names: Mapping[bytes, str] | None = None,
     ) -> None:
         self._people = People(identity.instance, privacy)
         self._sentences = Sentences(messages, self._people)
         self._resources = Resources(identity)
-        self._attributes = Attributes(self._people, log_file_name)
+        self._attributes = Attributes(self._people, log_file_name, file_names)
         self._spans = Spans()
 
     def resource(self, app: str) -> bytes:
