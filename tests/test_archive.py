@@ -5,9 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
+import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporter.parse.parser import first_time
+from exporter.parse.timezone import Zones
 from exporter.records import Line
 from exporter.source.archive import Archive, ArchiveError
+from exporter.source.rotation import own_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +32,10 @@ if TYPE_CHECKING:
 
 def record(hour: int, word: str = "") -> bytes:
     """Return a line of the log with a time."""
-    return b'{"info": {"time": "%02d:00:00", "date": "2026-11-23", "user": "%s"}}' % (hour, word.encode())
+    return b'{"info": {"time": "%02d:00:00", "date": "2026-11-23", "req": "POST", "user": "%s"}}' % (
+        hour,
+        word.encode(),
+    )
 
 
 def chunks_of(archive: Archive, limit: int = 1 << 20) -> list[Chunk]:
@@ -43,7 +52,8 @@ def lines_of(chunks: Iterable[Chunk]) -> list[Line]:
 
 
 def read_all(paths: list[Path], position: str = "", limit: int = 1 << 20) -> list[bytes]:
-    return [line.data for line in lines_of(chunks_of(Archive(paths, position), limit))]
+    archive = Archive(paths, position, first_time=first_time(Zones("UTC")))
+    return [line.data for line in lines_of(chunks_of(archive, limit))]
 
 
 def test_order_is_that_of_time(tmp_path: Path) -> None:
@@ -237,3 +247,112 @@ def test_zstd(tmp_path: Path) -> None:
     else:
         with pytest.raises(ArchiveError, match="install the Python package `zstandard`"):
             read_all(packed)
+
+
+def test_order_by_what_the_records_say(tmp_path: Path) -> None:
+    """A long first line, a torn one, and parameters called date and time do not hide when a file was begun."""
+    names = ("c", "b.2", "a.1")
+    first = b'{"info": {"req": "POST", "date": "2026-11-23", "time": "01:00:00", "note": "%s"}}' % (
+        b"x" * 300_000
+    )
+    second = b'{"message": {"params": {"date": "2001-01-01", "time": "00:00:00"}}, ' + record(2)[1:]
+    third = b"torn\n" * 30_000 + record(3)
+    paths = [tmp_path / name for name in names]
+    for path, text in zip(paths, (first, second, third), strict=True):
+        path.write_bytes(text + b"\n")
+
+    assert [line for line in read_all(paths[::-1]) if line != b"torn"] == [first, second, record(3)]
+
+
+def test_order_over_the_repeated_hour(tmp_path: Path) -> None:
+    """The abbreviation of the zone tells which of two equal hours was first."""
+    written = []
+    for name, clock, zone in (("b", "02:40:00", "CEST"), ("a", "02:10:00", "CET")):
+        line = json.dumps(
+            {"info": {"req": "POST", "date": "2026-10-25", "time": clock, "zone": zone}}
+        ).encode()
+        (tmp_path / name).write_bytes(line + b"\n")
+        written.append(line)
+    archive = Archive([tmp_path / "a", tmp_path / "b"], first_time=first_time(Zones("Europe/Berlin")))
+
+    assert [line.data for line in lines_of(chunks_of(archive))] == written
+
+
+def test_a_clock_that_was_wrong_for_a_moment(tmp_path: Path) -> None:
+    """Two first records of another year do not tell where a file belongs."""
+    wrong = record(1).replace(b"2026", b"2036")
+    (tmp_path / "b").write_bytes(b"\n".join([record(1, "x"), record(2, "x")]) + b"\n")
+    (tmp_path / "a").write_bytes(
+        b"\n".join([wrong, wrong + b" ", *(record(3, str(n)) for n in range(5))]) + b"\n"
+    )
+    (tmp_path / "c").write_bytes(record(4) + b"\n")
+
+    ordered = read_all([tmp_path / name for name in "cba"])
+
+    assert (ordered[0], ordered[2], ordered[-1]) == (record(1, "x"), wrong, record(4))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    count=st.integers(2, 12),
+    cuts=st.lists(st.integers(1, 11), max_size=2),
+    copies=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 1200), st.booleans()), max_size=3),
+    same_first=st.booleans(),
+    limit=st.integers(1, 400),
+    later=st.integers(0, 3),
+)
+def test_copies_join_and_restarts(
+    tmp_path: Path,
+    count: int,
+    cuts: list[int],
+    copies: list[tuple[int, int, bool]],
+    same_first: bool,
+    limit: int,
+    later: int,
+) -> None:
+    """With earlier copies of its files, read before, after or between, each line of a log is read once, and it ends."""
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    lines = [record(number % 24, f"user {number}") for number in range(count)]
+    bounds = sorted({0, count, *(cut for cut in cuts if cut < count)})
+    segments = [lines[low:high] for low, high in pairwise(bounds)]
+    paths = []
+    for number, segment in enumerate(segments):
+        path = folder / f"log.{number}"
+        path.write_bytes(b"".join(line + b"\n" for line in segment))
+        paths.append(path)
+    for number, (which, size, is_packed) in enumerate(copies):
+        segment = segments[which % len(segments)]
+        text = b"".join(line + b"\n" for line in segment)[:size]
+        path = folder / f"copy.{number}"
+        path.write_bytes(gzip.compress(text) if is_packed else text)
+        paths.insert(0 if same_first else len(paths), path)
+    received: list[bytes] = []
+    position = ""
+    originals = [path for path in paths if path.name.startswith("log.")]
+    # A copy that was cut in the middle of its only line cannot be known for one while its original is not there.
+    for known in (originals + [path for path in paths[later:] if path not in originals], paths):
+        for _ in range(200):
+            archive = Archive(known, position, first_time=first_time(Zones("UTC")))
+            chunk = archive.read(limit)
+            archive.close()
+            received += [line.data for line in chunk.lines]
+            position = chunk.position
+            if chunk.caught_up:
+                break
+        else:
+            raise AssertionError("the archive never ends")
+
+    assert sorted(received) == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("wok.log", "wok.log"), ("wok.log.2.gz", "wok.log"), ("wok.log-20161123.gz", "wok.log"), ("wok.log-202611", "wok.log"),
+        ("wok.log-1795392000.xz", "wok.log"), ("wok-20161123.log", "wok.log"), ("wok-20161123.log.gz", "wok.log"),
+        ("user-requests.data-2026112304.backup", "user-requests.data"), ("log.1", "log"), ("2026", "2026"), ("wok-2.1.log", "wok-2.1.log"),
+    ],
+)  # fmt: skip
+def test_own_name(name: str, own: str) -> None:
+    """The name of a rotated file without what rotation added is the log's own."""
+    assert own_name(name) == own

@@ -136,10 +136,12 @@ class Archive:
         try:
             mark = proved_mark(file, self._marks, is_finished=True)
             self._grown_from = mark if mark is not None and not mark.done else None
-            if mark is None:
-                mark = shortened_mark(file, self._marks, is_finished=True)
-                if mark is not None and not self._is_beginning_of_another(mark, member):
-                    mark = None
+            # An earlier copy may be proved up to where a still earlier one ended, although more was read by now.
+            end = shortened_mark(file, self._marks, is_finished=True)
+            is_more = end is not None and (mark is None or mark.offset < end.offset)
+            if end is not None and is_more and self._is_beginning_of_another(end, member):
+                mark = end
+                self._grown_from = None
             return Reader(file, mark, self._line_bytes_max)
         except BaseException:
             file.close()

@@ -163,10 +163,9 @@ def _place(log: str, name: str) -> Rank | None:
 
 
 def _place_of_suffix(suffix: str) -> Rank | None:
-    known = rank(suffix)
-    if known is not None:
-        return known
-    return (_OTHER, 0, suffix) if _UNUSUAL.fullmatch(suffix) and not _BY_HAND.search(suffix) else None
+    if _BY_HAND.search(suffix):
+        return None
+    return rank(suffix) or ((_OTHER, 0, suffix) if _UNUSUAL.fullmatch(suffix) else None)
 
 
 def _ordered(found: list[tuple[Rank, Generation]], time_of: TimeOf | None) -> list[Generation]:
