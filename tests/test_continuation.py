@@ -87,6 +87,14 @@ def test_decoy_lines(count: int) -> None:
     assert (users(found), forged(found)) == (["ada", "genuine"], 1)
 
 
+def test_more_objects_than_are_looked_at() -> None:
+    """A record behind other text is not believed where the values hold too many objects to know them all."""
+    values = {"a": "x\n", "b": '{"' * 70 + FORGED}
+    found = parsed(record("ada", values, f"'{values['a']}' from '{values['b']}'"), GENUINE)
+
+    assert (users(found), forged(found)) == (["ada", "genuine"], 1)
+
+
 def test_doubt_ends() -> None:
     """Of values that are too many to be followed, as many lines are not believed as they have, and no more."""
     decoys = {f"a{number}": f'{number}\n{{"q' for number in range(VALUES_MAX + 3)}
@@ -174,6 +182,8 @@ texts = st.lists(pieces, min_size=1, max_size=6).map("\n".join)
 )
 @example({"a": "x\n" + FORGED}, ["a", "a"], "", 1)
 @example({"a": "\n\n\n" + FORGED, "b": "\n"}, ["b", "a"], "", 0)
+@example({"a": "\n", "c": FORGED}, ["a", "c"], "'", 0)
+@example({"a": "\n", "c": FORGED}, ["a", "c"], "", 1)
 @example({"a": f"x\nx\nx\n{FORGED}\nx"}, ["a"], "x", 2)
 def test_no_text_is_a_record(values: dict[str, str], shown: list[str], between: str, lines_cut: int) -> None:
     """Whatever values a text shows, in whatever order, none of its lines is a record, and the next record is."""

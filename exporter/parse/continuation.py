@@ -10,11 +10,15 @@ one state for each value, however many places in it the next line might be. Line
 equal to the value's, by digest. All others belong to the record before them anyway; of those it only matters whether a
 value might begin behind them. Of a value's last line only the beginning must fit: the sentence around it goes on there.
 
-Nothing can crowd out a proof. Only values with a line that looks like a record are followed, those that begin right
-here before all others. Should that still be too much work, the rest is *doubted*: as many lines as the values that
-could not be followed have are not believed to be records. So it is with the lines behind a record that was too long or
-too costly to be read. A doubt hides records, at most one for each two bytes that somebody wrote; believing would let
-everybody write records of others.
+A record may also be forged without a newline: a value that ends with one, and behind it in the same line another value
+that is a record. So the objects in all values are known by digest. What looks like a record behind other text, as one
+does that was appended to a torn line, is none if its INFO stands in a value.
+
+Nothing can crowd out a proof. The values that begin right here are followed before all others, and those with a line
+that looks like a record before those without. Should that still be too much work, the rest is *doubted*: as many
+lines as the values that could not be followed have are not believed to be records. So it is with the lines behind a
+record that was too long or too costly to be read. A doubt hides records, at most one for each two bytes that somebody
+wrote; believing would let everybody write records of others.
 """
 
 from __future__ import annotations
@@ -26,11 +30,13 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporter.parse.dialects import Decoded
+from exporter.parse.dialects import Decoded, first_object, objects_in
 
 STEPS_MAX = 2_000_000
 """Lines after a record times values that are followed through them: about a second for the worst megabyte."""
 VALUES_MAX = 256
+OBJECTS_MAX = 64
+"""Places in the values of a record at which an object is looked for; beyond them, none behind other text is believed."""
 BEGINNINGS_MAX = 32
 """Lengths of first lines: for each, the end of every further line is looked at."""
 
@@ -88,8 +94,17 @@ class _SeenLine:
 class ContinuationProof:
     """What is known about the lines after one record; `doubted` more of them are believed to be no records."""
 
-    def __init__(self, values: Sequence[_Value], doubted: int = 0) -> None:
+    def __init__(
+        self,
+        values: Sequence[_Value],
+        doubted: int = 0,
+        objects: frozenset[int] = frozenset(),
+        *,
+        all_objects: bool = True,
+    ) -> None:
         self._values = values
+        self._objects = objects
+        self._has_all_objects = all_objects
         self.doubted = doubted
 
     @classmethod
@@ -99,15 +114,21 @@ class ContinuationProof:
         if "\\" not in record.rest:
             return None
         # Wok on Python 2 writes the text as UTF-8 that may hold surrogates.
-        values = {
-            value.encode("utf-8", "surrogatepass")
+        strings = {
+            value
             for params in (record.params, record.error_params)
             for value in params.values()
-            if type(value) is str and "\n" in value and '{"' in value
+            if type(value) is str and ("\n" in value or '{"' in value)
         }
-        split = [lines for value in values if _may_pose(lines := value.split(b"\n"))]
-        if not split:
+        posing = sorted(value for value in strings if '{"' in value)
+        if not posing or not any("\n" in value for value in strings):
             return None
+        objects: set[int] = set()
+        tries = OBJECTS_MAX
+        for value in posing:
+            found, tries = objects_in(value, tries)
+            objects.update(_symbol(_digest(item.encode("utf-8", "surrogatepass"))) for item in found)
+        split = [value.encode("utf-8", "surrogatepass").split(b"\n") for value in strings if "\n" in value]
         seen = _SeenLine(data)
         # What may begin right here comes first, so that nobody can crowd it out; then the order is any fixed one.
         split.sort(
@@ -122,12 +143,12 @@ class ContinuationProof:
             if len(followed) < followed_max and (len(lines[0]) in sizes or len(sizes) < BEGINNINGS_MAX):
                 sizes.add(len(lines[0]))
                 followed.append(_value(lines))
-            else:
+            elif _may_pose(lines):
                 doubted += len(lines) - 1
-        for value in followed:
-            if seen.ends_with(value.first):
-                value.state = 0
-        return cls(followed, doubted)
+        for one in followed:
+            if seen.ends_with(one.first):
+                one.state = 0
+        return cls(followed, doubted, frozenset(objects), all_objects=tries > 0)
 
     @property
     def lines(self) -> int:
@@ -158,7 +179,8 @@ class ContinuationProof:
             if not _UNBEGUN <= value.state <= len(symbols) == len(value.begins):
                 raise ValueError("a state outside of its value")
             values.append(value)
-        return cls(values, int(saved["doubted"]))
+        objects = frozenset(int(item, 16) for item in saved.get("objects", ()))
+        return cls(values, int(saved["doubted"]), objects, all_objects=bool(saved.get("all_objects", 1)))
 
     def saved(self) -> dict[str, Any]:
         """Return what `restored` understands, fit for JSON: digests and numbers, no text."""
@@ -174,7 +196,15 @@ class ContinuationProof:
                 for value in self._values
             ],
             "doubted": self.doubted,
+            "objects": [f"{item:x}" for item in sorted(self._objects)],
+            "all_objects": int(self._has_all_objects),
         }
+
+    def knows(self, data: bytes, *, is_behind_text: bool) -> bool:
+        """Return whether what begins here as a record does stands in a value of the record."""
+        if is_behind_text and not self._has_all_objects:
+            return True
+        return bool(self._objects) and _symbol(_digest(first_object(data))) in self._objects
 
     def advance(self, data: bytes) -> int:
         """Return how many bytes of the next physical line are proved, -1 for none at all, and move on."""

@@ -101,13 +101,35 @@ class Part(NamedTuple):
     content: Decoded | Malformed
 
 
-def holds_object(data: bytes) -> bool:
-    """Whether these bytes begin with a whole JSON object: the INFO of a record, or a record of the json dialect."""
+def first_object(data: bytes) -> bytes:
+    """Return the whole JSON object with which these bytes begin, or nothing.
+
+    It is the INFO of a record, or a record of the json dialect.
+    """
+    text = data.decode("utf-8", "surrogateescape")
     try:
-        _DECODE(data.decode("utf-8", "surrogateescape"))
+        _, end = _DECODE(text)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return b""
+    return text[:end].encode("utf-8", "surrogateescape")
+
+
+def objects_in(text: str, tries: int) -> tuple[list[str], int]:
+    """Return the JSON objects that stand in a text, and how many of `tries` to decode one are left.
+
+    Objects inside of objects are not looked for.
+    """
+    found = []
+    at = text.find('{"')
+    while at >= 0 and tries > 0:
+        tries -= 1
+        try:
+            _, end = _DECODE(text, at)
+            found.append(text[at:end])
+        except (ValueError, RecursionError):
+            end = at + 1
+        at = text.find('{"', end)
+    return found, 0 if at >= 0 else tries
 
 
 def parts_of(

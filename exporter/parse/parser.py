@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from exporter.parse.continuation import ContinuationProof
-from exporter.parse.dialects import Decoded, Part, holds_object, parts_of, read
+from exporter.parse.dialects import Decoded, Part, first_object, parts_of, read
 from exporter.parse.redact import may_hold_secret, redact_value, safe_excerpt
 from exporter.parse.timezone import Zones
 from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected
@@ -173,9 +173,13 @@ class Parser:
             is_doubted = proof.doubted > 0
             proved = proof.advance(whole)
             records = [part.start for part in parts if isinstance(part.content, Decoded)]
-            is_forged = any(holds_object(data[start : max(proved, 0)]) for start in records)
+            is_forged = any(
+                first_object(data[start : max(proved, 0)])
+                or ((start > 0 or proved >= 0) and proof.knows(data[start:], is_behind_text=start > 0))
+                for start in records
+            )
             # A record that is proved only in part is a genuine one: the value did not go on here after all.
-            if proved >= 0 and (is_forged or not records):
+            if is_forged or (proved >= 0 and not records):
                 self._proof = proof
                 return [Continuation(is_forged, offset)]
             if is_doubted:

@@ -89,16 +89,20 @@ def redact_text(text: str) -> str:
         text = _redact_schema_error(text)
     spans = list(credentials(text)) if has_url else []
     if has_stem:
-        spans += _secrets(text)
+        spans += list(_secrets(text, spans))
     return _without(text, spans) if spans else text
 
 
-def _secrets(text: str) -> Iterator[tuple[int, int]]:
-    """Return the spans of values that are assigned to the names of secrets."""
+def _secrets(text: str, known: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Return the spans of values that are assigned to the names of secrets, outside of `known` spans."""
     done = 0
     is_named = False
+    inside = 0
     for hit in _STEM.finditer(text):
-        if hit.start() < done:
+        while inside < len(known) and known[inside][1] <= hit.start():
+            inside += 1
+        # A user may be called `pass`: what follows that name in a URL is known.
+        if hit.start() < done or (inside < len(known) and known[inside][0] <= hit.start()):
             continue
         name = _name_around(text, hit.start(), hit.end(), done)
         if name is None:

@@ -29,6 +29,10 @@ _ENCODED_AUTHORITY_END = re.compile(r"[/?# \t\r\n\f\v]|%(?:25)*(?:2f|3f|23)", re
 _COLON = re.compile(r"(?::|(?<!\\)\\+u003a)(?![/\\]|\d{1,5}(?![^/?#\s'\"]))", re.IGNORECASE)
 _HOST_SIGN = re.compile(r"[.:\]]|localhost", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+(?![A-Za-z0-9_.-])")
+_HOST_AND_PATH = re.compile(
+    r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+|localhost|\[[0-9A-Fa-f:.%]{2,64}\])(?::\d{1,5})?(?:\\*/|$)"
+)
+_NO_HOST = re.compile(r"(?![A-Za-z0-9.\[-]+(?::\d{1,5})?(?:\\*/|$))")
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]{2,64}\]")
 
 
@@ -57,6 +61,8 @@ def credentials(text: str) -> Iterator[tuple[int, int]]:
             end = _encoded_end(text, start)
         else:
             end = _end(text, start, blank, at, colon, line_end, last_at)
+            if end >= start and blank(end + 1) == end + 1 and (following := at(end + 1)) < line_end(start):
+                end = last_at(following, blank(following))  # a password with a blank behind an `@`
         if end > start:
             yield start, end
             done = end
@@ -108,6 +114,15 @@ def _end(
         last = -1
         for match in _AT.finditer(text, start, authority_end):
             last = match.start()
+        # `user:p@s/s@host.example`: what stands behind the first `@` is no host, or less of one than what follows.
+        further = last_at(start, blank(start))
+        is_host = _HOST_AND_PATH.match(text, last + 1) is not None
+        if (
+            further > last
+            and not is_host
+            and (_HOST.match(text, further + 1) or _NO_HOST.match(text, last + 1))
+        ):
+            return further
         return last
     address = _ADDRESS.match(text, start)
     name_end = start if address is None else address.end()
@@ -123,7 +138,7 @@ def _end(
     # A blank in the password: everything up to the next `@` of the line.
     if sign + 1 < word_end and sign < authority_end:
         following = at(start)
-        return following if following < line_end(start) else -1
+        return last_at(following, blank(following)) if following < line_end(start) else -1
     return -1
 
 
