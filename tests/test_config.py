@@ -63,6 +63,7 @@ def test_the_defaults(host: Path) -> None:
     expected = Config(
         log=host / "var/lib/wok/user-requests.data",
         wok_error_log=None,
+        olddir=None,
         timezone="",
         start_at=timedelta(hours=24),
         messages=None,
