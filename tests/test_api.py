@@ -292,6 +292,7 @@ def test_tasks_as_they_are(api: Api) -> None:
         "correlation": "exact",
         "user": "ada",
         "address": "192.0.2.7",
+        "request_message": "A backup of /etc",
         "error_code": "GINHBK0009E",
         "why": "No space is left: 100% of /var_x",
         "concurrent": 1,

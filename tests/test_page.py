@@ -139,14 +139,14 @@ def test_loads_and_shows_what_there_is(browser: Browser, url: str) -> None:
         rows = [re.sub(r"\s+", " ", text) for text in tab.texts("#table tbody tr")]
 
         assert tab.evaluate("document.title") == "Wok tasks · kvm01"
-        assert tab.text("#verdict") == "All is well"
+        assert tab.text("#verdict") == "Exporter OK"
         assert tab.text("#running-note") == "Nothing is running."
         assert tab.text("#failures-count") == "1 in the last 6 hours"
         assert rows == [
-            "✓ done 08:50:00 10 s vms.clone /plugins/kimchi/vms/web-5/clone kimchi ada 0",
-            "✓ done 08:30:00 1 m 40 s backup.create /backup/create/1 ginger ada 0",
+            "✓ done 08:50:00 10 min ago 08:50:10 9 min ago 10s vms.clone /plugins/kimchi/vms/web-5/clone kimchi ada 0",
+            "✓ done 08:30:00 30 min ago 08:31:40 28 min ago 1m 40s backup.create /backup/create/1 ginger ada 0",
             (
-                "✕ failed 08:00:00 30 s vms.clone /plugins/kimchi/vms/web-1/clone"
+                "✕ failed 08:00:00 1 h ago 08:00:30 59 min ago 30s 3.0\u00d7 usual vms.clone /plugins/kimchi/vms/web-1/clone"
                 " KCHVM0035E: web-1 could not be cloned: no space is left in the pool default kimchi ada 2"
             ),
         ]
@@ -193,8 +193,8 @@ def test_a_failed_task_tells_its_story(browser: Browser, url: str) -> None:
         meanwhile = [re.sub(r"\s+", " ", text) for text in tab.texts(".meanwhile tbody tr")]
 
         assert "KCHVM0035E: web-1 could not be cloned: no space is left in the pool default" in told
-        assert re.search(r"Who\s+ada\s+From\s+192\.0\.2\.44\s+When\s+08:00:00", told)
-        assert "Usually 10 s, and 9 of 10 take at most 10 s (1 task that ended well)" in told
+        assert re.search(r"User\s+ada\s+Address\s+192\.0\.2\.44\s+Time\s+08:00:00", told)
+        assert "Usually 10s; 9 of 10 take at most 10s (1 successful task)" in told
         assert "2 other requests between its start and its end" in told
         assert meanwhile == [
             "08:00:10 POST ginger vms.start makes a backup grace 400",
@@ -254,7 +254,7 @@ def test_an_open_task_that_runs_is_followed_to_its_end(browser: Browser, url: st
     with browser.tab(f"{url}/?task={running.context.hex()}") as tab:
         tab.wait_for("/running\\s+for\\s+\\d+:\\d\\d/.test(document.getElementById('detail').innerText)")
         write(store, closed=[running.key], tasks=[task(6, 61, 1, context=running.context)])
-        tab.wait_for("/done\\s+after 1 m 00 s/.test(document.getElementById('detail').innerText)")
+        tab.wait_for("/done\\s+after 1m 00s/.test(document.getElementById('detail').innerText)")
 
         assert tab.complaints == []
 
@@ -338,9 +338,7 @@ def test_the_keyboard_alone_is_enough(browser: Browser, url: str) -> None:
         assert visited[0] == ["skip", True]
         assert visited[-1][0] == "timeline"
         assert [name for name, is_visible in visited if not is_visible] == []
-        assert said.startswith(
-            "ginger backup.create, /backup/create/1, done after 1 m 40 s, started 08:30:00"
-        )
+        assert said.startswith("ginger backup.create, /backup/create/1, done after 1m 40s, started 08:30:00")
         assert opened == "/backup/create/1"
         assert returned == "timeline"
         assert tab.complaints == []
@@ -438,7 +436,7 @@ def test_health_says_what_to_do(browser: Browser, store: Store) -> None:
         tab.click("#health summary")
 
         assert tab.text("#verdict") == "1 problem"
-        assert tab.text("#facts") == "2 kB of the log unread · traces not taken, 0 waiting"
+        assert tab.text("#facts") == "2 kB of the log unread · traces not delivered, 0 queued"
         assert tab.texts("#problems li") == ["traces: nothing is taken\nrun collector on this host"]
         assert tab.texts("#problems code") == ["collector"]
         assert "failing since 08:59:00; connection refused; start it" in tab.text("#numbers")
@@ -458,10 +456,13 @@ def test_an_exporter_that_does_not_answer_is_said(browser: Browser, store: Store
         broken.append("out of order")
         tab.wait_for("!document.getElementById('trouble').hidden")
         said, rows = tab.text("#trouble"), operations(tab)
+        verdict, level = tab.text("#verdict"), tab.evaluate("document.getElementById('health').dataset.level")
         broken.clear()
         tab.wait_for("document.getElementById('trouble').hidden")
 
-        assert said.startswith("The exporter answers with status 500. What is shown is of 09:00:")
+        assert (verdict, level) == ("Exporter unreachable", "trouble")
+        assert tab.text("#verdict") == "Exporter OK"
+        assert said.startswith("The exporter answers with status 500. The page shows the state of 09:00:")
         assert len(rows) == 3
 
 
@@ -472,10 +473,7 @@ def test_an_empty_history_is_said_in_words(browser: Browser, tmp_path: Path) -> 
         with served(tmp_path, now=clock()) as url, browser.tab(url) as tab:
             wait_loaded(tab)
 
-            assert (
-                tab.text("#timeline-empty")
-                == "No records yet: Wok writes one when somebody changes something."
-            )
+            assert tab.text("#timeline-empty") == "No records yet. Wok writes one for every change."
             assert tab.text("#table-empty") == "No tasks in the last 6 hours."
             assert tab.text("#failures-note") == "None in the last 6 hours."
             assert tab.complaints == []
@@ -484,9 +482,105 @@ def test_an_empty_history_is_said_in_words(browser: Browser, tmp_path: Path) -> 
 def test_a_task_that_is_not_there_is_said(browser: Browser, url: str) -> None:
     """A link to a task that has been forgotten says so."""
     with browser.tab(f"{url}/?task={'0' * 47}f") as tab:
-        tab.wait_for("document.getElementById('detail').innerText.includes('not any more')")
+        tab.wait_for("document.getElementById('detail').innerText.includes('too old to keep')")
 
         assert [text for text in tab.complaints if "404" not in text] == []
+
+
+def test_the_table_is_sorted_by_any_column(browser: Browser, url: str) -> None:
+    """A click on a title sorts downwards, another one upwards, a third as before; the address keeps it."""
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        orders = [operations(tab)]
+        for address in ("?sort=-took", "?sort=took", ""):
+            tab.click("[data-sort=took]")
+            tab.wait_for(f"location.search === '{address}' || location.search === '?' && !'{address}'")
+            tab.wait_for(
+                "document.querySelector('th.c-took').getAttribute('aria-sort') === "
+                f"'{ {'?sort=-took': 'descending', '?sort=took': 'ascending', '': 'none'}[address] }'"
+            )
+            tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            orders.append(operations(tab))
+
+        web1, web5 = "/plugins/kimchi/vms/web-1/clone", "/plugins/kimchi/vms/web-5/clone"
+        assert orders[1] == ["/backup/create/1", web1, web5]
+        assert orders[2] == orders[1][::-1]
+        assert orders[3] == orders[0]
+        assert tab.complaints == []
+
+
+def test_the_table_is_saved(browser: Browser, store: Store, url: str) -> None:
+    """CSV and JSON have all rows of the table with their reasons; a text is no formula for a spreadsheet."""
+    write(store, tasks=[task(9, 100, 90, target_uri="=HYPERLINK(1)", operation='a"b', request=0)])
+    with browser.tab(url) as tab:
+        wait_loaded(tab)
+        tab.wait_for("document.querySelectorAll('#table tbody tr').length === 4")
+        tab.evaluate(
+            "window.saved = []; URL.createObjectURL = (blob) => { blob.text().then((text) => saved.push(text));"
+            " return 'blob:none'; }; HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };"
+        )
+        for name in ("csv", "json"):
+            tab.click(f"#{name}")
+        tab.wait_for("saved.length === 4")
+        saved = tab.evaluate("saved")
+        (table,) = (text for text in saved if text.startswith('"State"'))
+        (whole,) = (text for text in saved if text.startswith("["))
+        lines = table.split("\r\n")
+
+        assert {"wok-tasks.csv", "wok-tasks.json"} <= set(saved)
+        assert lines[0].startswith('"State","Started","Ended","Took","Task","Resource","Reason"')
+        assert len(lines) == 5
+        assert '"a""b","\'=HYPERLINK(1)"' in lines[1]
+        assert "no space is left in the pool default" in lines[4]
+        assert len(json.loads(whole)) == 4
+
+
+def test_an_ambiguous_task_shows_the_other_candidates(browser: Browser, store: Store, url: str) -> None:
+    """A task whose request is in doubt says so, which one was chosen, and shows the others."""
+    contexts = b"".join(REQUESTS[n].context for n in (0, 1))
+    doubtful = task(20, 1800, 1790, request=3, correlation="ambiguous", candidates=contexts)
+    write(store, tasks=[doubtful])
+    with browser.tab(f"{url}/?task={doubtful.context.hex()}") as tab:
+        tab.wait_for("document.querySelector('.candidates')")
+        told = tab.text("#detail")
+        others = [re.sub(r"\s+", " ", text) for text in tab.texts(".candidates tr")]
+
+        assert "Several requests may have started the task. This is the newest of them." in told
+        assert others == [
+            "08:00:00 POST kimchi vms.start clones web-1 ada 202",
+            "08:00:10 POST ginger vms.start makes a backup grace 400",
+        ]
+        assert tab.complaints == []
+
+
+def test_a_stuck_task_comes_first(browser: Browser, store: Store, url: str) -> None:
+    """Of running tasks the one that takes longest for its kind is in front, coloured, with how many times the usual."""
+    stuck = open_task(31, start=(NOON - 300) * NANOS, request=5, target_uri="")
+    older = open_task(30, start=(NOON - 900) * NANOS, operation="vms.migrate", request=0)
+    write(store, opened=[older, stuck])
+    with browser.tab(url) as tab:
+        tab.wait_for("document.querySelectorAll('#running li').length === 2")
+        wait_loaded(tab)
+        first = tab.texts("#running li")[0]
+
+        assert re.search("(30|31)[.][0-9]\u00d7 usual", first)
+        assert "clones mail-1" in first
+        assert tab.evaluate("document.querySelector('#running .slow') !== null")
+        assert "\u00d7 usual" in tab.texts("#table tbody tr")[0]
+        assert tab.complaints == []
+
+
+def test_tasks_come_first_on_a_phone(browser: Browser, url: str) -> None:
+    """On a narrow screen the lists and the table are above the filters and the timeline."""
+    with browser.tab(url, width=360) as tab:
+        wait_loaded(tab)
+        tops = tab.evaluate(
+            "['failures-card', 'tasks', 'filters', 'timeline'].map((id) =>"
+            " document.getElementById(id).getBoundingClientRect().top)"
+        )
+
+        assert tops == sorted(tops)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_ten_thousand_tasks_are_loaded_but_not_listed(browser: Browser, tmp_path: Path) -> None:

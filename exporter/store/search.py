@@ -37,7 +37,7 @@ INTEGER_MAX = 2**63 - 1
 
 _BEFORE_ALL = (-INTEGER_MAX - 1, b"")
 
-_BY_WHOM = "coalesce(r.user, ''), coalesce(r.address, '')"
+_BY_WHOM = "coalesce(r.user, ''), coalesce(r.address, ''), coalesce(r.message, '')"
 _RUNNING = (
     f"SELECT {columns(OpenTask, 't')}, {_BY_WHOM} FROM open_task AS t"  # noqa: S608 - our own names
     " LEFT JOIN request AS r ON r.ordinal = t.request"
@@ -70,20 +70,22 @@ class Sought(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A running task, with the user and address of its request if the history has it."""
+    """A running task, with the user, address and sentence of its request if the history has it."""
 
     row: OpenTask
     user: str
     address: str
+    message: str
 
 
 class Ended(NamedTuple):
-    """An ended task, with the user and address of its request if the history has it."""
+    """An ended task, with the user, address and sentence of its request if the history has it."""
 
     id: int
     row: TaskRow
     user: str
     address: str
+    message: str
 
 
 class Place(NamedTuple):
@@ -369,7 +371,7 @@ def _running(
     conditions += _with_text(sought.text, "t.target_uri", "t.operation", "r.user", "r.message")
     where, values = _where(conditions)
     found = db.execute(f"{_RUNNING} WHERE {where} ORDER BY t.start, t.context LIMIT ?", (*values, limit))
-    return [Running(OpenTask._make(row[:-2]), *row[-2:]) for row in _first_bytes(found)]
+    return [Running(OpenTask._make(row[:-3]), *row[-3:]) for row in _first_bytes(found)]
 
 
 def _ended(
@@ -392,7 +394,7 @@ def _ended(
     conditions += _with_text(sought.text, *texts)
     where, values = _where(conditions)
     found = db.execute(f"{_ENDED} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
-    return [Ended(row[0], TaskRow._make(row[1:-2]), *row[-2:]) for row in _first_bytes(found)]
+    return [Ended(row[0], TaskRow._make(row[1:-3]), *row[-3:]) for row in _first_bytes(found)]
 
 
 def _first_bytes(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

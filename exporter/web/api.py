@@ -171,7 +171,7 @@ class _Api:
         return {
             "tasks": [
                 {
-                    **_task_object(_view(one, now, found.requests)),
+                    **_task_object(_view(one, now, found.requests), one.message),
                     "usual": _usual_object(usually.get((one.row.app, one.row.operation))),
                 }
                 for one in found.tasks
@@ -193,7 +193,7 @@ class _Api:
             return None
         now = self._now()
         return {
-            **_task_object(_view(story.task, now, story.requests)),
+            **_task_object(_view(story.task, now, story.requests), story.task.message),
             "request": _request_object(story.request) if story.request else None,
             "usual": _usual_object(usual(story.durations)),
             "candidates": [_request_object(row) for row in story.candidates],
@@ -225,7 +225,7 @@ def _view(task: Running | Ended, now: int, requests: int) -> TaskView:
     return of_ended(task.row, user=task.user, address=task.address)
 
 
-def _task_object(task: TaskView) -> dict[str, Any]:
+def _task_object(task: TaskView, request_message: str) -> dict[str, Any]:
     return {
         "id": task.context.hex(),
         **_ids(task.context),
@@ -240,6 +240,7 @@ def _task_object(task: TaskView) -> dict[str, Any]:
         "correlation": task.correlation,
         "user": task.user,
         "address": task.address,
+        "request_message": request_message,
         "error_code": task.error_code,
         "why": task.why,
         "concurrent": task.concurrent,

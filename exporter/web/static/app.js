@@ -1,5 +1,5 @@
-// The page's one thread of events: the address says what is looked at, the exporter says what there is, and every
-// change of either is drawn. Nothing here reads the clock of this machine but to go on from the exporter's.
+// The page's events: the address has the view, the exporter has the data, and every change of either is drawn. The
+// clock is the exporter's; this machine's is only read for the time since the last answer.
 
 import { Data, get } from "./data.js";
 import { Detail } from "./detail.js";
@@ -125,17 +125,19 @@ class Page {
   }
 
   fine() {
+    if (this.error && this.status) this.health.show(this.status, this.zone, this.now());
     this.error = "";
     $("trouble").hidden = true;
   }
 
   failed(error) {
     if (error.name === "AbortError") return;
-    const sentence = error.status === 401 ? "The exporter asks for a name and a password: load the page again." : `${visible(error.message)}. `;
+    const sentence = error.status === 401 ? "The exporter requires a user and a password. Reload the page." : `${visible(error.message)}. `;
     if (this.error === sentence) return;
     this.error = sentence;
-    fill($("trouble"), sentence, error.status === 401 || error.status === 400 ? "" : `What is shown is of ${this.zone.short(this.now(), this.now())}; trying again every few seconds.`);
+    fill($("trouble"), sentence, error.status === 401 || error.status === 400 ? "" : `The page shows the state of ${this.zone.short(this.now(), this.now())}. It retries every few seconds.`);
     $("trouble").hidden = false;
+    if (this.status && error.status !== 400) this.health.lost(this.zone.short(this.now(), this.now()));
   }
 
   // --- what a person does
@@ -222,7 +224,7 @@ class Page {
     } catch (error) {
       if (id !== this.view.task) return;
       if (error.status !== 404) throw error;
-      this.detail.fail("The history has no such task, or not any more: it keeps a bounded number of them.");
+      this.detail.fail("The history has no such task. It may have been too old to keep.");
     }
   }
 
@@ -281,9 +283,15 @@ class Page {
       else $("to").reportValidity();
     });
     $("range").addEventListener("input", () => $("to").setCustomValidity(""));
+    $("table").tHead.addEventListener("click", (event) => {
+      const key = event.target.closest("button[data-sort]")?.dataset.sort;
+      // Down, up, and as it was.
+      if (key) this.go({ sort: this.view.sort === `-${key}` ? key : this.view.sort === key ? "" : `-${key}` }, { isStep: true });
+    });
+    for (const format of ["csv", "json"]) $(format).addEventListener("click", () => save(this.screen.file(format)));
     $("tables").addEventListener("click", (event) => {
       const table = event.target.dataset.table;
-      if (table) this.go({ table }, { isStep: true });
+      if (table) this.go({ table, sort: "" }, { isStep: true });
     });
     $("more").addEventListener("click", () => {
       const at = $("table").tBodies[0].rows.length;
@@ -316,7 +324,8 @@ class Page {
 
   /** What changes by itself: the clocks, and where now is. */
   second() {
-    if (!this.status || document.hidden) return;
+    // Clocks that went on without the exporter would tell more than is known.
+    if (!this.status || document.hidden || this.error) return;
     this.screen.tick();
     if (isLive(this.view)) this.rangeInputs();
   }
@@ -355,6 +364,15 @@ class Page {
     }
     for (const task of tasks) this.known.add(task.id);
   }
+}
+
+/** Let the browser save a file. */
+function save({ name, type, text }) {
+  const link = h("a", {});
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = `wok-${name}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
 /** The requests of a task's time: those the API lists, and those after them up to its end. */

@@ -1,6 +1,6 @@
-// What the page knows, and how it learns it. One range of time is held, with some room on both sides, for one set
-// of filters; when the store has committed something, only what is new is fetched. The server answers pages, newest
-// first; how many are taken is bounded, and what was left out is said.
+// The data of the page, and how it is fetched: one time range, with some room on both sides, for one set of filters.
+// When the store has committed something, only new items are fetched. The server answers pages, newest first; their
+// number is bounded, and the page says when it has not fetched all.
 
 import { OUTCOMES, filtersOf, isLive, rangeOf } from "./view.js";
 
@@ -22,7 +22,7 @@ export async function get(path, query, signal) {
     answer = await fetch(address, { signal: signal ? AbortSignal.any([signal, limit]) : limit });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Error("The exporter does not answer", { cause: error });
+    throw new Error("The exporter is unreachable", { cause: error });
   }
   let body = null;
   try {

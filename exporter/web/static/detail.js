@@ -1,13 +1,13 @@
-// One task: what it is, why it failed, whether it took long, who asked for it, and what else was asked meanwhile.
+// One task: what it is, why it failed, whether it takes long, who requested it, and the other requests meanwhile.
 
 import { badge, copyButton, fill, h, keyed, say, time, traceLink } from "./dom.js";
 import { clock, duration, number, plural, shortened } from "./format.js";
-import { reason } from "./rows.js";
+import { reason, whatOf } from "./tasks.js";
 
 const GRADES = {
-  exact: "The request is known: only one can have started this task.",
-  likely: "This is most likely the request; the log gives no proof.",
-  ambiguous: "Several requests may have started this task; this is the oldest of them.",
+  exact: "Only this request can have started the task.",
+  likely: "This request most likely started the task; the log does not prove it.",
+  ambiguous: "Several requests may have started the task.",
   none: "The log shows no request that started this task.",
 };
 const SOME_MAX = 20; // requests that are shown at once; the others on demand
@@ -62,7 +62,7 @@ export class Detail {
     this.took = null;
     const parts = [
       h("p", { class: "lead" }, badge(task.state), " ", this.sentence(task)),
-      task.target_uri ? h("p", { class: "resource" }, task.target_uri) : null,
+      whatOf(task) ? h("p", { class: "resource" }, whatOf(task)) : null,
       task.why || task.error_code ? h("div", { class: "why", "data-state": task.state }, h("h3", {}, "Why"), h("p", {}, reason(task))) : null,
       this.usual(task),
       this.facts(task, zone, now),
@@ -85,13 +85,13 @@ export class Detail {
       this.took = h("span", { class: "clock" });
       return h("span", {}, "for ", this.took);
     }
-    if (task.state === "unknown") return "Nobody saw its end: its duration is not known.";
+    if (task.state === "unknown") return "The log does not show its end.";
     return task.duration === null ? "The log does not show its start." : `after ${duration(task.duration)}`;
   }
 
   usual(task) {
     const usual = task.usual;
-    if (!usual?.count) return task.state === "unknown" ? null : h("p", { class: "note" }, `No ${task.operation || "such"} task has ended well yet: there is no usual duration.`);
+    if (!usual?.count) return task.state === "unknown" ? null : h("p", { class: "note" }, `No ${task.operation || "such"} task has succeeded yet, so there is no usual duration.`);
     const took = task.duration;
     const most = Math.max(usual.p90, usual.median, took ?? 0, 1);
     const row = (name, ms, kind) => {
@@ -99,7 +99,7 @@ export class Detail {
       fillBar.style.width = `${Math.max(0.5, (ms / most) * 100)}%`;
       return h("div", { class: "scale" }, h("span", {}, name), h("span", { class: "track", "aria-hidden": "true" }, fillBar), h("span", { class: "value" }, duration(ms)));
     };
-    return h("section", {}, h("h3", {}, "Against what is usual"),
+    return h("section", {}, h("h3", {}, "Compared with usual"),
       h("p", {}, compared(task, usual)),
       took === null ? null : row("This one", took, "this"),
       row("Median", usual.median, "usual"),
@@ -112,7 +112,7 @@ export class Detail {
     return h("section", {}, h("h3", {}, "When"), list(
       ["Started", time(task.start, zone.full(task.start))],
       task.end !== null && task.state !== "unknown" ? ["Ended", time(task.end, zone.full(task.end))] : null,
-      task.state === "running" && now < task.start ? ["Clock", "The log's time is ahead of the exporter's: set `timezone`."] : null,
+      task.state === "running" && now < task.start ? ["Clock", "The log's time is ahead of the exporter's clock. Set `timezone`."] : null,
     ), show);
   }
 
@@ -121,13 +121,28 @@ export class Detail {
     const grade = GRADES[Object.hasOwn(GRADES, task.correlation) ? task.correlation : "none"];
     if (!request) return h("section", {}, h("h3", {}, "Request"), h("p", { class: "note" }, GRADES.none));
     return h("section", {}, h("h3", {}, "Request"), request.message ? h("p", {}, request.message) : null, list(
-      ["Who", request.user || "not in the log"],
-      ["From", request.address || "not in the log"],
-      ["When", time(request.time, zone.short(request.time, now))],
-      ["What", `${request.method} ${request.app} ${request.operation}`],
-      ["Answer", request.status === null ? "not in the log" : String(request.status)],
+      ["User", request.user || "not in the log"],
+      ["Address", request.address || "not in the log"],
+      ["Time", time(request.time, zone.short(request.time, now))],
+      ["Request", `${request.method} ${request.app} ${request.operation}`],
+      ["Status", request.status === null ? "not in the log" : String(request.status)],
       request.record_id ? ["Record", h("code", {}, request.record_id)] : null,
-    ), h("p", { class: "note" }, grade));
+    ), h("p", { class: "note" }, grade, this.choice(task)), this.candidates(task, zone, now));
+  }
+
+  /** Which of several requests this is. */
+  choice(task) {
+    const others = task.candidates ?? [];
+    if (task.correlation !== "ambiguous" || !others.length) return "";
+    const isNewest = others.every(({ ordinal }) => ordinal < task.request.ordinal);
+    return isNewest ? " This is the newest of them." : " This one is next to the start of the task.";
+  }
+
+  candidates(task, zone, now) {
+    const others = task.candidates ?? [];
+    if (!others.length) return null;
+    const rows = others.map((request) => requestLine(request, zone, now));
+    return h("div", {}, h("h3", {}, "Other candidates"), h("table", { class: "meanwhile candidates" }, h("tbody", {}, ...rows)));
   }
 
   ids(task, traceUrl) {
@@ -142,19 +157,15 @@ export class Detail {
     const requests = task.meanwhile ?? [];
     const heading = h("h3", {}, "Meanwhile");
     if (!requests.length) {
-      const nothing = task.state === "running" ? "Nothing else has been asked of Wok since it started." : "Nothing else was asked of Wok between its start and its end.";
+      const nothing = task.state === "running" ? "No other request since it started." : "No other request between its start and its end.";
       return h("section", {}, heading, h("p", { class: "note" }, nothing));
     }
     const count = Math.max(task.concurrent, requests.length);
     const body = h("tbody", { role: "rowgroup" });
     const table = h("table", { class: "meanwhile" },
-      h("thead", { class: "offscreen" }, h("tr", {}, ...["When", "Request", "Who", "Answer"].map((name) => h("th", { scope: "col" }, name)))), body);
+      h("thead", { class: "offscreen" }, h("tr", {}, ...["Time", "Request", "User", "Status"].map((name) => h("th", { scope: "col" }, name)))), body);
     const section = h("section", {}, heading, h("p", {}, `${plural(count, "other request")} between its start and its ${task.state === "running" ? "present" : "end"}, marked on the timeline.`), table);
-    const rows = (some) => keyed(body, some, (request) => request.ordinal, () => "", (request) => h("tr", {},
-      h("td", { class: "when" }, time(request.time, zone.short(request.time, now))),
-      h("td", { title: request.message }, `${request.method} ${request.app} ${request.operation}`, h("span", { class: "sub" }, shortened(request.message, 120))),
-      h("td", {}, request.user),
-      h("td", { class: request.status >= 400 ? "refused" : "" }, request.status === null ? "–" : String(request.status))));
+    const rows = (some) => keyed(body, some, (request) => request.ordinal, () => "", (request) => requestLine(request, zone, now));
     rows(requests.slice(0, SOME_MAX));
     if (requests.length > SOME_MAX) {
       const more = h("button", { type: "button", class: "quiet" }, `Show all ${number(requests.length)}`);
@@ -166,13 +177,22 @@ export class Detail {
   }
 }
 
+/** A request in a line of a small table. */
+function requestLine(request, zone, now) {
+  return h("tr", {},
+    h("td", { class: "when" }, time(request.time, zone.short(request.time, now))),
+    h("td", { title: request.message }, `${request.method} ${request.app} ${request.operation}`, h("span", { class: "sub" }, shortened(request.message, 120))),
+    h("td", {}, request.user),
+    h("td", { class: request.status >= 400 ? "refused" : "" }, request.status === null ? "–" : String(request.status)));
+}
+
 function list(...pairs) {
   return h("dl", {}, ...pairs.filter(Boolean).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 }
 
 function compared(task, usual) {
   const took = task.duration;
-  const base = `Usually ${duration(usual.median)}, and 9 of 10 take at most ${duration(usual.p90)} (${plural(usual.count, "task")} that ended well).`;
+  const base = `Usually ${duration(usual.median)}; 9 of 10 take at most ${duration(usual.p90)} (${plural(usual.count, "successful task")}).`;
   if (took === null || usual.median < 1000) return base;
   if (took > usual.p90) return `${base} This one ${task.state === "running" ? "is already at" : "took"} ${(took / usual.median).toFixed(1)} times the usual.`;
   if (task.state === "failed" && took < usual.median / 2) return `${base} This one failed early.`;

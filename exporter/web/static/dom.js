@@ -1,5 +1,5 @@
-// The only place that makes elements. Everything shown was typed by anybody who can reach Wok: it becomes text
-// nodes and the values of a few harmless attributes, never markup, and never an address outside http and https.
+// The only place that makes elements. Everybody who can reach Wok can type what is shown here: it becomes text nodes
+// and the values of a few harmless attributes, never markup, and never an address outside http and https.
 
 import { iso, visible } from "./format.js";
 

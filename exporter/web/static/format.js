@@ -1,5 +1,5 @@
-// Times, durations and texts as people read them. Times of the log are shown in the zone of the host, whoever
-// looks from wherever; all of them are milliseconds since the epoch.
+// Times, durations and texts as people read them. Times are milliseconds since the epoch, shown in the zone of the
+// host, wherever the browser is.
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -23,16 +23,23 @@ export function shortened(text, length) {
   return `${text.slice(0, half)}…${text.slice(text.length - half)}`;
 }
 
-/** `12 s`, `4 m 07 s`, `1 h 02 m`, `3 d 04 h`: at most two units; the log has whole seconds. */
+/** `12s`, `4m 07s`, `1h 02m`, `3d 04h`: at most two units; the log has whole seconds. */
 export function duration(milliseconds) {
   if (milliseconds === null || milliseconds === undefined) return "–";
   const two = (value) => String(Math.floor(value)).padStart(2, "0");
   const ms = Math.max(0, milliseconds);
-  if (ms < SECOND) return "< 1 s";
-  if (ms < MINUTE) return `${Math.floor(ms / SECOND)} s`;
-  if (ms < HOUR) return `${Math.floor(ms / MINUTE)} m ${two((ms % MINUTE) / SECOND)} s`;
-  if (ms < DAY) return `${Math.floor(ms / HOUR)} h ${two((ms % HOUR) / MINUTE)} m`;
-  return `${Math.floor(ms / DAY)} d ${two((ms % DAY) / HOUR)} h`;
+  if (ms < SECOND) return "< 1s";
+  if (ms < MINUTE) return `${Math.floor(ms / SECOND)}s`;
+  if (ms < HOUR) return `${Math.floor(ms / MINUTE)}m ${two((ms % MINUTE) / SECOND)}s`;
+  if (ms < DAY) return `${Math.floor(ms / HOUR)}h ${two((ms % HOUR) / MINUTE)}m`;
+  return `${Math.floor(ms / DAY)}d ${two((ms % DAY) / HOUR)}h`;
+}
+
+/** `just now`, `4 min ago`, `3 h ago`, `2 d ago`. */
+export function ago(milliseconds) {
+  if (milliseconds < MINUTE) return milliseconds < 0 ? "in the future" : "just now";
+  if (milliseconds < HOUR) return `${Math.floor(milliseconds / MINUTE)} min ago`;
+  return milliseconds < 2 * DAY ? `${Math.floor(milliseconds / HOUR)} h ago` : `${Math.floor(milliseconds / DAY)} d ago`;
 }
 
 /** `1:02:07`: the running clock, whose width does not change every second. */
@@ -115,9 +122,13 @@ export class Zone {
     return date === this.at(now).date ? time : `${date.slice(5)} ${time}`;
   }
 
+  /** `2026-11-28 00:12:30 -03:00` */
   full(ms) {
     const { date, time } = this.at(ms);
-    return `${date} ${time}`.trim();
+    if (!date) return time;
+    const minutes = Math.round(this.offset(ms) / MINUTE);
+    const two = (value) => String(value).padStart(2, "0");
+    return `${date} ${time} ${minutes < 0 ? "-" : "+"}${two(Math.floor(Math.abs(minutes) / 60))}:${two(Math.abs(minutes) % 60)}`;
   }
 
   /** The value of an `<input type=datetime-local>`, and back: null for what is no time. */

@@ -1,10 +1,12 @@
-// What stands on the page, from what is known: the two lists, the timeline, the table, the open task. Nothing is
-// fetched here and nothing is decided.
+// Draws the page from the data: the two lists, the timeline, the table, the open task. Nothing is fetched here and
+// nothing is decided.
 
 import { FAILURES_MAX } from "./data.js";
 import { fill, h, keyed, pointLinks, say } from "./dom.js";
-import { clock, number, spanWords } from "./format.js";
-import { REQUEST_COLUMNS, TASK_COLUMNS, columnRow, failureItem, requestRow, runningItem, taskRow } from "./rows.js";
+import { REQUEST_COLUMNS, TASK_COLUMNS, asCsv, bodyRow, headRow, sorted } from "./columns.js";
+import { ago, clock, number, spanWords } from "./format.js";
+import { failureItem, runningItem } from "./rows.js";
+import { isSlow, slowestFirst } from "./tasks.js";
 import { formatView, isFiltered, isLive, rangeOf, withRange } from "./view.js";
 
 const USERS_MAX = 100; // that are offered
@@ -54,6 +56,7 @@ export class Screen {
   tick() {
     if (!this.state) return;
     const now = this.state.now();
+    for (const element of document.querySelectorAll("[data-ago]")) say(element, ago(now - Number(element.dataset.ago)));
     for (const element of document.querySelectorAll("[data-since]")) say(element, clock(now - Number(element.dataset.since)));
     this.detail.tick(now);
     if (isLive(this.state.view)) this.drawTimeline();
@@ -92,8 +95,8 @@ export class Screen {
   drawRunning() {
     const { data, zone } = this.state;
     const now = this.state.now();
-    const version = (task) => JSON.stringify([task.user, task.target_uri, task.operation]);
-    keyed($("running"), data.running, (task) => task.id, version, (task) => runningItem(task, zone, now));
+    const version = (task) => JSON.stringify([task.user, task.target_uri, task.operation, task.request_message, task.usual, isSlow(task, now)]);
+    keyed($("running"), slowestFirst(data.running, now), (task) => task.id, version, (task) => runningItem(task, zone, now));
     say($("running-count"), data.running.length ? number(data.running.length) : "");
     say($("running-note"), data.running.length ? "" : this.nothing("Nothing is running"));
   }
@@ -105,7 +108,7 @@ export class Screen {
     this.timeline.show({ ...this.held, since, until, now, zone, isLive: isLive(view), selected: task, marked: task ? lit : null });
     const oldest = this.held.requests.at(-1);
     const isCut = data.isComplete && data.requestsCut && oldest?.time > since;
-    say($("timeline-note"), isCut ? `Requests are shown from ${zone.short(oldest.time, now)} on: zoom in to see those before.` : "");
+    say($("timeline-note"), isCut ? `Requests are shown from ${zone.short(oldest.time, now)}. Zoom in to see earlier ones.` : "");
     const empty = $("timeline-empty");
     empty.hidden = this.tasks.length > 0 || this.requests.length > 0;
     if (!empty.hidden) this.drawEmpty(empty, since, until, now);
@@ -118,9 +121,9 @@ export class Screen {
     let isElsewhere = false;
     if (!data.isComplete) sentence = READING;
     else if (isFiltered(view)) sentence = `Nothing ${this.inWords()} matches the filters.`;
-    else if (last === null) sentence = "No records yet: Wok writes one when somebody changes something.";
+    else if (last === null) sentence = "No records yet. Wok writes one for every change.";
     else if (last < since || last > until) {
-      sentence += ` The newest record is of ${zone.full(last)}.`;
+      sentence += ` The newest record: ${zone.full(last)}.`;
       isElsewhere = true;
     }
     if (empty.dataset.sentence === sentence) return;
@@ -136,23 +139,28 @@ export class Screen {
   drawTable() {
     const { view, zone, data, status, rows } = this.state;
     const isTasks = view.table === "tasks";
-    const items = isTasks ? this.tasks : this.requests;
+    const columns = isTasks ? TASK_COLUMNS : REQUEST_COLUMNS;
+    const items = this.inOrder();
     const table = $("table");
     say($("tasks-title"), isTasks ? "Tasks" : "Requests");
-    if (table.dataset.shows !== view.table) {
+    if (table.dataset.shows !== view.table || this.sort !== view.sort) {
+      const focused = table.tHead.contains(document.activeElement) ? document.activeElement.dataset.sort : "";
+      if (table.dataset.shows !== view.table) fill(table.tBodies[0]);
       table.dataset.shows = view.table;
-      fill(table.tHead, columnRow(isTasks ? TASK_COLUMNS : REQUEST_COLUMNS));
-      fill(table.tBodies[0]);
+      this.sort = view.sort;
+      fill(table.tHead, headRow(columns, view.sort));
+      if (focused) table.tHead.querySelector(`[data-sort="${focused}"]`)?.focus();
     }
     const now = this.state.now();
+    const cells = { zone, now, traceUrl: status.trace_url, said: this.said };
     const shown = items.slice(0, rows);
     if (isTasks) {
-      const version = (task) => [task.state, task.end, task.concurrent, zone.short(task.start, now)].join();
-      keyed(table.tBodies[0], shown, (task) => task.id, version, (task) => taskRow(task, zone, now));
+      const version = (task) => [task.state, task.end, task.concurrent, task.usual?.p90, isSlow(task, now), zone.short(task.start, now)].join();
+      keyed(table.tBodies[0], shown, (task) => task.id, version, (task) => bodyRow(columns, task, cells));
     } else {
-      const row = (request) => requestRow(request, zone, now, status.trace_url, this.said);
-      keyed(table.tBodies[0], shown, (request) => request.ordinal, (request) => zone.short(request.time, now), row);
+      keyed(table.tBodies[0], shown, (request) => request.ordinal, (request) => zone.short(request.time, now), (request) => bodyRow(columns, request, cells));
     }
+    for (const id of ["csv", "json"]) $(id).disabled = !items.length;
     const isCut = isTasks ? data.tasksCut : data.requestsCut;
     let note = items.length ? `${number(items.length)} ${this.inWords()}` : "";
     if (!data.isComplete) note = "reading…";
@@ -163,6 +171,24 @@ export class Screen {
     $("table-empty").hidden = items.length > 0;
     table.hidden = items.length === 0;
     $("more").hidden = items.length <= rows;
+  }
+
+  /** What the table lists, in its order. */
+  inOrder() {
+    const { view } = this.state;
+    const now = this.state.now();
+    if (view.table !== "tasks") return sorted(REQUEST_COLUMNS, this.requests, view.sort, now);
+    if (view.sort) return sorted(TASK_COLUMNS, this.tasks, view.sort, now);
+    const running = this.tasks.filter(({ state }) => state === "running");
+    return [...slowestFirst(running, now), ...this.tasks.filter(({ state }) => state !== "running")];
+  }
+
+  /** What the table lists, all of it, as a file: `{name, type, text}`. */
+  file(format) {
+    const { view } = this.state;
+    const items = this.inOrder();
+    if (format === "json") return { name: `${view.table}.json`, type: "application/json", text: JSON.stringify(items, null, 1) };
+    return { name: `${view.table}.csv`, type: "text/csv", text: asCsv(view.table === "tasks" ? TASK_COLUMNS : REQUEST_COLUMNS, items) };
   }
 
   drawDetail() {

@@ -1,5 +1,5 @@
-// What is looked at: the range of time, the filters, the open task. The address holds all of it, so that a link
-// keeps the view and the back button works.
+// The view: the time range, the filters, the order, the open task. The address has all of it, so that a link shows
+// the same and the back button works.
 
 import { iso, span, spanMilliseconds } from "./format.js";
 
@@ -23,6 +23,7 @@ export function parseView(search) {
     app: text("app"), operation: text("operation"), user: text("user"), text: text("text"),
     states: STATES.filter((state) => query.getAll("state").includes(state)),
     table: query.get("table") === "requests" ? "requests" : "tasks",
+    sort: /^-?[a-z]{1,20}$/.test(query.get("sort") ?? "") ? query.get("sort") : "",
     task: /^[0-9a-f]{48}$/.test(query.get("task") ?? "") ? query.get("task") : "",
   };
   if (view.from === null || view.to === null || view.to - view.from < SPAN_MIN || view.to - view.from > SPAN_MAX) {
@@ -44,6 +45,7 @@ export function formatView(view) {
   for (const name of ["app", "operation", "user", "text"]) if (view[name]) query.set(name, view[name]);
   for (const state of view.states) query.append("state", state);
   if (view.table !== "tasks") query.set("table", view.table);
+  if (view.sort) query.set("sort", view.sort);
   if (view.task) query.set("task", view.task);
   return `?${query}`;
 }
