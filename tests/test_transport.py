@@ -257,6 +257,62 @@ def test_a_count_as_json_may_write_it(count: str, rejected: int) -> None:
     assert (answer.kind, answer.rejected) == ("partial" if rejected else "accepted", rejected)
 
 
+# --- connections -------------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_was_closed_meanwhile_is_replaced() -> None:
+    """A server that closes an idle connection without announcing it costs no failed request."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(OK + b"Content-Length: 0\r\n\r\n")
+
+    with listening(talk) as port:
+        sender = make_sender("traces", {f"{E}ENDPOINT": f"http://127.0.0.1:{port}"})
+        answers = []
+        for _ in range(5):
+            answers.append(sender.send(request()))
+            time.sleep(0.02)
+        sender.close()
+
+    assert answers == [Answer("accepted")] * 5
+
+
+def test_connections_with_tls_are_kept(certificates: Certificates) -> None:
+    """Session tickets of TLS 1.3, which come after the handshake, do not make a connection look closed."""
+    with Sink(certificates=certificates) as sink:
+        sender = make_sender("traces", sink.environ())
+        answers = {sender.send(request()) for _ in range(5)}
+        sender.close()
+
+    assert (answers, sink.connections) == ({Answer("accepted")}, 1)
+
+
+def test_an_ipv6_address_is_an_endpoint() -> None:
+    """An address in brackets is connected to, and named in the Host header as it was written."""
+    seen: list[bytes] = []
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 on this host")
+
+    def answer_one() -> None:
+        connection, _ = server.accept()
+        with connection:
+            seen.append(connection.recv(65536))
+            connection.sendall(OK + b"Content-Length: 0\r\n\r\n")
+
+    thread = threading.Thread(target=answer_one, daemon=True)
+    thread.start()
+    port = server.getsockname()[1]
+    answer = send({f"{E}ENDPOINT": f"http://[::1]:{port}"})
+    thread.join(5)
+    server.close()
+
+    assert answer == Answer("accepted")
+    assert b"host: [::1]:%d\r\n" % port in seen[0]
+
+
 # --- deadlines ---------------------------------------------------------------------------------------------
 
 
@@ -425,6 +481,18 @@ def test_a_dead_proxy_of_grpc_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert answer[:2] == ("retry", "proxy")
     assert f"through the proxy {proxy}" in answer.message
+
+
+def test_a_variable_that_grpc_does_not_read_is_not_blamed() -> None:
+    """GRPC knows proxies by their lower-case names alone: another variable is no reason for a refusal."""
+    environ = {
+        f"{E}ENDPOINT": f"http://127.0.0.1:{closed_port()}",
+        f"{E}PROTOCOL": "grpc",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "ALL_PROXY": "socks5://127.0.0.1:9",
+    }
+
+    assert send(environ)[:2] == ("retry", "refused_connection")
 
 
 @pytest.mark.parametrize(

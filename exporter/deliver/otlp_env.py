@@ -204,14 +204,18 @@ def _idna(host: str) -> str:
 def _proxy(protocol: Protocols, endpoint: str, is_secure: bool, environ: Mapping[str, str]) -> str:
     """Return the URL of the proxy that applies to an endpoint, empty for none.
 
-    Lower-case names come first, as in curl. gRPC looks for its proxy by itself and by these same
-    names; here they only tell that there is one.
+    Lower-case names come first, as in curl. gRPC looks for its proxy by itself, and only by
+    lower-case names: here they tell that there is one.
     """
     names = ["grpc_proxy", "https_proxy", "http_proxy"] if protocol == "grpc" else []
     names = names or ["https_proxy" if is_secure else "http_proxy", "all_proxy"]
 
     def first(*options: str) -> str:
-        found = (environ.get(each, "").strip() for name in options for each in (name, name.upper()))
+        found = (
+            environ.get(each, "").strip()
+            for name in options
+            for each in ((name,) if protocol == "grpc" else (name, name.upper()))
+        )
         return next(filter(None, found), "")
 
     parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
