@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.deliver.grpc import GrpcSender
 from exporter.deliver.http import HttpSender
 from exporter.deliver.otlp_env import OtlpConfigError, read_settings
 from exporter.deliver.responses import Answer
@@ -196,6 +197,57 @@ def test_a_secret_in_a_mistaken_endpoint(endpoint: str) -> None:
         read_settings("traces", {f"{E}ENDPOINT": endpoint})
 
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://",
+        "http://[::1",
+        "http://a:99999",
+        f"http://me:{SECRET}@:1",
+        f"me:{SECRET}@a b:1",
+        "http://a:0",
+    ],
+)
+def test_a_proxy_that_is_no_address(proxy: str) -> None:
+    """A proxy that cannot be connected to is refused at the start, without its password."""
+    environ = {f"{E}ENDPOINT": "http://backend:4318", "HTTP_PROXY": proxy}
+    with pytest.raises(OtlpConfigError, match="the proxy for http://backend:4318") as caught:
+        read_settings("traces", environ)
+
+    assert SECRET not in str(caught.value)
+    assert read_settings("traces", environ | {"NO_PROXY": "backend"}).proxy == ""
+
+
+URLS = st.one_of(
+    st.text(max_size=30),
+    st.builds("{}{}{}".format, st.sampled_from(["http://", "https://", "HTTP://", "//", ""]), st.text(max_size=20),
+              st.sampled_from(["", ":1", ":0", ":x", "/a?b#c", "@h", "]"])),
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    endpoint=URLS,
+    proxy=URLS,
+    no_proxy=st.text(max_size=20),
+    protocol=st.sampled_from(["http/protobuf", "grpc"]),
+)
+def test_any_address_is_refused_or_can_be_asked(
+    endpoint: str, proxy: str, no_proxy: str, protocol: str
+) -> None:
+    """Whatever endpoint and proxy hold, the start refuses them in one line or makes a sender of them."""
+    environ = {f"{E}ENDPOINT": endpoint, f"{E}PROTOCOL": protocol, "http_proxy": proxy, "https_proxy": proxy}
+    try:
+        found = read_settings("traces", environ | {"no_proxy": no_proxy})
+    except OtlpConfigError as error:
+        assert str(error).isprintable()  # noqa: PT017
+        return
+    sender = HttpSender(found) if protocol != "grpc" else GrpcSender(found)
+    assert sender.endpoint.isprintable()
+    if isinstance(sender, HttpSender):
+        assert sender._head.count(b"\r\n") == len(sender._head.splitlines()) - 1
 
 
 @pytest.mark.parametrize("option", ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"])

@@ -181,19 +181,22 @@ def _validate_endpoint(signal: Signal, protocol: Protocols, environ: Mapping[str
         endpoint, is_secure = f"//{endpoint}", not insecure
     else:
         is_secure = endpoint.lower().startswith("https:")
-    try:
-        parts = urlsplit(endpoint)
-        is_whole = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        is_whole = (
-            is_whole and bool(_idna(parts.hostname or "")) and not re.search(r"[\s\x00-\x1f\x7f]", endpoint)
-        )
-    except ValueError:
-        is_whole = False
-    if not is_whole or (not is_bare and parts.scheme.lower() not in ("http", "https")):
+    scheme = urlsplit(endpoint).scheme.lower() if (is_whole := _is_address(endpoint)) else ""
+    if not is_whole or (not is_bare and scheme not in ("http", "https")):
         raise OtlpConfigError(
             f"{name} must be http://host:port or https://host:port, got: {shown(endpoint.removeprefix('//'))}"
         )
     return is_secure
+
+
+def _is_address(url: str) -> bool:
+    """Whether a URL names a host, and a port that can be connected to, if any."""
+    try:
+        parts = urlsplit(url)
+        host, port = _idna(parts.hostname or ""), parts.port
+    except ValueError:
+        return False
+    return bool(host) and port != 0 and not re.search(r"[\s\x00-\x1f\x7f]", url)
 
 
 def _idna(host: str) -> str:
@@ -223,7 +226,13 @@ def _proxy(protocol: Protocols, endpoint: str, is_secure: bool, environ: Mapping
     if is_bypassed(parts.hostname or "", parts.port, bypassed):
         return ""
     proxy = first(*names)
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+    proxy = proxy if not proxy or "://" in proxy else f"http://{proxy}"
+    if proxy and protocol != "grpc" and not _is_address(proxy):
+        raise OtlpConfigError(
+            f"the proxy for {shown(endpoint)} must be http://host:port, got: {shown(proxy)}."
+            f" Check {', '.join(name.upper() for name in names)}, or add the backend to NO_PROXY"
+        )
+    return proxy
 
 
 def is_bypassed(host: str, port: int | None, no_proxy: str) -> bool:
