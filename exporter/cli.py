@@ -12,11 +12,12 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporter.command import tasklog
+from exporter.command import arguments, tasklog
 from exporter.command.parser import Command, parse
 from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
@@ -103,9 +104,13 @@ def _explained(error: Exception) -> str:
         return f"{named}{error.strerror}. Check the paths that the command line and the configuration name"
     if isinstance(error, MemoryError):
         return "not enough memory"
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        _, _, name = frame.filename.rpartition("/exporter/")
+        place = f"{name}:{frame.lineno}"
     return (
-        f"internal error: {type(error).__name__}: {error}."
-        " Please report it, with the output of the same command with --log-level debug"
+        f"internal error: {type(error).__name__}: {error} ({place})."
+        " Please report it, with the output of the same command with WOK_EXPORTER_LOG_LEVEL=debug"
     )
 
 
@@ -275,141 +280,50 @@ def _hash_password(config: Config, args: argparse.Namespace) -> int:  # noqa: AR
     return 0
 
 
-# --- the arguments that a command has besides its options
-
-
-def _files(nargs: str, text: str) -> Callable[[argparse.ArgumentParser], None]:
-    def add(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("files", nargs=nargs, metavar="FILE", type=Path, help=text)
-
-    return add
-
-
-def _json(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--json", action="store_true", help="print JSON, for programs")
-
-
-def _run_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--check-config", action="store_true", help="validate the configuration, print it as TOML, and exit"
-    )
-    sub.add_argument(
-        "--environment-file",
-        metavar="FILE",
-        type=Path,
-        help="set the variables of a file, read as systemd reads it, such as /etc/default/wok-exporter",
-    )
-
-
-def _check_arguments(sub: argparse.ArgumentParser) -> None:
-    _files("+", "log files: plain, .gz or .zst")(sub)
-    _json(sub)
-
-
-def _tasks_arguments(sub: argparse.ArgumentParser) -> None:
-    _files("*", "log files to read instead of the daemon's state")(sub)
-    _json(sub)
-    sub.add_argument(
-        "--watch",
-        action="store_true",
-        help="show the daemon's tasks, updated every second, until q is pressed",
-    )
-    which = sub.add_mutually_exclusive_group()
-    which.add_argument("--running", action="store_true", help="only running tasks")
-    which.add_argument("--failed", action="store_true", help="only failed and lost tasks")
-    sub.add_argument(
-        "--limit", type=int, default=50, metavar="COUNT", help="how many finished tasks to show (default: 50)"
-    )
-
-
-def _trace_arguments(sub: argparse.ArgumentParser) -> None:
-    _json(sub)
-    sub.add_argument(
-        "sought",
-        metavar="ID",
-        help="a trace id (also as a UUID) or span context, the record id of a request, or the TARGET_URI of tasks",
-    )
-    sub.add_argument(
-        "--file",
-        nargs="+",
-        action="extend",
-        type=Path,
-        metavar="FILE",
-        help="log files to read instead of the daemon's state",
-    )
-
-
-def _doctor_arguments(sub: argparse.ArgumentParser) -> None:
-    _json(sub)
-    sub.add_argument(
-        "--environment-file",
-        dest="service_environment",
-        metavar="FILE",
-        type=Path,
-        help="the file with the service's variables (default: /etc/default/wok-exporter, if it exists)",
-    )
-    sub.add_argument(
-        "--user",
-        metavar="NAME",
-        default="wok-exporter",
-        help="if run as root, check whether this user can read the files (default: wok-exporter)",
-    )
-
-
-DOCTOR_NOTE = """\
-doctor checks, in the order in which data flows: the service's variables, the configuration, the installed
-Wok, its logs and their time zone, the state, the running daemon, each backend (with an empty request), and
-the clock. The first problem is the one to solve first. Exit code: 0 without a problem, otherwise 1."""
-
-RUN_NOTE = """\
-SIGTERM and SIGINT stop the daemon. SIGHUP makes it read the configuration again and continue with it,
-or with the previous one if the new one has an error. In a terminal, SIGHUP stops the daemon. Under
-systemd, it reports readiness and status, and feeds the watchdog while its pipeline makes progress."""
-
 COMMANDS: Mapping[str, Command] = {
     "run": Command(
         _run,
         "run the daemon: follow the log, send traces and log records, serve metrics",
-        arguments=_run_arguments,
-        note=RUN_NOTE,
+        arguments=arguments.run_arguments,
+        note=arguments.RUN_NOTE,
     ),
     "replay": Command(
         _replay,
         "read finished logs, send everything, and exit when it is acknowledged",
         usage=" FILE ...",
-        arguments=_files("+", "log files: plain, .gz or .zst, rotated sets in any order"),
+        arguments=arguments.files("+", "log files: plain, .gz or .zst, rotated sets in any order"),
     ),
     "check": Command(
         _check,
         "report how much of a log can be parsed; sends nothing",
         usage=" FILE ...",
-        arguments=_check_arguments,
+        arguments=arguments.check_arguments,
     ),
     "tasks": Command(
         _tasks,
         "list running and failed tasks, who started each, and concurrent requests",
         usage=" [FILE ...]",
-        arguments=_tasks_arguments,
+        arguments=arguments.tasks_arguments,
     ),
     "trace": Command(
         _trace,
         "show a request with its tasks and concurrent requests on one time scale",
         usage=" ID | RECORD_ID | TARGET_URI [--file FILE ...]",
         settings_of="tasks",
-        arguments=_trace_arguments,
+        arguments=arguments.trace_arguments,
     ),
     "text": Command(
         _text,
         "print a log as the text lines of Wok's download",
         usage=" FILE ...",
-        arguments=_files("+", "log files: plain, .gz or .zst"),
+        arguments=arguments.files("+", "log files: plain, .gz or .zst"),
     ),
     "doctor": Command(
         _doctor,
         "find out why nothing arrives, and what to do; changes nothing",
         settings_of="run",
-        arguments=_doctor_arguments,
-        note=DOCTOR_NOTE,
+        arguments=arguments.doctor_arguments,
+        note=arguments.DOCTOR_NOTE,
         is_loaded=False,
     ),
     "demo": Command(_demo, "watch the exporter work on a simulated Wok; needs no backend"),

@@ -580,12 +580,13 @@ def test_a_file_that_is_no_log_is_named(tmp_path: Path, kind: str) -> None:
             ["tasks", path],
             ["trace", "x", "--file", path],
             ["replay", path, "--give-up-after", "0s"],
+            ["text", path],
         )
     }
 
     assert {name: one.returncode for name, one in done.items()} == dict.fromkeys(done, 1)
     assert done["check"].stdout.startswith(f"{path} is {KINDS_OF_FILES[kind]}")
-    for name in ("tasks", "trace", "replay"):
+    for name in ("tasks", "trace", "replay", "text"):
         assert f"error: {path} is {KINDS_OF_FILES[kind]}" in done[name].stderr
 
 

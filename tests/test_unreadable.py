@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from exporter.cli import main
 from exporter.config.options import OPTIONS
-from tests.program import environ, request_line
+from tests.program import environ, request_line, wait_until
 
 SECONDS_MAX = 20
 STOP_SECONDS = 0.6
@@ -234,6 +235,51 @@ def test_any_path_of_a_daemon(places: dict[str, Path], tmp_path: Path, key: str,
     assert (done.code == 0) is ("stopped" in done.err)
 
 
+def test_any_path_in_a_reload(places: dict[str, Path], tmp_path: Path) -> None:
+    """Whatever path a configuration names after a start, a reload is rejected, or done, with a sentence; the daemon
+    goes on, and takes a good configuration afterwards.
+    """
+    settings = tmp_path / "wok-exporter.toml"
+    log = f'log = "{places["log"]}"\n'
+    good = f'{log}state = "{tmp_path}/state"\nlisten = "off"\ninstance = "x"\n'
+    settings.write_text(good)
+    said = tmp_path / "said"
+    with said.open("wb") as stderr:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "exporter", "run", "--config", str(settings)],
+            env=environ(),
+            stderr=stderr,
+            preexec_fn=let_permissions_count,  # noqa: PLW1509
+        )
+    try:
+        wait_until(lambda: "backlog read" in said.read_text())
+        for number, (key, kind) in enumerate((key, kind) for key in PATHS for kind in KINDS):
+            path = str(places[kind]).replace("\\", "\\\\")
+            base = good.replace(log, "") if key == "log" else good
+            base = base.replace(f'state = "{tmp_path}/state"\n', "") if key == "state" else base
+            settings.write_text(f'{base}{key} = "{path}"\n')
+            daemon.send_signal(signal.SIGHUP)
+            wait_until(lambda number=number: ends_of_reloads(said) > number or daemon.poll() is not None)  # type: ignore[misc]
+            assert daemon.poll() is None, (key, kind, said.read_text()[-2000:])
+        settings.write_text(good)
+        count = said.read_text().count("reloaded; changed")
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: said.read_text().count("reloaded; changed") > count)
+        daemon.send_signal(signal.SIGTERM)
+        code = daemon.wait(SECONDS_MAX)
+    finally:
+        daemon.kill()
+        daemon.wait()
+
+    assert code == 0
+    assert "Traceback" not in said.read_text()
+
+
+def ends_of_reloads(said: Path) -> int:
+    text = said.read_text()
+    return text.count("reload rejected;") + text.count("reloaded; changed")
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("binary", "null device")])
 @pytest.mark.parametrize("key", ["tls_certificate", "tls_key", "auth_file", "messages"])
 def test_a_path_that_refuses_a_configuration(
@@ -253,8 +299,6 @@ def test_a_path_that_refuses_a_configuration(
 
 def test_output_that_cannot_be_written(places: dict[str, Path], tmp_path: Path) -> None:
     """A full disk behind stdout is a sentence and exit code 2, and a closed stdout is no error."""
-    import subprocess  # noqa: PLC0415
-
     base = [sys.executable, "-m", "exporter", "text", str(places["log"])]
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         done = subprocess.run(base, stdout=full, stderr=subprocess.PIPE, env=environ(), check=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from exporter.command.check_report import CheckReport, as_object, report
-from exporter.command.file_kind import not_a_log
+from exporter.command.file_kind import names_of_kinds, not_a_log
 from exporter.command.text import render
 from exporter.config.options import Config
 from exporter.correlate.correlator import Correlator
@@ -88,11 +88,14 @@ def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO |
                     elif isinstance(item, Rejected):
                         rejected += 1
             out.flush()
+    kinds = names_of_kinds(files)
+    if kinds:
+        screen.write(f"error: {kinds}\n")
     screen.writelines(f"error: {visible(damage)}\n" for damage in damages)
     if rejected:
         was = "1 line was" if rejected == 1 else f"{rejected:,} lines were"
         screen.write(f"error: {was} not parsed: `check` lists them\n")
-    return 1 if rejected or damages else 0
+    return 1 if rejected or damages or kinds else 0
 
 
 def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckReport:

@@ -19,7 +19,8 @@ from exporter.command.file_kind import names_of_kinds
 from exporter.command.query_source import NOTHING_PARSED
 from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
-from exporter.daemon.daemon import Deliveries, Stopped
+from exporter.daemon.daemon import Stopped
+from exporter.daemon.deliveries import Deliveries
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, tables_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline

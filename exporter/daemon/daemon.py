@@ -13,17 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Protocol
 
 from exporter import __version__
 from exporter.config.options import Config
 from exporter.config.values import Address
+from exporter.daemon.deliveries import STOP_SECONDS, Deliveries
 from exporter.daemon.input_health import input_problem
 from exporter.deliver import otlp_env
-from exporter.deliver.remedies import symptom_of
-from exporter.deliver.sender import make_sender
-from exporter.deliver.worker import DeliveryWorker
 from exporter.http.auth import AuthError, BasicAuth
 from exporter.http.compression import compressed
 from exporter.http.cross_site import for_own_site
@@ -35,18 +33,15 @@ from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, rules_of, tail_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline, Progress
 from exporter.pipeline.reader import InProcessReader
-from exporter.records import NANOS, Signal
+from exporter.records import NANOS
 from exporter.source.tail import Tail
 from exporter.store.writer import Loaded, Store, StoreError
-from exporter.telemetry import mapping as telemetry
 from exporter.web.api import About, Live, Problem, api_routes
 from exporter.web.page import page_routes
 from exporter.wok.operations import Operations
 
 STORE_WAIT_SECONDS_MAX = 30.0
 """The longest wait between attempts after the store has failed, as on a full disk."""
-STOP_SECONDS = 5.0
-"""How long a request in flight may still take at a stop; its data is sent again after the next start."""
 TURN_SECONDS_MAX = 30.0
 """A turn takes milliseconds. One that takes this long hangs in a disk, a lock or a network file system."""
 
@@ -64,68 +59,6 @@ class Stopped(Protocol):
 
     def wait(self, timeout: float, /) -> object:
         """Return when it is set, or earlier; after `timeout` seconds at the latest."""
-
-
-class Deliveries:
-    """The threads that deliver, one for each configured signal; `wake` them after a commit."""
-
-    def __init__(self, store: Store, environ: Mapping[str, str]) -> None:
-        self.endpoints = otlp_env.configured(environ)
-        self.by_signal: dict[Signal, DeliveryWorker] = {
-            signal: DeliveryWorker(
-                signal,
-                make_sender(signal, environ),
-                store,
-                scope=telemetry.SCOPE,
-                schema_url=telemetry.SCHEMA_URL,
-            )
-            for signal in self.endpoints
-        }
-        store.set_signals(self.signals)
-        self._stopped = Event()
-        self._work = {signal: Event() for signal in self.by_signal}
-        self._threads = [
-            Thread(
-                target=delivery.run,
-                args=(self._stopped, self._work[signal]),
-                name=f"deliver-{signal}",
-                daemon=True,
-            )
-            for signal, delivery in self.by_signal.items()
-        ]
-
-    @property
-    def signals(self) -> frozenset[Signal]:
-        """The signals that have an endpoint."""
-        return frozenset(self.by_signal)
-
-    def start(self) -> None:
-        """Start to deliver what the journal contains."""
-        for thread in self._threads:
-            thread.start()
-
-    def wake(self) -> None:
-        """Tell the threads that there are new rows."""
-        for work in self._work.values():
-            work.set()
-
-    def stop(self) -> None:
-        """Stop, with a short wait for requests in flight."""
-        self._stopped.set()
-        self.wake()
-        end = time.monotonic() + STOP_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-
-    def problems(self) -> list[Problem]:
-        """Return which backend does not accept data, and what to do."""
-        return [
-            Problem(
-                f"{signal}: {status.endpoint} {symptom_of(status.reason)} ({status.reason})", status.remedy
-            )
-            for signal, delivery in self.by_signal.items()
-            if (status := delivery.status).failing_since is not None
-        ]
 
 
 class Daemon:

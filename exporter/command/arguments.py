@@ -1,0 +1,104 @@
+"""The arguments and flags of each command besides its options, and the notes below its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+
+def files(nargs: str, text: str) -> Callable[[argparse.ArgumentParser], None]:
+    """Return what adds the argument FILE."""
+
+    def add(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("files", nargs=nargs, metavar="FILE", type=Path, help=text)
+
+    return add
+
+
+def json_flag(sub: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    sub.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def run_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the flags of `run`."""
+    sub.add_argument(
+        "--check-config", action="store_true", help="validate the configuration, print it as TOML, and exit"
+    )
+    sub.add_argument(
+        "--environment-file",
+        metavar="FILE",
+        type=Path,
+        help="set the variables of a file, read as systemd reads it, such as /etc/default/wok-exporter",
+    )
+
+
+def check_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the arguments of `check`."""
+    files("+", "log files: plain, .gz or .zst")(sub)
+    json_flag(sub)
+
+
+def tasks_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the arguments of `tasks`."""
+    files("*", "log files to read instead of the daemon's state")(sub)
+    json_flag(sub)
+    sub.add_argument(
+        "--watch",
+        action="store_true",
+        help="show the daemon's tasks, updated every second, until q is pressed",
+    )
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--running", action="store_true", help="only running tasks")
+    which.add_argument("--failed", action="store_true", help="only failed and lost tasks")
+    sub.add_argument(
+        "--limit", type=int, default=50, metavar="COUNT", help="how many finished tasks to show (default: 50)"
+    )
+
+
+def trace_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the arguments of `trace`."""
+    json_flag(sub)
+    sub.add_argument(
+        "sought",
+        metavar="ID",
+        help="a trace id (also as a UUID) or span context, the record id of a request, or the TARGET_URI of tasks",
+    )
+    sub.add_argument(
+        "--file",
+        nargs="+",
+        action="extend",
+        type=Path,
+        metavar="FILE",
+        help="log files to read instead of the daemon's state",
+    )
+
+
+def doctor_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the flags of `doctor`."""
+    json_flag(sub)
+    sub.add_argument(
+        "--environment-file",
+        dest="service_environment",
+        metavar="FILE",
+        type=Path,
+        help="the file with the service's variables (default: /etc/default/wok-exporter, if it exists)",
+    )
+    sub.add_argument(
+        "--user",
+        metavar="NAME",
+        default="wok-exporter",
+        help="if run as root, check whether this user can read the files (default: wok-exporter)",
+    )
+
+
+DOCTOR_NOTE = """\
+doctor checks, in the order in which data flows: the service's variables, the configuration, the installed
+Wok, its logs and their time zone, the state, the running daemon, each backend (with an empty request), and
+the clock. The first problem is the one to solve first. Exit code: 0 without a problem, otherwise 1."""
+
+RUN_NOTE = """\
+SIGTERM and SIGINT stop the daemon. SIGHUP makes it read the configuration again and continue with it,
+or with the previous one if the new one has an error. In a terminal, SIGHUP stops the daemon. Under
+systemd, it reports readiness and status, and feeds the watchdog while its pipeline makes progress."""
