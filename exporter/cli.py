@@ -1,7 +1,8 @@
 """The command line: what each command does with its arguments, and the exit code.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 success; 1 finished, but with problems in
-the data or in delivery; 2 the command line, the configuration or the state is wrong; 130 interrupted.
+Data goes to stdout, everything else to stderr. Exit codes: 0 success; 1 finished, but with problems
+in the data or in delivery; 2 the command line, the configuration or the state is wrong; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ def _explained(error: Exception) -> str:
 
 
 def _silence_stdout() -> None:
-    """Discard what is not written yet: if stdout is full or closed, the end of the program would fail again."""
+    """Discard what is not written yet: if stdout is full or closed, the end of the program would
+    fail again.
+    """
     try:
         sys.stdout.flush()
     except OSError:
@@ -248,7 +251,8 @@ def _text(config: Config, args: argparse.Namespace) -> int:
 def _doctor(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - it loads its own configuration
     from exporter.command.doctor.doctor import doctor  # noqa: PLC0415 - each command loads what it needs
 
-    # A mistake in the log level is a finding, not the end: only errors of libraries would be logged.
+    # A mistake in the log level is a finding, not the end: only errors of libraries would be
+    # logged.
     return doctor(
         vars(args),
         os.environ,
@@ -345,7 +349,9 @@ COMMANDS: Mapping[str, Command] = {
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message is for the operator; looked up late, so that a command loads only what it needs."""
+    """Errors whose message is for the operator; looked up late, so that a command loads only what
+    it needs.
+    """
     found: list[type[Exception]] = []
     for module, name in (
         ("exporter.source.archive", "ArchiveError"),

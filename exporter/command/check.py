@@ -1,4 +1,5 @@
-"""`check` and `text`: how much of a log can be parsed, and the log as Wok's own text form; both without state.
+"""`check` and `text`: how much of a log can be parsed, and the log as Wok's own text form; both
+without state.
 
 `check` runs the parser and the correlator as the daemon does, and only counts. `text` runs only the
 parser.
@@ -38,12 +39,14 @@ TEXT_READ_BYTES: Final = 64 * 1024
 def check(
     config: Config, files: Sequence[Path], *, as_json: bool, out: TextIO, screen: TextIO | None = None
 ) -> int:
-    """Print how much of the files can be parsed; return 1 if a line was rejected or a file is damaged, else 0.
+    """Print how much of the files can be parsed; return 1 if a line was rejected or a file is
+    damaged, else 0.
 
-    It counts lines (a torn line may contain several records, or a record and a rejected part), records by
-    kind, and tasks by outcome and correlation. It lists the first 100 rejected parts with file, line (from
-    1), byte offset, reason and a redacted excerpt. As JSON it is one object with all of this. Progress goes
-    to `screen`, stderr by default. Raises ArchiveError if a file cannot be read.
+    It counts lines (a torn line may contain several records, or a record and a rejected part),
+    records by kind, and tasks by outcome and correlation. It lists the first 100 rejected parts
+    with file, line (from 1), byte offset, reason and a redacted excerpt. As JSON it is one object
+    with all of this. Progress goes to `screen`, stderr by default. Raises ArchiveError if a file
+    cannot be read.
     """
     survey = _surveyed(config, files, screen or sys.stderr)
     if as_json:
@@ -56,11 +59,12 @@ def check(
 
 
 def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO | None = None) -> int:
-    """Print every record as one line of Wok's text form (see `text.render`); return 1 if a line was rejected.
+    """Print every record as one line of Wok's text form (see `text.render`); return 1 if a line was
+    rejected.
 
-    Sentences and errors are those of the log records that are sent, users and addresses follow the privacy
-    setting. Lines that could not be read or parsed are reported on `screen`, stderr by default, at the end.
-    Raises ArchiveError if a file cannot be read.
+    Sentences and errors are those of the log records that are sent, users and addresses follow the
+    privacy setting. Lines that could not be read or parsed are reported on `screen`, stderr by
+    default, at the end. Raises ArchiveError if a file cannot be read.
     """
     screen = screen or sys.stderr
     zone = load_zone(config.timezone) if config.timezone else None

@@ -51,7 +51,9 @@ _NOON_UTC: Final = int(datetime(2016, 8, 12, 12, tzinfo=UTC).timestamp()) * NANO
 
 
 class Rejection(NamedTuple):
-    """A part of a line that is not a record: `line` counts from 1, `offset` is in bytes, `excerpt` is redacted."""
+    """A part of a line that is not a record: `line` counts from 1, `offset` is in bytes, `excerpt`
+    is redacted.
+    """
 
     file: str
     line: int
@@ -63,22 +65,24 @@ class Rejection(NamedTuple):
 class ZoneWords:
     """The time zone abbreviations in a log's records, and which of them are ambiguous.
 
-    An abbreviation is used if it is a number, has a single meaning, or is what the configured zone is
-    called at that moment. Any other is ignored, and the time is read in the configured zone.
+    An abbreviation is used if it is a number, has a single meaning, or is what the configured zone
+    is called at that moment. Any other is ignored, and the time is read in the configured zone.
     """
 
     def __init__(self, config: Config) -> None:
         self.counts: Counter[str] = Counter()
         self.meaningless: set[str] = set()
         self.contradicting: dict[str, tuple[timedelta, timedelta]] = {}
-        """Abbreviations whose offset differs from the configured zone's at that time: both offsets."""
+        """Abbreviations whose offset differs from the configured zone's at that time: both offsets.
+        """
         self._zone = load_zone(config.timezone) if config.timezone else None
         # An unambiguous word means the same in a zone a day away.
         self._east, self._west = Zones("<+11>-11"), Zones("<-11>11")
 
     def record(self, record: Record, data: bytes) -> None:
         """Count the abbreviation of a record from this line."""
-        # INFO comes first in the dialects with `>>>`, and last in JSON, behind parameters that anybody can write.
+        # INFO comes first in the dialects with `>>>`, and last in JSON, behind parameters that
+        # anybody can write.
         at = data.rfind(_ZONE) if record.dialect == "json" else data.find(_ZONE)
         start = at + len(_ZONE)
         end = data.find(b'"', start, start + ZONE_BYTES_MAX + 1) if at >= 0 else -1
@@ -131,7 +135,9 @@ class CheckReport:
         self.not_logs: dict[str, str] = {}
         """What files are that cannot be logs, by their names."""
         self.restarts: int | None = None
-        """How often wokd was restarted while the log was written, None if wok-error.log was not read."""
+        """How often wokd was restarted while the log was written, None if wok-error.log was not
+        read.
+        """
         self.start = config.first_time(time_ns())
         self.start_words = config.start_at
         self.skipped = 0

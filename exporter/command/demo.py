@@ -1,15 +1,16 @@
 """`demo`: the real exporter follows a simulated Wok for forty seconds.
 
-Everything but Wok is real: a log and a wok-error.log that grow over time, the daemon that follows them,
-its store, its HTTP server, and its delivery if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+Everything but Wok is real: a log and a wok-error.log that grow over time, the daemon that follows
+them, its store, its HTTP server, and its delivery if `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
-The log has two dialects. Until the story's update restarts wokd, it is the Wok of August 2016 with the
-RFC's TASK records. After the restart it is Wok 3.0.0, which writes JSON, no record when a task starts,
-and no task ids. (A real 3.0.0 writes to another file; a log may contain all dialects anyway.)
+The log has two dialects. Until the story's update restarts wokd, it is the Wok of August 2016 with
+the RFC's TASK records. After the restart it is Wok 3.0.0, which writes JSON, no record when a task
+starts, and no task ids. (A real 3.0.0 writes to another file; a log may contain all dialects
+anyway.)
 
-The results are read from the store, like a scrape or `tasks` does: what is printed here is committed.
-Results appear up to three seconds after their line, because a task waits that long for its request, or
-for a second end record.
+The results are read from the store, like a scrape or `tasks` does: what is printed here is
+committed. Results appear up to three seconds after their line, because a task waits that long for
+its request, or for a second end record.
 """
 
 from __future__ import annotations
@@ -89,10 +90,11 @@ def demo(
 ) -> int:
     """Show the exporter at work on a simulated Wok; return an exit code.
 
-    0 if everything was shown, 130 if `stopped` was set earlier, 1 if the exporter did not keep up. Without
-    `config.state`, everything is in a temporary directory, which is removed. `speed` scales the story's
-    time, `math.inf` for no waiting; the story starts now by `wall` (nanoseconds since the epoch), which may
-    stand still. Raises StoreError if `config.state` is in use, and what `Daemon` raises.
+    0 if everything was shown, 130 if `stopped` was set earlier, 1 if the exporter did not keep up.
+    Without `config.state`, everything is in a temporary directory, which is removed. `speed` scales
+    the story's time, `math.inf` for no waiting; the story starts now by `wall` (nanoseconds since
+    the epoch), which may stand still. Raises StoreError if `config.state` is in use, and what
+    `Daemon` raises.
     """
     screen = Screen(out, environ)
     with ExitStack() as resources:

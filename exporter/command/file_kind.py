@@ -23,7 +23,8 @@ MAGIC = (
     (b"\x7fELF", "a program, not a log"),
 )
 BINARY_SHARE = 0.1
-"""Texts of any encoding that Wok writes have no control characters but blanks, tabs and newlines."""
+"""Texts of any encoding that Wok writes have no control characters but blanks, tabs and newlines.
+"""
 
 
 def not_a_log(path: Path) -> str:

@@ -36,9 +36,10 @@ specification; everything else by /etc/wok-exporter.toml, WOK_EXPORTER_* variabl
 class Command:
     """A command: `do` runs it and returns the exit code.
 
-    `settings_of` is the command whose options it has. `arguments` adds flags and arguments of its own,
-    `usage` shows the arguments in the first line of help. A command that is not `is_configured` has no
-    options of the configuration. One that is not `is_loaded` gets the defaults: it needs none, or loads its own.
+    `settings_of` is the command whose options it has. `arguments` adds flags and arguments of its
+    own, `usage` shows the arguments in the first line of help. A command that is not
+    `is_configured` has no options of the configuration. One that is not `is_loaded` gets the
+    defaults: it needs none, or loads its own.
     """
 
     do: Callable[[Config, argparse.Namespace], int]

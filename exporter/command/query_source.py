@@ -1,8 +1,8 @@
 """Where `tasks` and `trace` find their answers: in the daemon's state, or in log files.
 
 The state can be read while the daemon writes it. Log files are read by the same pipeline into a
-temporary state, so there is one way from a log to a task. A finished log has no "now": a task that was
-running at its end ran until its last record.
+temporary state, so there is one way from a log to a task. A finished log has no "now": a task that
+was running at its end ran until its last record.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ QUERY_SECONDS = 120.0
 class QuerySource(NamedTuple):
     """Where the answers are.
 
-    `snapshot` is of the moment at which running tasks are read, and `requests` the number, and so the last
-    ordinal, of all requests then. `now` is in nanoseconds.
+    `snapshot` is of the moment at which running tasks are read, and `requests` the number, and so
+    the last ordinal, of all requests then. `now` is in nanoseconds.
     """
 
     reader: Reader
@@ -92,7 +92,9 @@ NOTHING_PARSED = "nothing can be parsed: is it Wok's user request log? `check` l
 
 
 def why_nothing(known: QuerySource, files: Sequence[Path]) -> str:
-    """Return why files give no answer: they are not logs, or no line could be parsed; otherwise empty."""
+    """Return why files give no answer: they are not logs, or no line could be parsed; otherwise
+    empty.
+    """
     counters = known.snapshot.counters
     lines = {kind: counters.get(("wok_exporter_lines_total", kind), 0) for kind in ("record", "rejected")}
     is_nothing = bool(files) and not lines["record"] and bool(lines["rejected"])

@@ -1,8 +1,8 @@
 """`replay`: read finished logs, send everything, and exit when every item is acknowledged.
 
-It sends the same ids and bytes as a daemon that reads the log, so that a replay beside a daemon, or a
-second replay, creates no visible duplicates. Items that a backend rejected, or did not accept in time,
-are reported at the end.
+It sends the same ids and bytes as a daemon that reads the log, so that a replay beside a daemon, or
+a second replay, creates no visible duplicates. Items that a backend rejected, or did not accept in
+time, are reported at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 FULL_WAIT_SECONDS = 0.02
 DRAIN_WAIT_SECONDS = 0.05
 TERMINAL_SECONDS = 0.2
-"""How often to draw the progress line on a terminal; elsewhere a line is printed every LINE_SECONDS."""
+"""How often to draw the progress line on a terminal; elsewhere a line is printed every
+LINE_SECONDS.
+"""
 LINE_SECONDS = 10.0
 
 
@@ -55,9 +57,9 @@ class Missing(NamedTuple):
 class Replay:
     """One replay of `files` into the configured backends.
 
-    `run` returns what is missing. It returns early when `stopped` is set, or when a backend has accepted
-    nothing for `config.give_up_after`. `damages` has a sentence for each file that could not be read to
-    its end. Raises ArchiveError, StoreError, OtlpConfigError.
+    `run` returns what is missing. It returns early when `stopped` is set, or when a backend has
+    accepted nothing for `config.give_up_after`. `damages` has a sentence for each file that could
+    not be read to its end. Raises ArchiveError, StoreError, OtlpConfigError.
     """
 
     def __init__(
@@ -112,7 +114,9 @@ class Replay:
         self._shown = -LINE_SECONDS
 
     def why_nothing(self) -> str:
-        """Return why the files gave nothing to send: they are not logs, or cannot be parsed; otherwise empty."""
+        """Return why the files gave nothing to send: they are not logs, or cannot be parsed;
+        otherwise empty.
+        """
         is_nothing = self.caught_up and self.lines and not self._events
         return names_of_kinds(self._files) or (NOTHING_PARSED if is_nothing else "")
 

@@ -1,8 +1,8 @@
 """`tasks`: running and failed tasks, why they failed, and what else was requested meanwhile.
 
 Printed once, it is a table of any length, from the daemon's state or from logs (query_source.py).
-With `--watch` it is as high as the terminal and drawn again every second, and what matters most comes
-first.
+With `--watch` it is as high as the terminal and drawn again every second, and what matters most
+comes first.
 """
 
 from __future__ import annotations
@@ -59,15 +59,18 @@ def tasks(
     environ: Mapping[str, str] | None = None,
     wall: Callable[[], int] = time.time_ns,
 ) -> int:
-    """Print running tasks, then failed and lost ones, then other finished ones; return the exit code.
+    """Print running tasks, then failed and lost ones, then other finished ones; return the exit
+    code.
 
-    In each group the newest comes first; of finished tasks the last `limit` are shown. They come from the
-    daemon's state in `config.state`, or from `files`. On a terminal the table has its width, and colours
-    unless NO_COLOR or a dumb TERM disables them; elsewhere nothing is cut. With `as_json` it is one JSON
-    list with an object on each line (`view.as_object`), each with up to 1000 concurrent requests. Progress
-    goes to `screen`, stderr by default. `wall` is the clock, in nanoseconds.
+    In each group the newest comes first; of finished tasks the last `limit` are shown. They come
+    from the daemon's state in `config.state`, or from `files`. On a terminal the table has its
+    width, and colours unless NO_COLOR or a dumb TERM disables them; elsewhere nothing is cut. With
+    `as_json` it is one JSON list with an object on each line (`view.as_object`), each with up to
+    1000 concurrent requests. Progress goes to `screen`, stderr by default. `wall` is the clock, in
+    nanoseconds.
 
-    Raises StoreError if there is no state or it cannot be read, ArchiveError if a file cannot be read.
+    Raises StoreError if there is no state or it cannot be read, ArchiveError if a file cannot be
+    read.
     """
     environ = os.environ if environ is None else environ
     zone = load_zone(config.timezone) if config.timezone else None
@@ -111,9 +114,10 @@ def watch(
 ) -> int:
     """Show the tasks of the daemon whose state is in `config.state` until `q` is pressed; return 0.
 
-    The screen is drawn every second, and immediately when the window's size changes. It shows failed and
-    lost tasks first, then running ones, then the others, the newest of each, as far as there is room. The
-    first group leaves half of the screen to the others. `wall` is the clock, in nanoseconds.
+    The screen is drawn every second, and immediately when the window's size changes. It shows
+    failed and lost tasks first, then running ones, then the others, the newest of each, as far as
+    there is room. The first group leaves half of the screen to the others. `wall` is the clock, in
+    nanoseconds.
 
     Raises StoreError if there is no state or it cannot be read, KeyboardInterrupt on Ctrl-C.
     """
@@ -220,7 +224,9 @@ def _find(known: QuerySource, which: Which, limit: int) -> tuple[list[TaskView],
 
 
 def _listed(known: QuerySource, task: TaskView, limit: int) -> Listed:
-    """Return the task with its request and up to `limit` of the others, if the history still has them."""
+    """Return the task with its request and up to `limit` of the others, if the history still has
+    them.
+    """
     reader = known.reader
     others: list[RequestRow] = []
     if task.concurrent and limit:

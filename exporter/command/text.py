@@ -6,8 +6,8 @@ longest, unchanged from June 2016 to master, and the one that the RFC uses for i
     [2016-08-12 11:49:55 BRT] POST   202 kimchi      192.168.122.62  ada: Clone guest 'web01'
     [2016-08-12 11:49:58 BRT] TASK   1001 kimchi                      : Task 7 has finished
 
-Wok's own lines contain newlines, tabs and escapes unchanged, so that a guest's name can start a new line
-or move the cursor. These do not: a record is one line, and every character on it is visible.
+Wok's own lines contain newlines, tabs and escapes unchanged, so that a guest's name can start a new
+line or move the cursor. These do not: a record is one line, and every character on it is visible.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NO_STATUS = "   "
 def render(record: Record, message: str, zone: tzinfo | None) -> str:
     """Return the record as one line of text, without a newline.
 
-    `message` is the English sentence, followed by the reason of a failure, if any. Date and time are in
-    `zone`; None is the host's. Columns without a value are blank. The form is that of
-    `GET /logs?download=True` in Wok 2.3 to 3.0.
+    `message` is the English sentence, followed by the reason of a failure, if any. Date and time
+    are in `zone`; None is the host's. Columns without a value are blank. The form is that of `GET
+    /logs?download=True` in Wok 2.3 to 3.0.
     """
     when = datetime.fromtimestamp(record.time // NANOS, UTC).astimezone(zone)
     status = NO_STATUS if record.status is None else record.status

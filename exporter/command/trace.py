@@ -1,8 +1,9 @@
 """`trace`: a request, the tasks that it started, and what else was requested while they ran.
 
-Everything is on one time scale, from the request to the last end, or to now while a task runs. A task
-is a bar, a request a tick. The label is left of the scale, details are below a task. On a terminal,
-labels and scale share the width; elsewhere the labels are as wide as they need, as in `tasks`.
+Everything is on one time scale, from the request to the last end, or to now while a task runs. A
+task is a bar, a request a tick. The label is left of the scale, details are below a task. On a
+terminal, labels and scale share the width; elsewhere the labels are as wide as they need, as in
+`tasks`.
 
 A terminal may support ASCII only. Bars are then drawn with ASCII, and unsupported characters are
 escaped before anything is measured, so that the scale stays aligned.
@@ -102,8 +103,8 @@ class Scale(NamedTuple):
 class Shown(NamedTuple):
     """A request with its tasks and the concurrent requests, as shown.
 
-    `tasks` are (task, end of its bar in nanoseconds). They and `meanwhile` are the first of `task_count`
-    tasks and `meanwhile_count` other requests.
+    `tasks` are (task, end of its bar in nanoseconds). They and `meanwhile` are the first of
+    `task_count` tasks and `meanwhile_count` other requests.
     """
 
     request: RequestRow | None
@@ -124,15 +125,17 @@ def trace(
     environ: Mapping[str, str] | None = None,
     wall: Callable[[], int] = time.time_ns,
 ) -> int:
-    """Print the newest requests that match `sought`, at most 5, each with its tasks; return 0, or 1 without any.
+    """Print the newest requests that match `sought`, at most 5, each with its tasks; return 0, or 1
+    without any.
 
-    `sought` is a trace id (32 hex digits, or a UUID with its dashes), a span context (a trace id and a span
-    id, or a traceparent), the record id of a request, or the target_uri of tasks. The search is in the
-    daemon's state in `config.state`, or in `files`. With `as_json` it is one JSON list with an object on
-    each line, each with up to 1000 tasks and 1000 other requests. If nothing matches, `screen` says so,
-    stderr by default. `wall` is the clock, in nanoseconds.
+    `sought` is a trace id (32 hex digits, or a UUID with its dashes), a span context (a trace id
+    and a span id, or a traceparent), the record id of a request, or the target_uri of tasks. The
+    search is in the daemon's state in `config.state`, or in `files`. With `as_json` it is one JSON
+    list with an object on each line, each with up to 1000 tasks and 1000 other requests. If nothing
+    matches, `screen` says so, stderr by default. `wall` is the clock, in nanoseconds.
 
-    Raises StoreError if there is no state or it cannot be read, ArchiveError if a file cannot be read.
+    Raises StoreError if there is no state or it cannot be read, ArchiveError if a file cannot be
+    read.
     """
     environ = os.environ if environ is None else environ
     screen = screen or sys.stderr
@@ -198,7 +201,9 @@ def _print(
 
 
 def context_of(text: str) -> bytes:
-    """Return the text as a trace id (16 bytes) or a span context (24 bytes); empty if it is neither."""
+    """Return the text as a trace id (16 bytes) or a span context (24 bytes); empty if it is
+    neither.
+    """
     low = text.lower()
     if _UUID.fullmatch(low):
         return bytes.fromhex(low.replace("-", ""))
@@ -207,7 +212,9 @@ def context_of(text: str) -> bytes:
 
 
 def as_object(shown: Shown, zone: tzinfo | None) -> dict[str, Any]:
-    """Return a request for JSON, like `tasks --json`; `meanwhile.requests` may be fewer than its count."""
+    """Return a request for JSON, like `tasks --json`; `meanwhile.requests` may be fewer than its
+    count.
+    """
     return {
         "trace_id": _trace_id(shown) or None,
         "request": view.request_object(shown.request, zone) if shown.request else None,
@@ -225,8 +232,8 @@ def drawn(
 ) -> Iterator[str]:
     """Yield the lines that show a request, its tasks, and the other requests.
 
-    Times are shown in `zone` (None: the host's), named `place`. `width` is the terminal's in cells, None for
-    no limit; `encoding` is the terminal's, and decides the characters of bars.
+    Times are shown in `zone` (None: the host's), named `place`. `width` is the terminal's in cells,
+    None for no limit; `encoding` is the terminal's, and decides the characters of bars.
     """
     try:
         "".join(UNICODE).encode(encoding)

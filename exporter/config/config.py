@@ -1,14 +1,15 @@
 """Loads the configuration: a TOML file, overridden by the environment, overridden by flags.
 
-The settings are defined in options.py. Here the sources are merged, words such as `auto` are replaced
-by what they stand for on this host, and settings that contradict each other are found.
+The settings are defined in options.py. Here the sources are merged, words such as `auto` are
+replaced by what they stand for on this host, and settings that contradict each other are found.
 
-All errors are reported together: every source is read to its end, also where a stronger one overrides
-it. Each error says where it is, what is wrong, and what to write instead.
+All errors are reported together: every source is read to its end, also where a stronger one
+overrides it. Each error says where it is, what is wrong, and what to write instead.
 
 What the OpenTelemetry specification names is not repeated here: `deliver` reads endpoints, headers,
-certificates and timeouts. Only the two variables that say who is observed, `OTEL_RESOURCE_ATTRIBUTES`
-and `OTEL_SERVICE_NAME`, are read here, because they are part of the data.
+certificates and timeouts. Only the two variables that say who is observed,
+`OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, are read here, because they are part of the
+data.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ LOGS = ("var/lib/wok/user-requests.data", "var/log/wok/wok-req.log")
 WOK_ERROR_LOG = "var/log/wok/wok-error.log"
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 APPLICATION_ID = UUID("46c01d7a-8901-42f0-bb3c-d4acaaee7611").bytes
-"""Makes the instance's UUID specific to this program, as `systemd-id128 machine-id --app-specific=` does."""
+"""Makes the instance's UUID specific to this program, as `systemd-id128 machine-id --app-specific=`
+does.
+"""
 
 UI_KEYS = ("trace_url", "hosts")
 """Options that may also be keys of the table `ui`."""
 
 KUBERNETES = re.compile(r"WOK_EXPORTER_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*)?)")
-"""What Kubernetes sets in every container if there is a Service named wok-exporter: not settings."""
+"""What Kubernetes sets in every container if there is a Service named wok-exporter: not settings.
+"""
 
 
 class ConfigError(Exception):
@@ -59,7 +63,9 @@ class ConfigError(Exception):
 
 
 class _Given(NamedTuple):
-    """A value as given: `origin` is where a person finds it, `base` the directory of relative paths."""
+    """A value as given: `origin` is where a person finds it, `base` the directory of relative
+    paths.
+    """
 
     origin: str
     key: str
@@ -82,8 +88,8 @@ def _from_file(
             mistakes.append(f"{path}: no such file: create it, or name another one with --config")
         return
     if reason := why_unreadable(path):
-        # Users other than the daemon's may run `check` or `tasks`. The daemon itself must not run without
-        # the file's passwords and privacy.
+        # Users other than the daemon's may run `check` or `tasks`. The daemon itself must not run
+        # without the file's passwords and privacy.
         sentence = (
             f"{path}: cannot be read ({reason}): let this user read it, or name another one with --config"
         )
@@ -134,10 +140,11 @@ def _from_flags(flags: Mapping[str, str | None]) -> Iterator[_Given]:
 def load(
     flags: Mapping[str, str | None], environ: Mapping[str, str], command: str, *, root: Path = Path("/")
 ) -> Config:
-    """Return the configuration of a command from its flags (by key), the environment and the TOML file.
+    """Return the configuration of a command from its flags (by key), the environment and the TOML
+    file.
 
-    The host's own files are looked for below `root`: the default file, Wok's logs, the machine id. Raises
-    ConfigError with all errors.
+    The host's own files are looked for below `root`: the default file, Wok's logs, the machine id.
+    Raises ConfigError with all errors.
     """
     mistakes: list[str] = []
     warnings: list[str] = []
@@ -206,7 +213,8 @@ def _resolve(
 ) -> None:
     """Replace words such as `auto` by what they stand for on this host, or for this command."""
     if values["log"] in {"auto", ""}:
-        # A folder that this user may not enter may contain the log: that is worth a problem, not a guess.
+        # A folder that this user may not enter may contain the log: that is worth a problem, not a
+        # guess.
         found = [path for path in (root / log for log in LOGS) if may_exist(path)]
         values["log"] = found[0] if found else root / LOGS[0]
     if values["wok_error_log"] == "auto":
@@ -288,10 +296,12 @@ def _cross_check(
 
 
 def _resource(environ: Mapping[str, str], mistakes: list[str]) -> tuple[dict[str, str], str]:
-    """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the service name of everything, if any.
+    """Return the attributes of `OTEL_RESOURCE_ATTRIBUTES`, and the service name of everything, if
+    any.
 
-    The form is `key=value,key=value`, with percent-encoding in both (OpenTelemetry specification, Resource SDK,
-    "Specifying resource information via an environment variable"). `OTEL_SERVICE_NAME` wins over `service.name`.
+    The form is `key=value,key=value`, with percent-encoding in both (OpenTelemetry specification,
+    Resource SDK, "Specifying resource information via an environment variable").
+    `OTEL_SERVICE_NAME` wins over `service.name`.
     """
     attributes: dict[str, str] = {}
     for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):

@@ -1,7 +1,7 @@
 """The effective settings as a configuration file: what `run --check-config` prints.
 
-The text is TOML that can be written back: loaded again, it gives the same values. Where each value came
-from, and what OpenTelemetry's variables decide, is in comments.
+The text is TOML that can be written back: loaded again, it gives the same values. Where each value
+came from, and what OpenTelemetry's variables decide, is in comments.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Reads a file of variables as systemd does for `EnvironmentFile=`, such as /etc/default/wok-exporter.
+"""Reads a file of variables as systemd does for `EnvironmentFile=`, such as
+/etc/default/wok-exporter.
 
 The rules are those of systemd.exec(5): `NAME=value` on a line, `#` and `;` start a comment line, a
-backslash at the end of a line continues it, values may be quoted, and nothing is expanded. A shell would
-read the same file differently, which is a common reason for variables that "do not work".
+backslash at the end of a line continues it, values may be quoted, and nothing is expanded. A shell
+would read the same file differently, which is a common reason for variables that "do not work".
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 class EnvironmentFile(NamedTuple):
-    """The variables of a file, and a sentence for each line that systemd ignores or reads in a surprising way."""
+    """The variables of a file, and a sentence for each line that systemd ignores or reads in a
+    surprising way.
+    """
 
     variables: dict[str, str]
     mistakes: list[str]

@@ -23,7 +23,8 @@ def may_exist(path: Path) -> bool:
 def why_unreadable(path: Path, *, may_be_directory: bool = False) -> str:
     """Return why a file cannot be read, empty if it can.
 
-    A FIFO is not opened: without a writer that would wait for ever. /dev/null counts as an empty file.
+    A FIFO is not opened: without a writer that would wait for ever. /dev/null counts as an empty
+    file.
     """
     try:
         status = path.stat()

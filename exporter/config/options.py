@@ -1,8 +1,8 @@
 """Everything an administrator can set: the fields of `Config`, and nowhere else.
 
 A field has the key that the TOML file uses. Its type is what the program works with; the row behind
-it says how to read the value, its default, the commands that use it, and its help text. The variable
-(`WOK_EXPORTER_` and the key in capitals), the flag, `--help`, docs/configuration.md and
+it says how to read the value, its default, the commands that use it, and its help text. The
+variable (`WOK_EXPORTER_` and the key in capitals), the flag, `--help`, docs/configuration.md and
 deploy/wok-exporter.toml are made from the same row, so they cannot disagree.
 """
 
@@ -97,8 +97,8 @@ class Config:
 
     `state` is None for a temporary one (`replay` and `demo` without a state of their own), `listen`
     None for no server, `wok_error_log` None where it is not read, `messages` None for those of the
-    installed Wok. `start_at` is an aware datetime, a duration or a word. `origins` says for each key
-    where its value came from; `warnings` are sentences to log at the start.
+    installed Wok. `start_at` is an aware datetime, a duration or a word. `origins` says for each
+    key where its value came from; `warnings` are sentences to log at the start.
     """
 
     log: Path = _input(
@@ -222,8 +222,8 @@ class Config:
     def first_time(self, now: int) -> int | None:
         """Return the time of the oldest record to send if there is no state yet.
 
-        Times are nanoseconds since the epoch; 0 is the beginning of the log, None its end. `now` matters
-        only to a `start_at` that is a duration.
+        Times are nanoseconds since the epoch; 0 is the beginning of the log, None its end. `now`
+        matters only to a `start_at` that is a duration.
         """
         if self.start_at == "end":
             return None

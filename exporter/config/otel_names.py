@@ -1,4 +1,6 @@
-"""Which OTEL_* variables have an effect here, and warnings about the others: most are typing errors."""
+"""Which OTEL_* variables have an effect here, and warnings about the others: most are typing
+errors.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ STANDARD = re.compile(
     r"|TRACES_SAMPLER(_ARG)?|(BSP|BLRP)_\w+|METRIC_EXPORT_\w+|METRICS_EXEMPLAR_FILTER|LOG_LEVEL"
     r"|(SPAN|EVENT|LINK|LOGRECORD|ATTRIBUTE)_\w+|ENTITIES|(EXPERIMENTAL_)?CONFIG_FILE|SEMCONV_\w+|PYTHON_\w+)"
 )
-"""Variables that OpenTelemetry defines and other programs on the host may need; here they have no effect."""
+"""Variables that OpenTelemetry defines and other programs on the host may need; here they have no
+effect.
+"""
 NEAR = 0.88
 """The names are long and begin alike: only a few letters may differ."""
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each OTEL_* variable that nobody defines, with the nearest one that has an effect."""
+    """Yield a sentence for each OTEL_* variable that nobody defines, with the nearest one that has
+    an effect.
+    """
     for name in sorted(environ):
         if not name.upper().startswith("OTEL_") or name in USED or not environ[name]:
             continue

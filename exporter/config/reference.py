@@ -1,4 +1,6 @@
-"""Writes docs/configuration.md and deploy/wok-exporter.toml from the table of options (`make docs`)."""
+"""Writes docs/configuration.md and deploy/wok-exporter.toml from the table of options (`make
+docs`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ WRAP_CHARS = 100
 
 
 def configuration_page() -> str:
-    """Return docs/configuration.md: each option with its meaning, flag, variable, default and commands."""
+    """Return docs/configuration.md: each option with its meaning, flag, variable, default and
+    commands.
+    """
     parts = [HEAD, _contents()]
     for title, options in GROUPS.items():
         parts.append(f"## {title}\n")

@@ -1,7 +1,7 @@
 """Turns what an administrator wrote into values: durations, sizes, addresses, paths, time zones.
 
-Each reader takes text from a variable or a flag, or any TOML value from the file. It raises ValueError
-with a sentence that says what is wrong and ends with what to write instead.
+Each reader takes text from a variable or a flag, or any TOML value from the file. It raises
+ValueError with a sentence that says what is wrong and ends with what to write instead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ StartAt = Literal["beginning", "end"] | timedelta | datetime
 
 
 class Address(NamedTuple):
-    """Where to listen: a name or an IP address (IPv6 without brackets), and a port; 0 is any free port."""
+    """Where to listen: a name or an IP address (IPv6 without brackets), and a port; 0 is any free
+    port.
+    """
 
     host: str
     port: int

@@ -1,8 +1,8 @@
 """The daemon: the threads that read, deliver and serve, from the first line to a stop.
 
 The main thread reads and commits. Each signal has a thread that delivers. The HTTP server answers
-from a database reader of its own. The threads share only the store and two events, so a backend that
-hangs, a slow scrape or a large page delays nothing else.
+from a database reader of its own. The threads share only the store and two events, so a backend
+that hangs, a slow scrape or a large page delays nothing else.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ from exporter.wok.operations import Operations
 STORE_WAIT_SECONDS_MAX = 30.0
 """The longest wait between attempts after the store has failed, as on a full disk."""
 TURN_SECONDS_MAX = 30.0
-"""A turn takes milliseconds. One that takes this long hangs in a disk, a lock or a network file system."""
+"""A turn takes milliseconds. One that takes this long hangs in a disk, a lock or a network file
+system.
+"""
 
 START_ERRORS = (StoreError, otlp_env.OtlpConfigError, ServerError, AuthError)
 """What prevents a start; their messages are for the administrator."""
@@ -64,8 +66,8 @@ class Stopped(Protocol):
 class Daemon:
     """Everything that `wok-exporter run` runs, created and released in the right order.
 
-    `run` returns when `stopped` is set. Raises START_ERRORS if the start must fail. What fails later is
-    reported and retried.
+    `run` returns when `stopped` is set. Raises START_ERRORS if the start must fail. What fails
+    later is reported and retried.
     """
 
     def __init__(
@@ -236,7 +238,9 @@ class Daemon:
         return input_problem(self._front.facts, self._config.log, self._config.start_at)
 
     def require_writable_state(self) -> None:
-        """Raise StoreError if the state cannot be written, so that the next daemon could not start from it."""
+        """Raise StoreError if the state cannot be written, so that the next daemon could not start
+        from it.
+        """
         if self._trouble:
             raise StoreError(self._trouble)
         self.store.count({})
@@ -297,8 +301,8 @@ class Daemon:
 def validate(config: Config, environ: Mapping[str, str]) -> None:
     """Raise what a start would raise, as far as can be known without one.
 
-    These are errors in OTEL_* variables (OtlpConfigError), in the server's certificate (ServerError) and
-    in its user file (AuthError). Nothing is connected to or stored.
+    These are errors in OTEL_* variables (OtlpConfigError), in the server's certificate
+    (ServerError) and in its user file (AuthError). Nothing is connected to or stored.
     """
     for signal in otlp_env.configured(environ):
         otlp_env.read_settings(signal, environ)

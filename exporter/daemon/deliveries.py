@@ -16,7 +16,9 @@ from exporter.telemetry import mapping as telemetry
 from exporter.web.api import Problem
 
 STOP_SECONDS = 5.0
-"""How long a request in flight may still take at a stop; its data is sent again after the next start."""
+"""How long a request in flight may still take at a stop; its data is sent again after the next
+start.
+"""
 
 
 class Deliveries:

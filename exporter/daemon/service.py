@@ -1,18 +1,19 @@
-"""`run`: one daemon after another, as a service manager expects it: ready, alive, reloaded, stopped.
+"""`run`: one daemon after another, as a service manager expects it: ready, alive, reloaded,
+stopped.
 
-* *Ready* is reported after the first turn of the pipeline: the state is recovered, the server listens,
-  and the log is open. A missing log does not delay the start. Wok creates it with its first request,
-  which may be tomorrow, and a host must not boot into a failed unit for that. The status says that the
-  log is missing.
-* *Alive* is reported by turns of the pipeline only, so that no other thread hides a turn that hangs in
-  a read, a lock, a commit or a log message. A turn whose commit failed counts: it ended, reported the
-  error and will be retried. The watchdog is for hangs. A restart frees no space on a full disk, and
-  would stop the metrics that report it.
+* *Ready* is reported after the first turn of the pipeline: the state is recovered, the server
+  listens, and the log is open. A missing log does not delay the start. Wok creates it with its
+  first request, which may be tomorrow, and a host must not boot into a failed unit for that. The
+  status says that the log is missing.
+* *Alive* is reported by turns of the pipeline only, so that no other thread hides a turn that hangs
+  in a read, a lock, a commit or a log message. A turn whose commit failed counts: it ended,
+  reported the error and will be retried. The watchdog is for hangs. A restart frees no space on a
+  full disk, and would stop the metrics that report it.
 * *A reload* reads and validates the whole configuration while the daemon runs. An invalid one is
-  reported and changes nothing. A valid one is rejected while the state cannot be written, because the
-  next start would fail. Otherwise the daemon stops, and the next one starts from the store, like any
-  start: there is no second way to recover. If that start fails (another program has the new port), the
-  previous configuration is started again.
+  reported and changes nothing. A valid one is rejected while the state cannot be written, because
+  the next start would fail. Otherwise the daemon stops, and the next one starts from the store,
+  like any start: there is no second way to recover. If that start fails (another program has the
+  new port), the previous configuration is started again.
 
 A reload cannot change environment variables, which stay those of the start, or the state.
 """
@@ -43,8 +44,9 @@ log = logging.getLogger(__name__)
 class Service:
     """Runs a daemon until `asked` to stop, and creates the next one when asked to reload.
 
-    `again` reads the configuration and raises ConfigError; `in_force` is called with a configuration that
-    took effect. Raises START_ERRORS if the first daemon cannot start, or none after a reload.
+    `again` reads the configuration and raises ConfigError; `in_force` is called with a
+    configuration that took effect. Raises START_ERRORS if the first daemon cannot start, or none
+    after a reload.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Service:
         return self._asked.is_set() or self._next is not None
 
     def wait(self, timeout: float) -> None:
-        """Wait for a request to stop or reload, at most `timeout` seconds and as long as the watchdog allows."""
+        """Wait for a request to stop or reload, at most `timeout` seconds and as long as the
+        watchdog allows.
+        """
         if not self.is_set():
             self._asked.wait(min(timeout, self._manager.pace_seconds))
 

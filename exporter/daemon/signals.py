@@ -1,8 +1,8 @@
 """What signals ask a command to do: stop, or (the daemon) read its configuration again.
 
-A handler may interrupt the main thread anywhere, also while it waits. It therefore only sets a flag and
-writes a byte into a pipe, and takes no lock: `threading.Event.set` in a handler may deadlock on the lock
-that the interrupted `wait` of the same thread holds.
+A handler may interrupt the main thread anywhere, also while it waits. It therefore only sets a flag
+and writes a byte into a pipe, and takes no lock: `threading.Event.set` in a handler may deadlock on
+the lock that the interrupted `wait` of the same thread holds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""One line of status for `systemctl status`: problems and remedies first, or what the daemon follows."""
+"""One line of status for `systemctl status`: problems and remedies first, or what the daemon
+follows.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """systemd's notification protocol: datagrams of `NAME=value` lines to the service manager.
 
-It needs neither systemd's library nor systemd: without a manager's address nothing is sent. A manager
-that does not accept a datagram is not waited for, because lost news is sent again with the next turn.
-The address and the watchdog are removed from the environment, so that no child notifies in our name.
-Source: sd_notify(3), "Well-known assignments" and "Notes"; sd_watchdog_enabled(3).
+It needs neither systemd's library nor systemd: without a manager's address nothing is sent. A
+manager that does not accept a datagram is not waited for, because lost news is sent again with the
+next turn. The address and the watchdog are removed from the environment, so that no child notifies
+in our name. Source: sd_notify(3), "Well-known assignments" and "Notes"; sd_watchdog_enabled(3).
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 class ServiceManager:
     """Notifies the manager at `address` of this program's status; an empty address is no manager.
 
-    `watchdog_seconds` is how long the manager waits for a keep-alive before it kills the program; infinite
-    without a watchdog. Every method returns whether the manager received the news, True without a manager.
+    `watchdog_seconds` is how long the manager waits for a keep-alive before it kills the program;
+    infinite without a watchdog. Every method returns whether the manager received the news, True
+    without a manager.
     """
 
     def __init__(self, address: str = "", watchdog_seconds: float = math.inf) -> None:
@@ -37,11 +38,14 @@ class ServiceManager:
         self._fed_at = -math.inf
         self._has_failed = False
         self.pace_seconds = watchdog_seconds / TURNS_A_WATCHDOG
-        """How often a keep-alive is due, and the longest that the program should wait in one turn."""
+        """How often a keep-alive is due, and the longest that the program should wait in one turn.
+        """
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> ServiceManager:
-        """Return the manager that started this program, and remove its variables from the environment."""
+        """Return the manager that started this program, and remove its variables from the
+        environment.
+        """
         address = environ.pop("NOTIFY_SOCKET", "")
         microseconds = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", "")

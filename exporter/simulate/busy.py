@@ -1,7 +1,8 @@
 """A very long day of the simulated Wok, for benchmarks and endurance tests.
 
-As in `story`, each line says when to write it, and the same arguments give the same bytes. Lines are
-made from templates, which the functions of `records` render once: several hundred thousand lines a second.
+As in `story`, each line says when to write it, and the same arguments give the same bytes. Lines
+are made from templates, which the functions of `records` render once: several hundred thousand
+lines a second.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
 
 class _Work(NamedTuple):
-    """One kind of work: `{n}` is its serial number, `{epoch}` its start in microseconds, `{uuid}` a uuid.
+    """One kind of work: `{n}` is its serial number, `{epoch}` its start in microseconds, `{uuid}` a
+    uuid.
 
-    `share` is in relation to the others, `seconds` the mean duration of its task (0 for work without a task); one
-    task of `one_fails_of` fails with `error`.
+    `share` is in relation to the others, `seconds` the mean duration of its task (0 for work
+    without a task); one task of `one_fails_of` fails with `error`.
     """
 
     share: int
@@ -87,7 +89,9 @@ MICROS = 1_000_000
 
 
 class _Template(NamedTuple):
-    """The lines of a piece of work as `%` formats of bytes; `ends` are its final records, in their order."""
+    """The lines of a piece of work as `%` formats of bytes; `ends` are its final records, in their
+    order.
+    """
 
     request: bytes
     start: bytes
@@ -100,8 +104,8 @@ def busy(
 ) -> Iterator[SimulatedLine]:
     """Yield the log of `requests` requests at an even rate, with the records of their tasks.
 
-    Every name is used once, so that every task has one true request. Nothing restarts and no task is lost:
-    each task ends, the last one after the last request. The first line has `at` 0.
+    Every name is used once, so that every task has one true request. Nothing restarts and no task
+    is lost: each task ends, the last one after the last request. The first line has `at` 0.
     """
     random = Random(seed)  # noqa: S311 (repeatable on purpose)
     templates = _templates(dialect)
@@ -153,7 +157,9 @@ def busy(
 
 
 def _templates(dialect: Dialect) -> Sequence[_Template]:
-    """Return some templates for every work, as many as its share, so that a pick among them is fair."""
+    """Return some templates for every work, as many as its share, so that a pick among them is
+    fair.
+    """
     found = []
     for work in WORKS:
         for i in range(work.share * TEMPLATES_PER_SHARE):
@@ -183,7 +189,9 @@ def _ends(dialect: Dialect, work: _Work, *, is_failed: bool) -> tuple[bytes, ...
 
 
 def _format(data: bytes) -> bytes:
-    """Return a rendered line as a format for `%`: its `{name}` become `%(name)s`; a task's id is a number."""
+    """Return a rendered line as a format for `%`: its `{name}` become `%(name)s`; a task's id is a
+    number.
+    """
     data = data.replace(b"%", b"%%").replace(b'"{task}"', b"{task}")
     for name in (b"n", b"epoch", b"uuid", b"task", b"date", b"time", b"zone", b"id"):
         data = data.replace(b"{" + name + b"}", b"%(" + name + b")s")

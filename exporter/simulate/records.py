@@ -1,8 +1,9 @@
 """Records of a simulated Wok's log, in two dialects, for `story` and `busy`.
 
-`rfc` is Wok of August 2016 with the RFC's TASK records (1000 started, 1001 finished, 1002 failed; ids that
-start again at 1 with wokd; parameters converted to text by Python 2). `json` is Wok 3.0.0 (no record at the
-start of a task, 200 or 400 at its end, no ids). All sentences are this program's own.
+`rfc` is Wok of August 2016 with the RFC's TASK records (1000 started, 1001 finished, 1002 failed;
+ids that start again at 1 with wokd; parameters converted to text by Python 2). `json` is Wok 3.0.0
+(no record at the start of a task, 200 or 400 at its end, no ids). All sentences are this program's
+own.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ Params = dict[str, Any]
 class SimulatedLine(NamedTuple):
     """A physical line of a log, without its newline, and the moment it is written.
 
-    `at` is in seconds since the start of the simulation, never smaller than that of the line before. `log` is the
-    user request log or wok-error.log. `note` is empty, or one sentence for people.
+    `at` is in seconds since the start of the simulation, never smaller than that of the line
+    before. `log` is the user request log or wok-error.log. `note` is empty, or one sentence for
+    people.
     """
 
     at: float
@@ -67,9 +69,11 @@ def record(
     text: str,
     error: Failure | None = None,
 ) -> bytes:
-    """Return the record of a request, or of a task; `stamp` has its date, time, zone and id as text.
+    """Return the record of a request, or of a task; `stamp` has its date, time, zone and id as
+    text.
 
-    The forms are those of Wok at commit b807ac0d, two blanks before the last `>>>` included, and of 3.0.0.
+    The forms are those of Wok at commit b807ac0d, two blanks before the last `>>>` included, and of
+    3.0.0.
     """
     if dialect == "json":
         whole = {
@@ -117,7 +121,9 @@ def task_record(
     task_id: int | str,
     error: Failure | None = None,
 ) -> bytes:
-    """Return the record of a task's start or end; the JSON dialect has none for a start, and no ids."""
+    """Return the record of a task's start or end; the JSON dialect has none for a start, and no
+    ids.
+    """
     params: Params = {"target_uri": target_uri}
     if dialect == "json":
         status_code = JSON_STATUSES[status]

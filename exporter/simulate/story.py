@@ -1,9 +1,9 @@
 """The demo's story: the log of a KVM host on which three administrators work for forty seconds.
 
-A generator without a clock: each line says when to write it, and the caller may wait that long, or not.
-The same arguments give the same bytes. The order is that of a real Wok: a request's line is written when
-the request ends, after its task has started, and a quick task has even ended. A task that is running when
-wokd restarts has no end record, and only wok-error.log shows the restart.
+A generator without a clock: each line says when to write it, and the caller may wait that long, or
+not. The same arguments give the same bytes. The order is that of a real Wok: a request's line is
+written when the request ends, after its task has started, and a quick task has even ended. A task
+that is running when wokd restarts has no end record, and only wok-error.log shows the restart.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 class _Task:
-    """A task of the story; its id is known when the whole story is, for ids are given in the order of starts."""
+    """A task of the story; its id is known when the whole story is, for ids are given in the order
+    of starts.
+    """
 
     def __init__(self, at: float, boot: int, app: str, target_uri: str) -> None:
         self.order = (boot, at)
@@ -48,7 +50,9 @@ class _Task:
 
 
 class _Stage:
-    """Where the story is played: scenes may be told in any order, and overlap; `lines` puts them into the log's."""
+    """Where the story is played: scenes may be told in any order, and overlap; `lines` puts them
+    into the log's.
+    """
 
     def __init__(self, dialect: Dialect, start: datetime, seed: int) -> None:
         self.dialect = dialect
@@ -106,7 +110,9 @@ class _Stage:
     def task_ends(
         self, at: float, task: _Task, note: str = "", *, error: Failure | None = None, is_failed: bool = False
     ) -> None:
-        """A task reports its end; without an error it may still have failed, and nobody will know why."""
+        """A task reports its end; without an error it may still have failed, and nobody will know
+        why.
+        """
         status = FAILED if error or is_failed else FINISHED
         self._moments.append((at, "requests", note, lambda: self._task(at, task, status, error)))
 
@@ -145,10 +151,11 @@ class _Stage:
 def story(dialect: Dialect, *, start: datetime, seed: int = 1) -> Iterator[SimulatedLine]:
     """Yield the demo: forty seconds of three administrators at work, in the order of the log.
 
-    Among it: clones with nested volume clones, one that works and one that fails; a migration that reports its
-    failure twice; a quick snapshot whose record stands before its request; an upload; polls that start tasks nobody
-    asked for; secrets in parameters; an update that restarts wokd, by which two tasks are lost. `start` must be
-    aware: it gives the records their date, time and zone. `seed` varies ids and durations.
+    Among it: clones with nested volume clones, one that works and one that fails; a migration that
+    reports its failure twice; a quick snapshot whose record stands before its request; an upload;
+    polls that start tasks nobody asked for; secrets in parameters; an update that restarts wokd, by
+    which two tasks are lost. `start` must be aware: it gives the records their date, time and zone.
+    `seed` varies ids and durations.
     """
     stage = _Stage(dialect, start, seed)
     stage.engine(0.0, "Bus STARTING", "Serving on http://127.0.0.1:8010", "Bus STARTED")

@@ -21,7 +21,9 @@ from typing import Self, TextIO
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-"""The alternate screen, no cursor, and no second row for a line that is too wide (DEC private modes)."""
+"""The alternate screen, no cursor, and no second row for a line that is too wide (DEC private
+modes).
+"""
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 KEY_BYTES_MAX = 64
@@ -73,12 +75,15 @@ class FullScreen:
         return shutil.get_terminal_size()
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Show the lines from the first row on, and nothing below; there are at most as many as rows."""
+        """Show the lines from the first row on, and nothing below; there are at most as many as
+        rows.
+        """
         # In one write, over the old contents: clearing the screen first makes it flicker.
         self._put(HOME + "\r\n".join(f"{line}{CLEAR_LINE}" for line in lines) + CLEAR_BELOW)
 
     def wait(self, seconds: float) -> str:
-        """Wait until a key is pressed, the window's size changes, or `seconds` have passed; return the key.
+        """Wait until a key is pressed, the window's size changes, or `seconds` have passed; return
+        the key.
 
         Without a key the text is empty; if the terminal was closed it is `q`.
         """

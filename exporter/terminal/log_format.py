@@ -1,7 +1,7 @@
 """The program's own log on stderr: for a terminal or a file, for journald, and as JSON.
 
-journald adds the time and takes the priority from a prefix (sd-daemon(3)); elsewhere a line has its time
-with the offset of its zone, so that it can be compared with the times of another host.
+journald adds the time and takes the priority from a prefix (sd-daemon(3)); elsewhere a line has its
+time with the offset of its zone, so that it can be compared with the times of another host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def formatter_of(
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Return whether a stream is the journal's: JOURNAL_STREAM has its device and inode (systemd.exec(5))."""
+    """Return whether a stream is the journal's: JOURNAL_STREAM has its device and inode
+    (systemd.exec(5)).
+    """
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):

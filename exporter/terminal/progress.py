@@ -17,7 +17,9 @@ NEXT_SECONDS = 0.2
 
 
 class ProgressLine:
-    """Shows on `screen`, if it is a terminal, how much of `total_bytes` is read; `clock` is in seconds."""
+    """Shows on `screen`, if it is a terminal, how much of `total_bytes` is read; `clock` is in
+    seconds.
+    """
 
     def __init__(self, screen: TextIO, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._line = StatusLine(screen)

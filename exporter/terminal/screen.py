@@ -1,7 +1,7 @@
 """Output for people while something happens: lines that stay, and a last one that changes.
 
-On a terminal, lines are wrapped at words and may have colours. Elsewhere they are whole and plain, so
-that a file or a pipe can be searched and compared.
+On a terminal, lines are wrapped at words and may have colours. Elsewhere they are whole and plain,
+so that a file or a pipe can be searched and compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ TEXT_COLUMNS_MIN = 20
 
 
 class StatusLine:
-    """A line on `out` that the next one replaces, no wider than the terminal; nothing without a terminal."""
+    """A line on `out` that the next one replaces, no wider than the terminal; nothing without a
+    terminal.
+    """
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

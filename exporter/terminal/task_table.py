@@ -2,11 +2,11 @@
 
 The table has as many columns as the terminal has room for. Columns that other columns or the lines
 below the row repeat are dropped first, and a resource is shortened at its beginning, where it says
-least. Without a terminal (a pipe, a file) nothing is shortened, dropped or wrapped, and the columns are
-still aligned. Programs get JSON.
+least. Without a terminal (a pipe, a file) nothing is shortened, dropped or wrapped, and the columns
+are still aligned. Programs get JSON.
 
-Anybody who can reach Wok can write these texts. `text.visible` removes what controls a terminal from
-every field before anything is measured, cut or coloured.
+Anybody who can reach Wok can write these texts. `text.visible` removes what controls a terminal
+from every field before anything is measured, cut or coloured.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Listed(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """`least` is how narrow it becomes before others leave (0: it never shrinks), `leaves` when it leaves itself
-    (0: never).
+    """`least` is how narrow it becomes before others leave (0: it never shrinks), `leaves` when it
+    leaves itself (0: never).
     """
 
     title: str
@@ -74,9 +74,9 @@ def table(
 ) -> Iterator[str]:
     """Yield the table's lines, in the given order, below a line of titles.
 
-    Times are in `zone` (None: the host's). `width` is the terminal's in cells, None for no limit. A failed
-    or lost task has a second line that says why. Failed, lost and running tasks have a line with the first
-    concurrent requests.
+    Times are in `zone` (None: the host's). `width` is the terminal's in cells, None for no limit. A
+    failed or lost task has a second line that says why. Failed, lost and running tasks have a line
+    with the first concurrent requests.
     """
     titles, rows = blocks(tasks, zone=zone, width=width, is_coloured=is_coloured)
     yield titles
@@ -106,7 +106,9 @@ def blocks(
 
 
 def may_be_coloured(environ: Mapping[str, str]) -> bool:
-    """Return whether to use colours on a terminal: NO_COLOR and a dumb TERM disable them (no-color.org)."""
+    """Return whether to use colours on a terminal: NO_COLOR and a dumb TERM disable them
+    (no-color.org).
+    """
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
@@ -131,7 +133,9 @@ def as_object(listed: Listed, zone: tzinfo | None) -> dict[str, Any]:
 
 
 def task_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
-    """Return the task alone for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null if unknown."""
+    """Return the task alone for JSON: times in ISO 8601 with the offset of `zone`, ids in hex, null
+    if unknown.
+    """
     return {
         "state": task.state,
         "app": task.app,
@@ -186,7 +190,8 @@ def _cells(listed: Listed, zone: tzinfo | None) -> dict[str, str]:
         asked += DOUBTS[task.correlation]
     resource = task.target_uri
     if not resource and request is not None:
-        # For a running task without a start record, only its request's sentence says what it works on.
+        # For a running task without a start record, only its request's sentence says what it works
+        # on.
         resource = clipped(visible(request.message), SENTENCE_CELLS_MAX)
     cells = {
         "STATE": task.state,

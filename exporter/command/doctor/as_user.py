@@ -12,7 +12,9 @@ REASON_BYTES = 4096
 
 
 def user_to_check(name: str) -> str:
-    """Return the user to look at files as: `name` if this is root and there is such a user, else empty."""
+    """Return the user to look at files as: `name` if this is root and there is such a user, else
+    empty.
+    """
     if os.geteuid() != 0:
         return ""
     try:

@@ -1,4 +1,6 @@
-"""Runs all checks in the order in which data flows, so that the first problem is the one to solve first."""
+"""Runs all checks in the order in which data flows, so that the first problem is the one to solve
+first.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ def doctor(
     """Print what was found; return 0 without a problem, otherwise 1.
 
     `flags` are options by key, as for the daemon; `environment_file` is the service's, by default
-    /etc/default/wok-exporter if it exists. Files are looked at as `user`, if this process is root and there is
-    such a user. `root` is where the host's own files are. Changes nothing, and sends nothing but empty requests.
+    /etc/default/wok-exporter if it exists. Files are looked at as `user`, if this process is root
+    and there is such a user. `root` is where the host's own files are. Changes nothing, and sends
+    nothing but empty requests.
     """
     findings = list(_findings(flags, environ, environment_file, user_to_check(user), root))
     if as_json:

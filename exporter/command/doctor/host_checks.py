@@ -33,7 +33,8 @@ class Environment(NamedTuple):
 
 
 def service_environment(environ: Mapping[str, str], path: Path | None) -> Environment:
-    """Return the variables of the service: those of its file, read as systemd reads it, if there is one.
+    """Return the variables of the service: those of its file, read as systemd reads it, if there is
+    one.
 
     Variables of the shell are no variables of the service: one that is only there is a warning.
     """

@@ -1,4 +1,6 @@
-"""Checks of Wok's two logs: found, readable, growing, in a known format, in the configured time zone."""
+"""Checks of Wok's two logs: found, readable, growing, in a known format, in the configured time
+zone.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ _TIME = re.compile(TIME)
 
 
 class Sample(NamedTuple):
-    """What is at the end of a log: `last` is the time of the newest record in nanoseconds, 0 without one."""
+    """What is at the end of a log: `last` is the time of the newest record in nanoseconds, 0
+    without one.
+    """
 
     findings: list[Finding]
     last: int = 0
@@ -154,7 +158,9 @@ def _says_something(words: ZoneWords) -> bool:
 
 
 def is_shift(seconds: float) -> bool:
-    """Return whether a difference of times looks like one of time zones: a multiple of half an hour."""
+    """Return whether a difference of times looks like one of time zones: a multiple of half an
+    hour.
+    """
     nearest = round(seconds / SHIFT_SECONDS) * SHIFT_SECONDS
     return (
         nearest != 0

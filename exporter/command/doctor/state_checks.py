@@ -46,7 +46,9 @@ def is_running(state: Path) -> bool:
 
 
 def state(config: Config) -> StateFacts:
-    """Check the state: there, readable, healthy, how large, and how well tasks are matched to requests."""
+    """Check the state: there, readable, healthy, how large, and how well tasks are matched to
+    requests.
+    """
     directory = config.state
     assert directory is not None, "a daemon has a state"
     try:
