@@ -297,6 +297,32 @@ def test_a_path_that_refuses_a_configuration(
     assert f"error: {OPTIONS[key].flag}: {places[kind]} " in done.err
 
 
+def test_a_directory_of_the_log_that_may_not_be_entered(tmp_path: Path) -> None:
+    """With log = auto, a /var/lib/wok that may not be entered is named as the place of the log: the daemon then says
+    that it may not read it, instead of following the log of an older Wok, or failing.
+    """
+    shut, old = tmp_path / "var/lib/wok", tmp_path / "var/log/wok"
+    shut.mkdir(parents=True)
+    old.mkdir(parents=True)
+    (old / "wok-req.log").touch()
+    shut.chmod(0)
+    script = (
+        "import sys, pathlib; from exporter.config.config import load;"
+        "print(load({'instance': 'x'}, {}, 'run', root=pathlib.Path(sys.argv[1])).log)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=environ(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=let_permissions_count,  # noqa: PLW1509
+    )
+    shut.chmod(0o700)
+
+    assert (done.stdout, done.stderr) == (f"{shut}/user-requests.data\n", "")
+
+
 def test_output_that_cannot_be_written(places: dict[str, Path], tmp_path: Path) -> None:
     """A full disk behind stdout is a sentence and exit code 2, and a closed stdout is no error."""
     base = [sys.executable, "-m", "exporter", "text", str(places["log"])]

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 class _Work(NamedTuple):
-    """One kind of work: `{n}` is its serial number, `{epoch}` its start in microseconds, `{uuid}` a
-    uuid.
+    """One kind of work, with placeholders: `{n}` a serial number, `{epoch}` its start in
+    microseconds, `{uuid}` a UUID.
 
     `share` is in relation to the others, `seconds` the mean duration of its task (0 for work
     without a task); one task of `one_fails_of` fails with `error`.
@@ -89,9 +89,7 @@ MICROS = 1_000_000
 
 
 class _Template(NamedTuple):
-    """The lines of a piece of work as `%` formats of bytes; `ends` are its final records, in their
-    order.
-    """
+    """The lines of a piece of work as `%` formats of bytes; `ends` are its end records in order."""
 
     request: bytes
     start: bytes
@@ -157,9 +155,7 @@ def busy(
 
 
 def _templates(dialect: Dialect) -> Sequence[_Template]:
-    """Return some templates for every work, as many as its share, so that a pick among them is
-    fair.
-    """
+    """Return as many templates for each kind of work as its share, so that a random pick is fair."""
     found = []
     for work in WORKS:
         for i in range(work.share * TEMPLATES_PER_SHARE):
@@ -189,9 +185,7 @@ def _ends(dialect: Dialect, work: _Work, *, is_failed: bool) -> tuple[bytes, ...
 
 
 def _format(data: bytes) -> bytes:
-    """Return a rendered line as a format for `%`: its `{name}` become `%(name)s`; a task's id is a
-    number.
-    """
+    """Return a rendered line as a `%` format: `{name}` becomes `%(name)s`; a task's id is a number."""
     data = data.replace(b"%", b"%%").replace(b'"{task}"', b"{task}")
     for name in (b"n", b"epoch", b"uuid", b"task", b"date", b"time", b"zone", b"id"):
         data = data.replace(b"{" + name + b"}", b"%(" + name + b")s")

@@ -69,8 +69,7 @@ def record(
     text: str,
     error: Failure | None = None,
 ) -> bytes:
-    """Return the record of a request, or of a task; `stamp` has its date, time, zone and id as
-    text.
+    """Return the record of a request or a task; `stamp` has its date, time, zone and id as text.
 
     The forms are those of Wok at commit b807ac0d, two blanks before the last `>>>` included, and of
     3.0.0.
@@ -121,9 +120,7 @@ def task_record(
     task_id: int | str,
     error: Failure | None = None,
 ) -> bytes:
-    """Return the record of a task's start or end; the JSON dialect has none for a start, and no
-    ids.
-    """
+    """Return the record of a task's start or end; JSON has none for a start, and no ids."""
     params: Params = {"target_uri": target_uri}
     if dialect == "json":
         status_code = JSON_STATUSES[status]
@@ -136,7 +133,7 @@ def task_record(
 
 
 def _python2(value: Any) -> str:
-    """Return a parameter as Wok's Python 2 releases turned it into text."""
+    """Return a parameter as Wok's Python 2 releases converted it to text."""
     return value if isinstance(value, str) else _repr(value)
 
 

@@ -38,9 +38,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 class _Task:
-    """A task of the story; its id is known when the whole story is, for ids are given in the order
-    of starts.
-    """
+    """A task of the story; its id is known only at the end, because ids follow the order of starts."""
 
     def __init__(self, at: float, boot: int, app: str, target_uri: str) -> None:
         self.order = (boot, at)
@@ -50,9 +48,7 @@ class _Task:
 
 
 class _Stage:
-    """Where the story is played: scenes may be told in any order, and overlap; `lines` puts them
-    into the log's.
-    """
+    """Collects scenes in any order, also overlapping ones; `lines` returns them in the log's order."""
 
     def __init__(self, dialect: Dialect, start: datetime, seed: int) -> None:
         self.dialect = dialect
@@ -91,7 +87,7 @@ class _Stage:
         note: str = "",
         error: Failure | None = None,
     ) -> None:
-        """A request ends at this moment."""
+        """Write a request that ends at `at`."""
 
         def data() -> bytes:
             stamp = self._stamp(at)
@@ -100,7 +96,7 @@ class _Stage:
         self._moments.append((at, "requests", note, data))
 
     def task_starts(self, at: float, app: str, target_uri: str) -> _Task:
-        """A task begins. In the JSON dialect nothing is written."""
+        """Start a task; the JSON dialect writes nothing."""
         task = _Task(at, self._boot, app, target_uri)
         self._tasks.append(task)
         if self.dialect == "rfc":
@@ -110,14 +106,12 @@ class _Stage:
     def task_ends(
         self, at: float, task: _Task, note: str = "", *, error: Failure | None = None, is_failed: bool = False
     ) -> None:
-        """A task reports its end; without an error it may still have failed, and nobody will know
-        why.
-        """
+        """Write the end of a task, which may have failed without an error."""
         status = FAILED if error or is_failed else FINISHED
         self._moments.append((at, "requests", note, lambda: self._task(at, task, status, error)))
 
     def engine(self, at: float, *sentences: str, note: str = "") -> None:
-        """CherryPy's engine writes into wok-error.log."""
+        """Write lines of CherryPy's engine to wok-error.log."""
         when = self._local(at)
         stamp = f"[{when:%d}/{MONTHS[when.month - 1]}/{when:%Y:%H:%M:%S}]"
         for sentence in sentences:
@@ -126,7 +120,7 @@ class _Stage:
             note = ""
 
     def restart(self, at: float, note: str) -> None:
-        """Wokd is stopped and started: tasks die without a word, and ids begin again."""
+        """Restart wokd: running tasks end without a record, and ids start again."""
         self.engine(at, "Caught signal SIGTERM.", "Bus STOPPING", "Bus STOPPED", "Bus EXITED", note=note)
         self.engine(at + 1.6, "Bus STARTING", "Serving on http://127.0.0.1:8010")
         self.engine(at + 1.8, "Bus STARTED", note="wokd is back")

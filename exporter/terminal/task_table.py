@@ -46,8 +46,10 @@ class Listed(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """`least` is how narrow it becomes before others leave (0: it never shrinks), `leaves` when it
-    leaves itself (0: never).
+    """A column of the table.
+
+    `least` is the width that it may shrink to before columns are dropped (0: it never shrinks).
+    `leaves` is its place in the order in which columns are dropped (0: never).
     """
 
     title: str
