@@ -232,7 +232,7 @@ def test_the_daemons_said_what_they_do_and_ended_well(shown: Shown) -> None:
     """The start names what is read, where it goes and where to look; SIGTERM is a clean end; no other line was said."""
     for name, sink in shown.sinks.items():
         paths = ("/v1/traces", "/v1/logs") if name == "http" else ("", "")
-        said = [line.split(" ", 2)[2] for line in shown.said[name].splitlines()]
+        said = [line.split(" ", 3)[3] for line in shown.said[name].splitlines()]
         port = said[3].removeprefix("INFO serving http://127.0.0.1:").partition("/")[0]
         assert [
             f"INFO reading {shown.log} (time zone: UTC); state in {shown.log.parent / name}",
@@ -389,8 +389,8 @@ def test_two_daemons_on_one_state(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: {tmp_path / 'state'} is in use by another wok-exporter; stop that one, or give this one a state of"
-        " its own\n"
+        f"error: {tmp_path / 'state'} is in use by another wok-exporter; stop that one, or give this one another"
+        " state directory\n"
     )
     assert code == 0
 

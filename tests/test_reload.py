@@ -327,7 +327,7 @@ def test_a_state_that_cannot_be_written(tmp_path: Path) -> None:
             db.execute("ROLLBACK")
         free = reloaded.reload_file()
 
-    assert locked.startswith(f"reload rejected: {tmp_path}/state/state.db: database is locked; end the other")
+    assert locked.startswith(f"reload rejected: {tmp_path}/state/state.db: database is locked")
     assert answer[0] == 200
     assert free.startswith("following")
 
@@ -341,7 +341,7 @@ def test_a_refusal_makes_nothing_ready(tmp_path: Path) -> None:
     more = ["--listen", "off", "--state", tmp_path / "state", "--start-at", "beginning", *SAME]
     with ManagerEnd() as manager, ExitStack() as stack:
         unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, unlimited[1]))  # to SQLite, a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (640 * 1024, unlimited[1]))  # to SQLite, a full disk
         try:
             daemon = stack.enter_context(
                 running("run", "--log", log, *more, said=tmp_path / "said", env=manager.environ())
