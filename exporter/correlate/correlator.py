@@ -13,6 +13,8 @@ how sure the match is:
     index.py            by what each of them is found
     candidates.py       which tasks a final record may end, and how the evidence narrows them
     start_matcher.py    how a start record and a request find each other
+    request_records.py, start_records.py, pending_ends.py
+                        what a record of each kind does when it is read
     task_ends.py        which task a final record ends
     open_tasks.py       which tasks are open, and which are too old
     settle_window.py    which records wait for a partner
@@ -81,24 +83,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from exporter.correlate.certainty import Certainty
 from exporter.correlate.concurrent import ConcurrentRequests
-from exporter.correlate.ended import TaskIds, is_number
-from exporter.correlate.evidence import forms_of, values_of
+from exporter.correlate.ended import TaskIds
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.former_state import modern_state
 from exporter.correlate.index import Index
 from exporter.correlate.log_clock import LogClock
 from exporter.correlate.open_tasks import OpenTaskTable
+from exporter.correlate.pending_ends import PendingEnds
 from exporter.correlate.request_ids import RequestIds
-from exporter.correlate.settle_window import HOLD_NANOS, HOLD_QUIET_NANOS, SETTLE_NANOS, SettleWindow
+from exporter.correlate.request_records import RequestRecords
+from exporter.correlate.settle_window import HOLD_NANOS, HOLD_QUIET_NANOS, SettleWindow
 from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.start_records import StartRecords
 from exporter.correlate.stored import STATE_VERSION, from_json, record_from_json, task_of
 from exporter.correlate.task_ends import TaskEnds
-from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Step, Task, Waiting
-from exporter.ids import request_span_id, task_span_id
-from exporter.records import Event, OpenTask, Record, RequestSeen, TaskRow, TaskStarted
-from exporter.wok.operations import Form, Operations, uuid_bytes
+from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Task, Waiting
+from exporter.records import Event, OpenTask, Record, TaskRow
+from exporter.wok.operations import Operations
 
 
 class Changes(NamedTuple):
@@ -128,33 +130,24 @@ class Correlator:
         open_tasks: Iterable[OpenTask] = (),
         ended: Iterable[TaskRow] = (),
     ) -> None:
-        self._naming = naming
-        self._code_of = code_of
         self._seq = 0
         self._time = 0
         self._clock = LogClock()
         self._events: list[Event] = []
-        self._task_ids = TaskIds({}, 0)
-        self._request_ids = RequestIds()
-        self._index = Index()
-        self._ledger = OpenTaskTable(expiry)
-        self._failed = FailedRequests(self._index, expiry)
-        self._claims = StartMatcher(naming, self._index, self._ledger)
-        self._meanwhile = ConcurrentRequests(self._ledger.touch)
-        self._settling = SettleWindow(self._settle)
-        self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
-        self._ends = TaskEnds(
-            naming,
-            self._index,
-            self._ledger,
-            self._meanwhile,
-            self._claims,
-            self._failed,
-            self._request_ids,
-            self._held,
-            self._events.append,
-            expiry=expiry,
-        )
+        tell = self._events.append
+        index = self._index = Index()
+        ledger = self._ledger = OpenTaskTable(expiry)
+        request_ids = self._request_ids = RequestIds()
+        failed = self._failed = FailedRequests(index, expiry)
+        claims = StartMatcher(naming, index, ledger)
+        meanwhile = self._meanwhile = ConcurrentRequests(ledger.touch)
+        settling = self._settling = SettleWindow(self._settle)
+        held = self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
+        pending = self._pending = PendingEnds(naming, index, meanwhile, settling, expiry=expiry)
+        shared = (naming, index, ledger, meanwhile, claims, failed, request_ids)
+        self._requests = RequestRecords(*shared, settling, tell, code_of=code_of)
+        self._starts = StartRecords(*shared, settling, pending, tell, self._restart)
+        self._ends = TaskEnds(*shared, pending, held, tell, expiry=expiry)
         self._restore(state, open_tasks, ended)
 
     # What moves it
@@ -166,15 +159,11 @@ class Correlator:
             self._pass(time)
         self._seq += 1
         if record.kind == "request":
-            self._request(record)
+            self._requests.take(record, self._seq)
         elif record.kind == "started":
-            self._started(record)
+            self._starts.take(record, self._seq)
         else:
-            final, held = self._ends.take(record, self._seq)
-            if held is not None:
-                self._settling.withdraw(held)
-            if final is not None:
-                self._settling.add(final)
+            self._pending.take(record, self._seq)
         return self._take()
 
     def _pass(self, time: int) -> None:
@@ -228,7 +217,7 @@ class Correlator:
         self._settling.close_all()
         self._ends.close_held()
         self._ends.lose(time)
-        self._task_ids = TaskIds({}, 0)
+        self._starts.task_ids = TaskIds({}, 0)
 
     def _settle(self, waiting: Waiting) -> None:
         """Decide about what has waited long enough, and has not found its partner meanwhile."""
@@ -236,10 +225,10 @@ class Correlator:
             task = waiting.task
             if task is not None and task.waiting:
                 self._settling.withdraw(task)
-                self._settle_start(task)
+                self._starts.settle(task)
             self._ends.settle(waiting)
         elif isinstance(waiting, Task):
-            self._settle_start(waiting)
+            self._starts.settle(waiting)
         else:
             self._index.remove_request(waiting)
 
@@ -247,246 +236,6 @@ class Correlator:
         events = self._events.copy()
         self._events.clear()
         return events
-
-    # Requests
-
-    def _request(self, record: Record) -> None:
-        context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
-        self._meanwhile.request(context)
-        code = record.code
-        if not code and self._code_of is not None:
-            code = self._code_of(record.text)
-        operation = self._naming.of_request(record.app, record.method, code, record.params, record.status)
-        request, start, opens_task = None, record.time, False
-        # A 500 without an error may have started its task all the same (Wok 3.0.0's clean-up of old tasks raises
-        # after the thread has begun). It opens nothing by itself.
-        is_accepted = record.status == 202
-        if is_accepted or (record.status == 500 and not record.error_code):
-            request = self._make_request(record, context, operation)
-            starter = self._take_start(request)
-            if starter is not None:
-                start = min(starter.start, record.time)
-            elif not self._is_claimed(request):
-                opens_task = is_accepted and record.dialect == "json"
-                self._offer(request, record, opens_task=opens_task)
-        self._events.append(
-            RequestSeen(record, operation, context, start, self._meanwhile.ordinal, opens_task)
-        )
-
-    def _take_start(self, request: PendingRequest) -> Task | None:
-        """Let a request take the start records that name or seek it; return the one of its own task."""
-        own: Task | None = None
-        for task in self._index.of_request(request.record_id):
-            if task.origin:
-                continue
-            if own is None and not task.parent_task_id:
-                own = task
-                if task.phase is Phase.SEEKING:
-                    self._claims.take_named(task, request)
-                    continue
-            self._claims.link(task, request.context, request.ordinal)
-        if own is not None or self._request_ids.get(request.record_id) is not None:
-            return own
-        own, former = self._claims.take_start(request)
-        if former is not None:
-            self._offer_failed(former)
-        return own
-
-    def _is_claimed(self, request: PendingRequest) -> bool:
-        """Tell whether the task of a request has ended before its line came."""
-        known = self._request_ids.get(request.record_id)
-        if known is None:
-            return False
-        self._request_ids.add(
-            request.record_id, request.context, request.ordinal, is_claimed=known.is_claimed
-        )
-        return known.is_claimed
-
-    def _offer(self, request: PendingRequest, record: Record, *, opens_task: bool) -> None:
-        """Let a request be found: with the task that it opens, or while its window is open."""
-        if opens_task:
-            self._index.add_request(request)
-            self._open(self._task_asked_for(request, record))
-        elif request.failed:
-            self._offer_failed(request)
-        elif request.forms:
-            self._index.add_request(request)
-            self._settling.add(request)
-
-    def _offer_failed(self, request: PendingRequest) -> None:
-        """Let a failed request be found: by starts while its window is open, by final records for longer."""
-        if not request.forms:
-            return
-        if request.record_id:
-            self._failed.add(request)
-        else:
-            self._index.add_request(request)
-            self._settling.add(request)
-
-    def _make_request(self, record: Record, context: bytes, operation: str) -> PendingRequest:
-        naming, app, code, params = self._naming, record.app, record.code, record.params
-        is_failed = record.status != 202
-        forms: tuple[Form, ...] = ()
-        if not is_failed or naming.may_start_task(app, code, operation):
-            forms = forms_of(naming, app, code, operation, params)
-        return PendingRequest(
-            key=_key(record),
-            seq=self._seq,
-            app=app,
-            time=record.time,
-            context=context,
-            operation=operation,
-            ordinal=self._meanwhile.ordinal,
-            record_id=record.record_id,
-            forms=forms,
-            values=values_of(params) if forms and not forms[0].named else (),
-            failed=is_failed,
-        )
-
-    def _task_asked_for(self, request: PendingRequest, record: Record) -> Task:
-        """Return the task that a request has opened by itself."""
-        request.task = Task(
-            key=request.key,
-            seq=request.seq,
-            app=request.app,
-            start=request.time,
-            since=request.ordinal,
-            by_start=False,
-            context=record.trace_id + task_span_id(record.trace_id, record.file, record.offset),
-            parent=request.context,
-            origin=request.context,
-            operation=request.operation,
-            request=request.ordinal,
-            certainty=Certainty(joined=True, named=True),
-            asked=request,
-        )
-        return request.task
-
-    # Start records
-
-    def _started(self, record: Record) -> None:
-        early = self._begin_anew(record) if self._is_new_boot(record) else []
-        self._task_ids.use(record.task_id, record.time)
-        task = Task(
-            key=_key(record),
-            seq=self._seq,
-            app=record.app,
-            start=record.time,
-            since=self._meanwhile.ordinal,
-            by_start=True,
-            target_uri=record.target_uri,
-            task_id=record.task_id,
-            request_id=record.request_id,
-            parent_task_id=record.parent_task_id,
-            phase=Phase.SEEKING,
-            record=record,
-        )
-        self._let_seek(task)
-        self._open(task)
-        final = self._ends.waiting_for(record)
-        if final is not None:
-            final.ends(task)
-        if task.request_id:
-            self._take_named_request(task)
-        else:
-            request = self._claims.take_request(task)
-            if request is not None:
-                self._take_over(task, request)
-        self._index.add_running(task)
-        self._index.add_start(task)
-        self._settling.add(task)
-        for each in early:
-            self._settling.add(each)
-
-    def _is_new_boot(self, record: Record) -> bool:
-        """Tell whether a start record proves that wokd has been restarted."""
-        if self._task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
-            return True
-        # Two threads can be given one number, but not for the same thing, and not seconds apart.
-        running = self._index.running(record.task_id)
-        if not running or not is_number(record.task_id):
-            return False
-        return any(
-            task.app == record.app
-            and task.target_uri == record.target_uri
-            and abs(record.time - task.start) >= SETTLE_NANOS
-            for task in running
-        )
-
-    def _begin_anew(self, record: Record) -> list[PendingEnd]:
-        """End what a former wokd ran; return the final records that wait for this start and must go on waiting."""
-        early = self._ends.release(record)
-        for final in early:
-            self._settling.withdraw(final)
-        self._restart(record.time)
-        return early
-
-    def _take_named_request(self, task: Task) -> None:
-        """Let a start take the request whose id it has, or know it where it is another task's."""
-        request = self._index.by_record(task.request_id)
-        if request is not None and not task.parent_task_id:
-            self._claims.take_named(task, request)
-            self._take_over(task, request)
-            return
-        known = self._ends.known_request(task.request_id)
-        if known is not None and known.context:
-            self._claims.link(task, known.context, known.ordinal)
-
-    def _take_over(self, task: Task, request: PendingRequest) -> None:
-        """Let a start's task stand for the one that its request has opened."""
-        self._index.remove_request(request)
-        self._failed.remove(request)
-        self._settling.withdraw(request)
-        if request.task is not None:
-            task.counted = False  # the request's 202 has counted the start already
-            request.task.take(Step.HAND_OVER)
-            self._ledger.close(request.task)
-            self._meanwhile.end(request.task)
-            request.task = None
-
-    def _settle_start(self, task: Task) -> None:
-        """Close the window of a start: its request is known by now, or an id that tells it later."""
-        self._index.remove_start(task)
-        record = task.record
-        if record is None:
-            return
-        self._find_parent(task)
-        if not task.operation:
-            task.operation = self._naming.of_target(task.app, task.target_uri)
-        trace_id = task.parent[:16] or uuid_bytes(task.request_id) or record.trace_id
-        task.take(Step.CLOSE_WINDOW)
-        task.context = trace_id + task_span_id(trace_id, record.file, record.offset)
-        task.record = None
-        self._ledger.touch(task)
-        self._events.append(
-            TaskStarted(
-                record, task.operation, task.context, task.parent, task.grade, task.start, task.counted
-            )
-        )
-
-    def _find_parent(self, task: Task) -> None:
-        """Let a nested task be the child of the task that has started it, where that is known."""
-        if not task.parent_task_id:
-            return
-        for parent in self._index.running(task.parent_task_id):
-            if parent.context:
-                task.parent = parent.context
-                task.origin = task.origin or parent.origin
-                task.request = task.request or parent.request
-                task.certainty.joined = task.certainty.named = True
-
-    def _let_seek(self, task: Task) -> None:
-        """Say by what a start seeks its request."""
-        if task.request_id:
-            task.texts = ("=" + task.request_id,)
-            return
-        targets = self._naming.targets(task.app, task.target_uri)
-        task.texts = tuple([target.text for target in targets])
-        task.epoch = max(target.epoch for target in targets)
-
-    def _open(self, task: Task) -> None:
-        self._ledger.open(task)
-        self._meanwhile.begin(task)
 
     # The store
 
@@ -498,8 +247,8 @@ class Correlator:
             "seq": self._seq,
             "time": self._time,
             "clock": self._clock.to_json(),
-            "task_id_max": self._task_ids.highest,
-            "task_ids": self._task_ids.used,
+            "task_id_max": self._starts.task_ids.highest,
+            "task_ids": self._starts.task_ids.used,
             "latest": self._meanwhile.latest,
             "ended": self._ends.since_restart,
             "expired": self._ends.expired_texts,
@@ -526,7 +275,8 @@ class Correlator:
         for task in tasks:
             if task.by_start:
                 self._index.add_running(task)
-            self._open(task)
+            self._ledger.open(task)
+            self._meanwhile.begin(task)
         asked = [task.asked for task in tasks if task.asked is not None and not task.by_start]
         failed = self._failed.from_json(kept.get("failed", ()))
         is_failed = {request.seq for request in failed}
@@ -542,7 +292,7 @@ class Correlator:
         self._time = kept["time"]
         self._clock.restore(kept["clock"])
         self._request_ids.restore(kept["request_ids"])
-        self._task_ids = TaskIds(kept["task_ids"], kept["task_id_max"])
+        self._starts.task_ids = TaskIds(kept["task_ids"], kept["task_id_max"])
         self._meanwhile.restore(kept["ordinal"], kept["latest"])
         self._ends.restore(list(ended), kept["ended"], kept["expired"])
         for waiting in settling:
@@ -550,35 +300,24 @@ class Correlator:
                 self._settling.add(requests[waiting["key"]])
             elif waiting["is"] == "end":
                 final = from_json(PendingEnd, waiting)
-                self._ends.wait(final, self._ledger.tasks.get(bytes.fromhex(waiting["key"])))
+                self._pending.wait(final, self._ledger.tasks.get(bytes.fromhex(waiting["key"])))
                 self._settling.add(final)
             elif bytes.fromhex(waiting["key"]) in self._ledger.tasks:
                 # A damaged task was set aside by the store.
-                self._settling.add(self._restored_start(waiting))
+                task = self._ledger.tasks[bytes.fromhex(waiting["key"])]
+                if "seeking" in waiting:  # a state of the previous version
+                    task.phase = Phase.SEEKING if waiting["seeking"] else Phase.JOINED
+                self._starts.wait_again(task, record_from_json(waiting["record"]))
         for waiting in kept["held"]:
             final = from_json(PendingEnd, waiting)
             held_task = self._ledger.tasks.get(bytes.fromhex(waiting["key"]))
             if held_task is None:
                 final.is_held = False
-                self._ends.wait(final, None)
+                self._pending.wait(final, None)
                 self._settling.add(final)
             else:
                 final.ends(held_task)
                 self._held.add(final)
-
-    def _restored_start(self, waiting: dict[str, Any]) -> Task:
-        """Let a start seek its request again."""
-        task = self._ledger.tasks[bytes.fromhex(waiting["key"])]
-        task.record = record_from_json(waiting["record"])
-        if "seeking" in waiting:  # a state of the previous version
-            task.phase = Phase.SEEKING if waiting["seeking"] else Phase.JOINED
-        self._let_seek(task)
-        self._index.add_start(task)
-        return task
-
-
-def _key(record: Record) -> bytes:
-    return record.file + record.offset.to_bytes(8, "big")
 
 
 def _restored(open_tasks: Iterable[OpenTask]) -> Iterator[Task]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from exporter.correlate.index import Index
+
 REQUEST_IDS_MAX = 256
 """Requests that are remembered; those of tasks that run are known by these."""
 
@@ -55,3 +57,16 @@ class RequestIds:
         """Know again what `to_json` gave."""
         for key, context, ordinal, is_claimed in kept:
             self._known[key] = KnownRequest(bytes.fromhex(context), ordinal, is_claimed)
+
+
+def known_request(index: Index, request_ids: RequestIds, request_id: str) -> KnownRequest | None:
+    """Return what is known of a request that a record names, whether its task is open or has ended."""
+    if not request_id:
+        return None
+    asked = index.by_record(request_id)
+    if asked is not None:
+        return KnownRequest(asked.context, asked.ordinal, is_claimed=False)
+    for task in index.of_request(request_id):
+        if task.origin:
+            return KnownRequest(task.origin, task.request, is_claimed=not task.parent_task_id)
+    return request_ids.get(request_id)

@@ -2,11 +2,6 @@
 
 A final record waits for its settling window. What it ends is known by its ids, or chosen among the tasks whose
 request has a form of its target_uri. Where nothing fits, it is a repeat of an ended task, or an orphan.
-
-Two final records may be one end: some operations report a failure twice, first without and then with the error, and
-a task may report its success and then raise. They may as well be the ends of two tasks, and the request of the
-second may yet come. So an error that may belong to a final record before it holds that one back, and when its own
-window closes both are decided: two ends if there are two tasks that could have ended, otherwise one.
 """
 
 from __future__ import annotations
@@ -29,7 +24,8 @@ from exporter.correlate.evidence import is_general, targets_of, values_of
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.index import CANDIDATES_MAX, Index
 from exporter.correlate.open_tasks import OpenTaskTable
-from exporter.correlate.request_ids import KnownRequest, RequestIds
+from exporter.correlate.pending_ends import PendingEnds, end_key
+from exporter.correlate.request_ids import RequestIds, known_request
 from exporter.correlate.settle_window import SettleWindow
 from exporter.correlate.start_matcher import StartMatcher
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Step, Task
@@ -58,6 +54,7 @@ class TaskEnds:
         claims: StartMatcher,
         failed: FailedRequests,
         request_ids: RequestIds,
+        pending: PendingEnds,
         held: SettleWindow,
         tell: Callable[[Event], None],
         *,
@@ -70,120 +67,12 @@ class TaskEnds:
         self._claims = claims
         self._failed = failed
         self._request_ids = request_ids
+        self._pending = pending
         self._held = held
         self._tell = tell
         self._expiry = expiry
-        self._finals: dict[tuple[str, str], list[PendingEnd]] = {}
         self._ended = EndedTasks()
         self._expired: deque[tuple[str, ...]] = deque(maxlen=EXPIRED_MAX)
-
-    # Final records that wait
-
-    def take(self, record: Record, seq: int) -> tuple[PendingEnd | None, PendingEnd | None]:
-        """Take a final record, the log's `seq`th; return what is to wait for its window, and what is no longer to.
-
-        None where the record belongs to one that waits already.
-        """
-        task = self._running(record) if record.task_id else None
-        first = task.end if task is not None else self.waiting_for(record) if record.task_id else None
-        if first is not None:
-            self._add(first, record)
-            return None, None
-        final = PendingEnd(record, record.time, seq, self._meanwhile.ordinal)
-        if not record.task_id:
-            first = self._first_of(record)
-            if first is not None and self._is_second_report(first, record):
-                first.second = seq
-                self._add(first, record)
-                return None, None
-            final.earlier = first
-        self.wait(final, task)
-        return final, final.earlier
-
-    def wait(self, final: PendingEnd, task: Task | None) -> None:
-        """Remember a final record whose window is open, and the task that it ends where an id says so."""
-        if final.earlier is not None and final.earlier not in self._finals.get(
-            _key(final.earlier.record), ()
-        ):
-            self.wait(final.earlier, None)
-        self._finals.setdefault(_key(final.record), []).append(final)
-        if task is not None:
-            final.ends(task)
-
-    def waiting_for(self, record: Record) -> PendingEnd | None:
-        """Find a final record of the same task id that waits, for its start or for a second one."""
-        if record.task_id:
-            for final in self._finals.get(_key(record), ()):
-                if final.task is None and final.record.task_id == record.task_id:
-                    return final
-        return None
-
-    def close_held(self) -> None:
-        """End what is held now that wokd has been restarted: what would have shown it will not come."""
-        for final in self._held.waiting():
-            if isinstance(final, PendingEnd) and final.task is not None:
-                final.task.certainty.doubtful = True
-        self._held.close_all()
-
-    def release(self, record: Record) -> list[PendingEnd]:
-        """Let the final records of this task id and target_uri wait for the start of a new wokd's task."""
-        released = [
-            final for final in self._finals.get(_key(record), ()) if final.record.task_id == record.task_id
-        ]
-        for final in released:
-            if final.task is not None:
-                final.task.end = None
-                final.task = None
-        return released
-
-    def _running(self, record: Record) -> Task | None:
-        """Find the open task of a task id; two may share one, then the target_uri tells them apart."""
-        for task in self._index.running(record.task_id):
-            is_same = task.target_uri == record.target_uri or not record.target_uri
-            if is_same and task.app == record.app and record.time - task.start < self._expiry:
-                return task
-        return None
-
-    def _first_of(self, record: Record) -> PendingEnd | None:
-        """Find the waiting final record, without an error, of which this one may be the second."""
-        if not record.error_code or self._naming.is_unlogged(record.app, record.target_uri):
-            return None
-        waiting = self._finals.get(_key(record), ())
-        held = {id(final.earlier) for final in waiting}
-        bare = [
-            final
-            for final in waiting
-            if not final.record.task_id and not final.record.error_code and id(final) not in held
-        ]
-        for final in reversed(bare):
-            if final.record.failed:
-                return final
-        return bare[0] if len(bare) == 1 else None
-
-    def _is_second_report(self, first: PendingEnd, record: Record) -> bool:
-        """Tell whether this operation is known to report a failure twice."""
-        return first.record.failed and self._naming.reports_twice(record.app, record.target_uri)
-
-    def _add(self, final: PendingEnd, record: Record) -> None:
-        """Take a second final record within the window: the one with the error wins, the other is a repeat."""
-        if not record.error_code or final.record.error_code:
-            final.repeats.append(record)
-            return
-        final.repeats.append(final.record)
-        if _key(record) == _key(final.record):
-            final.record = record
-        else:
-            # Joined by the task id alone: one of the two has no target_uri.
-            self._forget(final)
-            final.record = record
-            self.wait(final, final.task)
-
-    def _forget(self, final: PendingEnd) -> None:
-        key = _key(final.record)
-        waiting = self._finals[key]
-        waiting.remove(final)
-        if not waiting:
-            del self._finals[key]
 
     # What a final record ends
 
@@ -199,10 +88,10 @@ class TaskEnds:
             if self._candidates(final).capacity > 1:
                 self.settle(earlier)
             else:
-                self._forget(earlier)
+                self._pending.forget(earlier)
                 final.repeats = [*earlier.repeats, earlier.record, *final.repeats]
                 final.time, final.seq, final.until = earlier.time, earlier.seq, earlier.until
-        self._forget(final)
+        self._pending.forget(final)
         record = final.record
         if final.task is not None:
             self._end(final.task, _outcome(record), final)
@@ -229,7 +118,7 @@ class TaskEnds:
             self._orphan(final)
             return True
         parents = self._index.running(record.parent_task_id) if record.parent_task_id else []
-        known = self.known_request(record.request_id)
+        known = known_request(self._index, self._request_ids, record.request_id)
         if parents:
             parent = parents[-1]
             self._orphan(final, parent.context, parent.request, "exact")
@@ -242,11 +131,11 @@ class TaskEnds:
     def _is_beside_named(self, final: PendingEnd) -> bool:
         """Tell whether another record, with an id, has reported this end; then take this one for its repeat."""
         record = final.record
-        for other in self._finals.get(_key(record), ()):
+        for other in self._pending.of(record):
             if other.record.task_id and abs(other.time - final.time) < NEAR_NANOS:
                 other.repeats += [record, *final.repeats]
                 return True
-        ended = self._ended.with_id(*_key(record))
+        ended = self._ended.with_id(*end_key(record))
         if ended is None or abs(ended.time - final.time) >= NEAR_NANOS:
             return False
         self._tell_repeats(final, ended)
@@ -260,18 +149,6 @@ class TaskEnds:
         if not texts or any(map(is_general, texts)):
             return True
         return any(target.text in texts for target in self._naming.targets(record.app, record.target_uri))
-
-    def known_request(self, request_id: str) -> KnownRequest | None:
-        """Return what is known of a request that a record names."""
-        if not request_id:
-            return None
-        asked = self._index.by_record(request_id)
-        if asked is not None:
-            return KnownRequest(asked.context, asked.ordinal, is_claimed=False)
-        for task in self._index.of_request(request_id):
-            if task.origin:
-                return KnownRequest(task.origin, task.request, is_claimed=not task.parent_task_id)
-        return self._request_ids.get(request_id)
 
     def _settle_by_evidence(self, final: PendingEnd) -> None:
         record = final.record
@@ -378,7 +255,7 @@ class TaskEnds:
         record = final.record
         if not record.task_id and self._naming.is_unlogged(record.app, record.target_uri):
             return False
-        ended = self._ended.get((*_key(record), record.task_id))
+        ended = self._ended.get((*end_key(record), record.task_id))
         if ended is None or record.time - ended.time >= self._expiry:
             return False
         self._tell_repeats(final, ended)
@@ -412,7 +289,7 @@ class TaskEnds:
         trace_id = parent[:16] or uuid_bytes(record.request_id) or record.trace_id
         context = trace_id + task_span_id(trace_id, record.file, record.offset)
         operation = self._naming.of_target(record.app, record.target_uri)
-        self._ended.add((*_key(record), record.task_id), record.time, context, parent, operation)
+        self._ended.add((*end_key(record), record.task_id), record.time, context, parent, operation)
         self._request_ids.add(record.request_id, b"", 0, is_claimed=not record.parent_task_id)
         self._tell(
             TaskEnded(
@@ -441,6 +318,13 @@ class TaskEnds:
             self._tell(TaskRepeated(repeat, operation, context, parent))
 
     # Other ends
+
+    def close_held(self) -> None:
+        """End what is held now that wokd has been restarted: what would have shown it will not come."""
+        for final in self._held.waiting():
+            if isinstance(final, PendingEnd) and final.task is not None:
+                final.task.certainty.doubtful = True
+        self._held.close_all()
 
     def lose(self, time: int) -> None:
         """End as lost what had started when wokd was restarted at `time`; its task ids will be given again."""
@@ -531,10 +415,6 @@ class TaskEnds:
             self._ended.add(key, end.end, end.context, end.parent, end.operation)
         self._ended.restore(since_restart)
         self._expired.extend(map(tuple, expired))
-
-
-def _key(record: Record) -> tuple[str, str]:
-    return record.app, record.target_uri
 
 
 def _outcome(record: Record) -> Outcome:

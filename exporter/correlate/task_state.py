@@ -183,3 +183,8 @@ class PendingEnd:
 
 Waiting = PendingRequest | Task | PendingEnd
 """What may stand in the settling window."""
+
+
+def record_key(record: Record) -> bytes:
+    """Return what tells the task of a record from all others: its place in the log."""
+    return record.file + record.offset.to_bytes(8, "big")

@@ -1,0 +1,164 @@
+"""What a request's record does: it becomes a span, takes a start record, or waits for its task's records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exporter.correlate.certainty import Certainty
+from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.evidence import forms_of, values_of
+from exporter.correlate.failed_requests import FailedRequests
+from exporter.correlate.index import Index
+from exporter.correlate.open_tasks import OpenTaskTable
+from exporter.correlate.request_ids import RequestIds
+from exporter.correlate.settle_window import SettleWindow
+from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.task_state import PendingRequest, Phase, Task, record_key
+from exporter.ids import request_span_id, task_span_id
+from exporter.records import Event, Record, RequestSeen
+from exporter.wok.operations import Form, Operations
+
+
+class RequestRecords:
+    """Takes the requests of the log; `tell` is given their events.
+
+    `code_of` finds the message code of a sentence, for the releases that wrote no codes.
+    """
+
+    def __init__(
+        self,
+        naming: Operations,
+        index: Index,
+        ledger: OpenTaskTable,
+        meanwhile: ConcurrentRequests,
+        claims: StartMatcher,
+        failed: FailedRequests,
+        request_ids: RequestIds,
+        settling: SettleWindow,
+        tell: Callable[[Event], None],
+        *,
+        code_of: Callable[[str], str] | None,
+    ) -> None:
+        self._naming = naming
+        self._index = index
+        self._ledger = ledger
+        self._meanwhile = meanwhile
+        self._claims = claims
+        self._failed = failed
+        self._request_ids = request_ids
+        self._settling = settling
+        self._tell = tell
+        self._code_of = code_of
+
+    def take(self, record: Record, seq: int) -> None:
+        """Take the next request of the log, its `seq`th record."""
+        context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
+        self._meanwhile.request(context)
+        code = record.code
+        if not code and self._code_of is not None:
+            code = self._code_of(record.text)
+        operation = self._naming.of_request(record.app, record.method, code, record.params, record.status)
+        request, start, opens_task = None, record.time, False
+        # A 500 without an error may have started its task all the same (Wok 3.0.0's clean-up of old tasks raises
+        # after the thread has begun). It opens nothing by itself.
+        is_accepted = record.status == 202
+        if is_accepted or (record.status == 500 and not record.error_code):
+            request = self._make_request(record, seq, context, operation)
+            starter = self._take_start(request)
+            if starter is not None:
+                start = min(starter.start, record.time)
+            elif not self._is_claimed(request):
+                opens_task = is_accepted and record.dialect == "json"
+                self._offer(request, record, opens_task=opens_task)
+        self._tell(RequestSeen(record, operation, context, start, self._meanwhile.ordinal, opens_task))
+
+    def _take_start(self, request: PendingRequest) -> Task | None:
+        """Let a request take the start records that name or seek it; return the one of its own task."""
+        own: Task | None = None
+        for task in self._index.of_request(request.record_id):
+            if task.origin:
+                continue
+            if own is None and not task.parent_task_id:
+                own = task
+                if task.phase is Phase.SEEKING:
+                    self._claims.take_named(task, request)
+                    continue
+            self._claims.link(task, request.context, request.ordinal)
+        if own is not None or self._request_ids.get(request.record_id) is not None:
+            return own
+        own, former = self._claims.take_start(request)
+        if former is not None:
+            self._offer_failed(former)
+        return own
+
+    def _is_claimed(self, request: PendingRequest) -> bool:
+        """Tell whether the task of a request has ended before its line came."""
+        known = self._request_ids.get(request.record_id)
+        if known is None:
+            return False
+        self._request_ids.add(
+            request.record_id, request.context, request.ordinal, is_claimed=known.is_claimed
+        )
+        return known.is_claimed
+
+    def _offer(self, request: PendingRequest, record: Record, *, opens_task: bool) -> None:
+        """Let a request be found: with the task that it opens, or while its window is open."""
+        if opens_task:
+            self._index.add_request(request)
+            task = self._task_asked_for(request, record)
+            self._ledger.open(task)
+            self._meanwhile.begin(task)
+        elif request.failed:
+            self._offer_failed(request)
+        elif request.forms:
+            self._index.add_request(request)
+            self._settling.add(request)
+
+    def _offer_failed(self, request: PendingRequest) -> None:
+        """Let a failed request be found: by starts while its window is open, by final records for longer."""
+        if not request.forms:
+            return
+        if request.record_id:
+            self._failed.add(request)
+        else:
+            self._index.add_request(request)
+            self._settling.add(request)
+
+    def _make_request(self, record: Record, seq: int, context: bytes, operation: str) -> PendingRequest:
+        naming, app, code, params = self._naming, record.app, record.code, record.params
+        is_failed = record.status != 202
+        forms: tuple[Form, ...] = ()
+        if not is_failed or naming.may_start_task(app, code, operation):
+            forms = forms_of(naming, app, code, operation, params)
+        return PendingRequest(
+            key=record_key(record),
+            seq=seq,
+            app=app,
+            time=record.time,
+            context=context,
+            operation=operation,
+            ordinal=self._meanwhile.ordinal,
+            record_id=record.record_id,
+            forms=forms,
+            values=values_of(params) if forms and not forms[0].named else (),
+            failed=is_failed,
+        )
+
+    def _task_asked_for(self, request: PendingRequest, record: Record) -> Task:
+        """Return the task that a request has opened by itself."""
+        request.task = Task(
+            key=request.key,
+            seq=request.seq,
+            app=request.app,
+            start=request.time,
+            since=request.ordinal,
+            by_start=False,
+            context=record.trace_id + task_span_id(record.trace_id, record.file, record.offset),
+            parent=request.context,
+            origin=request.context,
+            operation=request.operation,
+            request=request.ordinal,
+            certainty=Certainty(joined=True, named=True),
+            asked=request,
+        )
+        return request.task

@@ -1,0 +1,184 @@
+"""What a start record does: it opens a task, seeks the request or takes the one that it names, and may prove that
+wokd has been restarted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.ended import TaskIds, is_number
+from exporter.correlate.failed_requests import FailedRequests
+from exporter.correlate.index import Index
+from exporter.correlate.open_tasks import OpenTaskTable
+from exporter.correlate.pending_ends import PendingEnds
+from exporter.correlate.request_ids import RequestIds, known_request
+from exporter.correlate.settle_window import SETTLE_NANOS, SettleWindow
+from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Step, Task, record_key
+from exporter.ids import task_span_id
+from exporter.records import Event, Record, TaskStarted
+from exporter.wok.operations import Operations, uuid_bytes
+
+
+class StartRecords:
+    """Takes the start records of the log; `tell` is given their events, `restart` the times of wokd's restarts.
+
+    `task_ids` are the numbers that this wokd has given to tasks.
+    """
+
+    def __init__(
+        self,
+        naming: Operations,
+        index: Index,
+        ledger: OpenTaskTable,
+        meanwhile: ConcurrentRequests,
+        claims: StartMatcher,
+        failed: FailedRequests,
+        request_ids: RequestIds,
+        settling: SettleWindow,
+        pending: PendingEnds,
+        tell: Callable[[Event], None],
+        restart: Callable[[int], None],
+    ) -> None:
+        self._naming = naming
+        self._index = index
+        self._ledger = ledger
+        self._meanwhile = meanwhile
+        self._claims = claims
+        self._failed = failed
+        self._request_ids = request_ids
+        self._settling = settling
+        self._pending = pending
+        self._tell = tell
+        self._restart = restart
+        self.task_ids = TaskIds({}, 0)
+
+    def take(self, record: Record, seq: int) -> None:
+        """Take the next start record, the log's `seq`th."""
+        early = self._begin_anew(record) if self._is_new_boot(record) else []
+        self.task_ids.use(record.task_id, record.time)
+        task = Task(
+            key=record_key(record),
+            seq=seq,
+            app=record.app,
+            start=record.time,
+            since=self._meanwhile.ordinal,
+            by_start=True,
+            target_uri=record.target_uri,
+            task_id=record.task_id,
+            request_id=record.request_id,
+            parent_task_id=record.parent_task_id,
+            phase=Phase.SEEKING,
+            record=record,
+        )
+        self._let_seek(task)
+        self._ledger.open(task)
+        self._meanwhile.begin(task)
+        final = self._pending.waiting_for(record)
+        if final is not None:
+            final.ends(task)
+        if task.request_id:
+            self._take_named_request(task)
+        else:
+            request = self._claims.take_request(task)
+            if request is not None:
+                self._take_over(task, request)
+        self._index.add_running(task)
+        self._index.add_start(task)
+        self._settling.add(task)
+        for each in early:
+            self._settling.add(each)
+
+    def _is_new_boot(self, record: Record) -> bool:
+        """Tell whether a start record proves that wokd has been restarted."""
+        if self.task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
+            return True
+        # Two threads can be given one number, but not for the same thing, and not seconds apart.
+        running = self._index.running(record.task_id)
+        if not running or not is_number(record.task_id):
+            return False
+        return any(
+            task.app == record.app
+            and task.target_uri == record.target_uri
+            and abs(record.time - task.start) >= SETTLE_NANOS
+            for task in running
+        )
+
+    def _begin_anew(self, record: Record) -> list[PendingEnd]:
+        """End what a former wokd ran; return the final records that wait for this start and must go on waiting."""
+        early = self._pending.release(record)
+        for final in early:
+            self._settling.withdraw(final)
+        self._restart(record.time)
+        return early
+
+    def _take_named_request(self, task: Task) -> None:
+        """Let a start take the request whose id it has, or know it where it is another task's."""
+        request = self._index.by_record(task.request_id)
+        if request is not None and not task.parent_task_id:
+            self._claims.take_named(task, request)
+            self._take_over(task, request)
+            return
+        known = known_request(self._index, self._request_ids, task.request_id)
+        if known is not None and known.context:
+            self._claims.link(task, known.context, known.ordinal)
+
+    def _take_over(self, task: Task, request: PendingRequest) -> None:
+        """Let a start's task stand for the one that its request has opened."""
+        self._index.remove_request(request)
+        self._failed.remove(request)
+        self._settling.withdraw(request)
+        if request.task is not None:
+            task.counted = False  # the request's 202 has counted the start already
+            request.task.take(Step.HAND_OVER)
+            self._ledger.close(request.task)
+            self._meanwhile.end(request.task)
+            request.task = None
+
+    def settle(self, task: Task) -> None:
+        """Close the window of a start: its request is known by now, or an id that tells it later."""
+        self._index.remove_start(task)
+        record = task.record
+        if record is None:
+            return
+        self._find_parent(task)
+        if not task.operation:
+            task.operation = self._naming.of_target(task.app, task.target_uri)
+        trace_id = task.parent[:16] or uuid_bytes(task.request_id) or record.trace_id
+        task.take(Step.CLOSE_WINDOW)
+        task.context = trace_id + task_span_id(trace_id, record.file, record.offset)
+        task.record = None
+        self._ledger.touch(task)
+        self._tell(
+            TaskStarted(
+                record, task.operation, task.context, task.parent, task.grade, task.start, task.counted
+            )
+        )
+
+    def _find_parent(self, task: Task) -> None:
+        """Let a nested task be the child of the task that has started it, where that is known."""
+        if not task.parent_task_id:
+            return
+        for parent in self._index.running(task.parent_task_id):
+            if parent.context:
+                task.parent = parent.context
+                task.origin = task.origin or parent.origin
+                task.request = task.request or parent.request
+                task.certainty.joined = task.certainty.named = True
+
+    def _let_seek(self, task: Task) -> None:
+        """Say by what a start seeks its request."""
+        if task.request_id:
+            task.texts = ("=" + task.request_id,)
+            return
+        targets = self._naming.targets(task.app, task.target_uri)
+        task.texts = tuple([target.text for target in targets])
+        task.epoch = max(target.epoch for target in targets)
+
+    def wait_again(self, task: Task, record: Record) -> None:
+        """Let a start wait for its request, as it did when the state was stored."""
+        task.record = record
+        self._let_seek(task)
+        self._index.add_start(task)
+        self._settling.add(task)
