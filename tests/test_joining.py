@@ -538,6 +538,20 @@ def test_an_end_without_a_start_or_a_request_is_an_orphan() -> None:
     assert ends(events)[0].context[:16].hex() == unseen.replace("-", "")
 
 
+@pytest.mark.parametrize(("status", "ended"), [(1001, 33), (200, 20)])
+def test_an_end_with_a_task_id_alone(status: int, ended: int) -> None:
+    """Without its start it ends no request's task, unless it is one of Wok's own records, which have no starts."""
+    log = Log("json")
+    request = swap(log, 0)
+    other = log.finished(20, SWAP, CHILD, app="ginger")._replace(status=status)
+    last = log.finished(33, SWAP, TASK, app="ginger", request_id=request.record_id)
+    events = run([request, other, quiet(log, 25), last])
+
+    assert [(end.start, end.end) for end in ends(events) if end.parent] == [
+        (EPOCH * NANOS, (EPOCH + ended) * NANOS)
+    ]
+
+
 @pytest.mark.parametrize("own_first", [False, True])
 @pytest.mark.parametrize("at", [10, 11])
 def test_wok_s_own_record_beside_is_a_repeat(own_first: bool, at: int) -> None:

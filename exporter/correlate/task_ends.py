@@ -33,6 +33,8 @@ from exporter.ids import task_span_id
 from exporter.records import Event, Grade, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
 from exporter.wok.operations import Operations, uuid_bytes
 
+OWN_STATUSES = frozenset({200, 400})
+"""The statuses of Wok's own final records, which no start record precedes."""
 EXPIRED_MAX = 256
 """Expired tasks whose late final records are known to be nobody's repeats."""
 
@@ -112,8 +114,8 @@ class TaskEnds:
             self._end_chosen(final, candidate, Candidates([candidate]))
             return True
         if not record.request_id and not record.parent_task_id:
-            # In the RFC's dialect its start would have been found by the id.
-            if record.dialect == "json":
+            # Who writes the RFC's statuses writes starts, too: this one was cut off, and ends no other task.
+            if record.status in OWN_STATUSES:
                 return False
             self._orphan(final)
             return True
