@@ -684,7 +684,7 @@ def test_batches_make_no_difference(records: list[Record], data: st.DataObject) 
     for record in records:
         new = correlator.feed(record)
         events += new
-        ended += [_row(end) for end in ends(new) if end.outcome in ("success", "failure")]
+        ended += [row_of_end(end) for end in ends(new) if end.outcome in ("success", "failure")]
         if data.draw(st.booleans(), label="restart the exporter"):
             changes = correlator.changes()
             open_tasks |= {task.key: task for task in changes.opened}
@@ -725,7 +725,7 @@ def test_every_record_is_told_once(records: list[Record]) -> None:
     assert all(end.end >= end.start for end in ends(events))
 
 
-def _row(end: TaskEnded) -> TaskRow:
+def row_of_end(end: TaskEnded) -> TaskRow:
     return TaskRow(
         context=end.context,
         parent=end.parent,

@@ -20,7 +20,7 @@ from exporter.wok.operations import TaskShape
 from exporter.wok.target_templates import text_of
 
 from .records_made import EPOCH, Log
-from .test_correlate import EXPIRY, MIGRATE, NAMING, SWAP, ends, make, requests, run, told
+from .test_correlate import EXPIRY, MIGRATE, NAMING, SWAP, ends, make, requests, row_of_end, run, told
 from .test_operations import shapes, target_of
 
 VM = "/plugins/kimchi/vms/"
@@ -704,6 +704,34 @@ def test_a_late_end_is_an_orphan(records_between: int) -> None:
         ("success", "exact"),
         ("unknown", "exact"),
     ]
+
+
+def test_late_ends_of_expired_tasks_are_remembered_once() -> None:
+    """A late end uses up the memory of its task; the next one of that target_uri is a repeat of what ended last."""
+    log, correlator = Log("json"), make()
+    target, params = "/vgs/vg_name/vg0", {"vg_name": "vg0"}
+    first = [log.request(0, "GINVG0001L", params, app="ginger")]
+    events = [event for record in first for event in correlator.feed(record)]
+    events += correlator.quiet((EPOCH + DAY + 10) * NANOS)
+    late = [log.finished(DAY + at, target, app="ginger") for at in (20, 40)]
+    for record in late:
+        events += correlator.feed(record)
+        kept = correlator.changes()
+        rows = [each for each in ends(events) if each.outcome == "success"]
+        correlator = Correlator(
+            NAMING,
+            expiry=EXPIRY,
+            state=kept.state,
+            open_tasks=kept.opened,
+            ended=[row_of_end(row) for row in rows],
+        )
+    events += correlator.finish()
+
+    assert [(end.outcome, end.correlation) for end in ends(events)] == [
+        ("unknown", "exact"),
+        ("success", "none"),
+    ]
+    assert [event.record for event in events if isinstance(event, TaskRepeated)] == late[1:]
 
 
 @pytest.mark.parametrize("dialect", ["rfc", "json"])
