@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 VENV = ROOT / "build" / "newest"
 PYTHON = VENV / "bin" / "python"
-TESTS = ("tests/test_otlp.py", "tests/test_deliver.py")
+TESTS = ("tests/test_otlp.py", "tests/test_otlp_env.py", "tests/test_transport.py", "tests/test_deliver.py")
 NEEDED = ("pytest", "hypothesis", "cryptography")
 OFFLINE = re.compile(
     r"dns error|error sending request|client error \(Connect\)|Network is unreachable", re.IGNORECASE
