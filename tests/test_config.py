@@ -105,7 +105,7 @@ def test_every_option_is_a_field() -> None:
     """The table and the fields of the configuration name the same things in the same order."""
     names = [field.name for field in fields(Config)]
 
-    assert [*OPTIONS, "resource_attributes", "service_name", "origins", "warnings"] == names
+    assert [*OPTIONS, "resource_attributes", "service_name", "origins", "warnings", "automatic"] == names
 
 
 def test_flags_over_environment_over_file(host: Path) -> None:

@@ -165,6 +165,7 @@ def load(
     attributes, service_name = _resource(environ, mistakes)
     if command in SENDERS:
         warnings += unknown_variables(environ)
+    automatic = frozenset(key for key in ("log", "wok_error_log") if values[key] == "auto")
     _resolve(values, origins, command, root, mistakes, _files(flags))
     _cross_check(values, origins, command, mistakes, warnings)
     if mistakes:
@@ -176,6 +177,7 @@ def load(
         service_name=service_name,
         origins=origins,
         warnings=tuple(warnings),
+        automatic=automatic,
     )
 
 
@@ -203,6 +205,14 @@ def _are_of_this_host(files: Sequence[Path], root: Path) -> bool:
     )
 
 
+def logs_of_this_host(root: Path = Path("/")) -> tuple[Path, Path | None]:
+    """Return what `auto` means on this host now: Wok's request log, and its error log if it can be read."""
+    # A folder that this user may not enter may contain the log: that is worth a problem, not a guess.
+    found = [path for path in (root / log for log in LOGS) if may_exist(path)]
+    error_log = root / WOK_ERROR_LOG
+    return found[0] if found else root / LOGS[0], error_log if os.access(error_log, os.R_OK) else None
+
+
 def _resolve(
     values: dict[str, Any],
     origins: dict[str, str],
@@ -212,16 +222,13 @@ def _resolve(
     files: Sequence[Path],
 ) -> None:
     """Replace words such as `auto` by what they stand for on this host, or for this command."""
+    log, error_log = logs_of_this_host(root)
     if values["log"] in {"auto", ""}:
-        # A folder that this user may not enter may contain the log: that is worth a problem, not a
-        # guess.
-        found = [path for path in (root / log for log in LOGS) if may_exist(path)]
-        values["log"] = found[0] if found else root / LOGS[0]
+        values["log"] = log
     if values["wok_error_log"] == "auto":
         # for another log, this host's error log would be a guess: the log may be from another host
-        mine = root / WOK_ERROR_LOG
         is_mine = command == "run" or _are_of_this_host(files, root)
-        values["wok_error_log"] = mine if is_mine and os.access(mine, os.R_OK) else None
+        values["wok_error_log"] = error_log if is_mine else None
     for key in ("wok_error_log", "olddir", "state", "tls_certificate", "tls_key", "auth_file"):
         if not isinstance(values[key], Path):
             values[key] = None

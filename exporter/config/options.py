@@ -98,7 +98,8 @@ class Config:
     `state` is None for a temporary one (`replay` and `demo` without a state of their own), `listen`
     None for no server, `wok_error_log` None where it is not read, `messages` None for those of the
     installed Wok. `start_at` is an aware datetime, a duration or a word. `origins` says for each
-    key where its value came from; `warnings` are sentences to log at the start.
+    key where its value came from; `warnings` are sentences to log at the start. `automatic` are the
+    keys of logs that were found, and are searched again while the daemon runs.
     """
 
     log: Path = _input(
@@ -217,6 +218,7 @@ class Config:
     service_name: str
     origins: Mapping[str, str]
     warnings: tuple[str, ...]
+    automatic: frozenset[str] = field(default=frozenset(), compare=False)
     # fmt: on
 
     def first_time(self, now: int) -> int | None:

@@ -11,12 +11,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Protocol
 
 from exporter import __version__
+from exporter.config.config import logs_of_this_host
 from exporter.config.options import Config
 from exporter.config.values import Address
 from exporter.daemon.deliveries import STOP_SECONDS, Deliveries
@@ -50,6 +52,9 @@ system.
 START_ERRORS = (StoreError, otlp_env.OtlpConfigError, ServerError, AuthError)
 """What prevents a start; their messages are for the administrator."""
 
+SEARCH_SECONDS = 2.0
+"""How often Wok's logs are looked for in their default places, while there is nothing else to do."""
+
 log = logging.getLogger(__name__)
 
 
@@ -71,12 +76,19 @@ class Daemon:
     """
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], *, wall: Callable[[], int] = time.time_ns
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        wall: Callable[[], int] = time.time_ns,
+        root: Path = Path("/"),
     ) -> None:
         assert config.state is not None, "a daemon has a state of its own"
         self._config = config
         self._environ = environ
         self._wall = wall
+        self._root = root
+        self._next_search = 0.0  # monotonic
         self._resources = ExitStack()
         self._trouble = ""
         self._behind = 0
@@ -225,12 +237,32 @@ class Daemon:
             self.store.mark_ready()
             self._is_ready = True
             log.info("backlog read; following %s", self._config.log)
+        if progress.caught_up:
+            self._search_logs()
         problem = self._input_problem()
         # The counts in the sentence grow: it is logged once, until it is over.
         if problem is not None and self._noted is None:
             log.warning("%s", problem.sentence)
         self._noted = problem
         return progress
+
+    def _search_logs(self) -> None:
+        """Follow the logs that `auto` means now: Wok was installed, or upgraded to a release with another log."""
+        config = self._config
+        if not config.automatic or time.monotonic() < self._next_search:
+            return
+        self._next_search = time.monotonic() + SEARCH_SECONDS
+        found, error_log = logs_of_this_host(self._root)
+        if "log" in config.automatic and found != config.log:
+            log.info("following %s, which is Wok's log now; %s was read to its end", found, config.log)
+            config = replace(config, log=found)
+        if "wok_error_log" in config.automatic and error_log not in {None, config.wok_error_log}:
+            log.info("reading restarts of wokd from %s", error_log)
+            config = replace(config, wok_error_log=error_log)
+        if config is not self._config:
+            self._config = config
+            self._pipeline.close()
+            self._pipeline = self._resources.enter_context(closing(self._make_pipeline()))
 
     def _input_problem(self) -> Problem | None:
         if self._front is None or not self._is_ready:

@@ -110,7 +110,8 @@ class Tail:
         self._olddir = olddir
         self._times = ContentTimes(first_time, line_bytes_max) if first_time is not None else None
         self._line_bytes_max = line_bytes_max
-        self._marks, self._known = _parsed(position)
+        self._marks, self._known, log = _parsed(position)
+        self._is_of_another_log = log not in {"", str(path)}
         self._skips_to_end = from_end and not position
         self._reader: Reader | None = None
         self._was_live = False
@@ -280,6 +281,7 @@ class Tail:
             return False
         if decision.is_gap:
             self._report_gap()
+        self._is_of_another_log = False
         self._begin(_open(listed[decision.at]), decision.mark, listed, decision.at)
         if decision.became is not None:
             name = listed[decision.at].path.name
@@ -338,6 +340,9 @@ class Tail:
         return marks
 
     def _report_gap(self) -> None:
+        if self._is_of_another_log:
+            # That one was read to its end before this one was followed.
+            self._marks = []
         if self._marks and not self._marks[-1].done:
             read = self._marks[-1].offset
             self._marks[-1] = self._marks[-1]._replace(done=True)
@@ -474,6 +479,7 @@ class Tail:
                 "version": POSITION_VERSION,
                 "marks": [mark.as_json() for mark in marks],
                 "known": self._known.saved(),
+                "log": str(self._path),
             }
             self._written = json.dumps(value, separators=(",", ":"))
         return self._written
@@ -521,12 +527,16 @@ def _rotated(listed: Sequence[Generation]) -> set[tuple[int, int]]:
     return {one.key for one in listed if not one.is_live}
 
 
-def _parsed(position: str) -> tuple[list[FileMark], KnownLines]:
+def _parsed(position: str) -> tuple[list[FileMark], KnownLines, str]:
     if not position:
-        return [], KnownLines()
+        return [], KnownLines(), ""
     match json.loads(position):
         case {"version": 1, "marks": list() as marks, **rest}:
-            return [mark_from_json(mark) for mark in marks], KnownLines(str(rest.get("known", "")))
+            return (
+                [mark_from_json(mark) for mark in marks],
+                KnownLines(str(rest.get("known", ""))),
+                str(rest.get("log", "")),
+            )
         case _:
             raise ValueError(f"not the position of a log: {position[:80]!r}")
 

@@ -1,0 +1,136 @@
+"""`log = auto` on a host whose Wok is installed, upgraded or read late, while the daemon runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from exporter.config.config import load, logs_of_this_host
+from exporter.daemon import daemon as daemons
+from exporter.daemon.daemon import Daemon
+from exporter.source.tail import Tail
+from exporter.store.reader import Reader
+
+OLD = "var/log/wok/wok-req.log"
+NEW = "var/lib/wok/user-requests.data"
+ERRORS = "var/log/wok/wok-error.log"
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host without Wok, whose daemon looks often."""
+    monkeypatch.setattr(daemons, "SEARCH_SECONDS", 0.02)
+    for log in (OLD, NEW):
+        (tmp_path / log).parent.mkdir(parents=True)
+    return tmp_path
+
+
+def request(number: int) -> str:
+    info = {"req": "POST", "status": 200, "app": "/plugins/kimchi", "user": "ada", "date": "2026-11-23"}
+    info |= {"time": f"10:00:{number:02}", "zone": "UTC"}
+    return (
+        json.dumps({"info": info, "message": {"code": "KCHVM0004L", "params": {"ident": f"g{number}"}}})
+        + "\n"
+    )
+
+
+def append(path: Path, *numbers: int) -> None:
+    with path.open("a") as file:
+        file.write("".join(map(request, numbers)))
+
+
+@contextmanager
+def running(host: Path) -> Iterator[Daemon]:
+    flags = {"state": str(host / "state"), "listen": "off", "timezone": "UTC", "start_at": "beginning"}
+    flags |= {"poll_interval": "10ms", "messages": "off", "instance": "test"}
+    daemon = Daemon(load(flags, {}, "run", root=host), {}, root=host)
+    stopped = threading.Event()
+    thread = threading.Thread(target=daemon.run, args=(stopped,))
+    thread.start()
+    try:
+        yield daemon
+    finally:
+        stopped.set()
+        thread.join(10)
+
+
+def until(host: Path, is_so: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+    """Wait for counters, added up over their labels."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        reader = Reader(host / "state")
+        counts: dict[str, float] = {}
+        for series, value in reader.snapshot().counters.items():
+            counts[series[0]] = counts.get(series[0], 0) + value
+        reader.close()
+        if is_so(counts):
+            return counts
+        time.sleep(0.02)
+    raise AssertionError(f"not in time: {counts}")
+
+
+def requests(count: int) -> Callable[[dict[str, float]], bool]:
+    return lambda counts: counts.get("wok_requests_total") == count
+
+
+def test_an_upgraded_wok_is_followed(host: Path) -> None:
+    """The old log is read to its end, then the new one from its beginning, and that is no loss."""
+    append(host / OLD, 1, 2)
+    with running(host):
+        until(host, requests(2))
+        append(host / OLD, 3)
+        append(host / NEW, 4, 5)
+        until(host, requests(5))
+        append(host / NEW, 6)
+        counts = until(host, requests(6))
+    with running(host):
+        append(host / NEW, 7)
+        until(host, requests(7))
+
+    assert counts.get("wok_exporter_lost_records_total", 0) == 0
+
+
+def test_a_log_that_comes_later_is_found(host: Path) -> None:
+    """Where there is no log at the start, the first that appears in either place is followed."""
+    with running(host):
+        append(host / OLD, 1)
+        until(host, requests(1))
+
+
+def test_an_error_log_that_comes_later_is_read(host: Path) -> None:
+    """Restarts of wokd are read from the error log as soon as it can be."""
+    append(host / NEW, 1)
+    with running(host) as daemon:
+        until(host, requests(1))
+        (host / ERRORS).write_text("[23/Nov/2026:10:00:16] ENGINE Bus STARTED\n")
+        end = time.monotonic() + 10
+        while not any("wok-error.log" in line for line in daemon.announcement()):
+            assert time.monotonic() < end, "never read"
+            time.sleep(0.02)
+
+
+def test_a_log_that_is_named_is_kept(host: Path) -> None:
+    """A log that the configuration names is followed whatever else appears."""
+    config = load(
+        {"log": str(host / OLD), "state": str(host / "state"), "instance": "test"}, {}, "run", root=host
+    )
+
+    assert config.automatic == {"wok_error_log"}
+    assert logs_of_this_host(host) == (host / NEW, None)
+
+
+def test_a_position_of_another_log_is_no_gap(host: Path) -> None:
+    """A log that is followed after another one begins at its beginning, and nothing is reported as lost."""
+    append(host / OLD, 1)
+    old = Tail(host / OLD)
+    position = [old.read(1000), old.read(1000)][-1].position
+    append(host / NEW, 2)
+    chunk = Tail(host / NEW, position).read(1000)
+
+    assert ([line.offset for line in chunk.lines], chunk.events) == ([0], [])
