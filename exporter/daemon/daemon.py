@@ -31,6 +31,7 @@ from exporter.http.host_check import HostCheck, for_hosts, readyz_for_hosts
 from exporter.http.routes import Handler, healthz_handler
 from exporter.http.server import Server, ServerError, Tls
 from exporter.metrics.scrape import StoreCollector, metrics_handler
+from exporter.pipeline.attempt import Attempts
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, rules_of, tail_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline, Progress
@@ -111,6 +112,9 @@ class Daemon:
         messages = messages_of(config)
         rules = rules_of(config, messages, skip_until=first or 0)
 
+        assert config.state is not None, "a daemon has a state of its own"
+        attempts = Attempts(config.state / "line-being-read")
+
         def open_log(position: str) -> Tail:
             try:
                 self._tail = tail_of(config, position, from_end=first is None and not position)
@@ -131,7 +135,9 @@ class Daemon:
 
         def open_front(loaded: Loaded) -> InProcessReader:
             marks = partial(Tail, config.wok_error_log) if config.wok_error_log else None
-            self._front = InProcessReader(rules, loaded, log=open_log, marks=marks, wall=self._wall)
+            self._front = InProcessReader(
+                rules, loaded, log=open_log, marks=marks, wall=self._wall, attempts=attempts
+            )
             return self._front
 
         composer = CommitBuilder(

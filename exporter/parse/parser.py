@@ -188,6 +188,10 @@ class Parser:
                     return [Continuation(forged=True, offset=offset)]
         return [self._parsed(part, line, offset + part.start) for part in parts]
 
+    def skip(self, line: Line) -> Rejected:
+        """Reject a line without looking into it."""
+        return self._unread("unsafe", line, max(line.newlines, line.data.count(b"\\n")))
+
     def _unread(self, reason: str, line: Line, newlines: int) -> Rejected:
         """Reject a line that is not decoded; nobody can prove what stands behind it, so none of it is believed."""
         doubted = self._proof.lines if self._proof is not None else 0

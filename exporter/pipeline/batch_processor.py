@@ -17,11 +17,13 @@ from exporter.metrics.counting import Tally
 from exporter.metrics.series import SeriesLimits
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
+from exporter.pipeline.attempt import LONG_BYTES, Attempts
 from exporter.records import (
     NANOS,
     Chunk,
     Event,
     Histogram,
+    Line,
     OpenTask,
     Parsed,
     Record,
@@ -93,7 +95,7 @@ class ProcessingConfig(NamedTuple):
 class BatchProcessor:
     """Parser, correlator and tally as one, as they were when `loaded` was committed."""
 
-    def __init__(self, rules: ProcessingConfig, loaded: Loaded) -> None:
+    def __init__(self, rules: ProcessingConfig, loaded: Loaded, attempts: Attempts | None = None) -> None:
         kept = json.loads(loaded.state) if loaded.state else {}
         self._parser = Parser(rules.instance, rules.zones, kept.get("parser", ""))
         self._correlator = Correlator(
@@ -106,6 +108,7 @@ class BatchProcessor:
         )
         self._tally = Tally(SeriesLimits(loaded.series, rules.naming.tasks))
         self._is_kept = rules.is_kept
+        self._attempts = attempts
         self._marks: list[int] = kept.get("marks", [])
         self._skip_until: int = kept.get("skip_until", rules.skip_until)
         # a state of an earlier release does not say: it has had records
@@ -182,6 +185,15 @@ class BatchProcessor:
             histograms=histograms,
         )
 
+    def _parse_long(self, line: Line) -> Sequence[Parsed]:
+        if self._attempts is None:
+            return self._parser.feed(line)
+        if not self._attempts.begin(line):
+            return [self._parser.skip(line)]
+        parsed = self._parser.feed(line)
+        self._attempts.end()
+        return parsed
+
     def _read(self, chunk: Chunk) -> list[Event]:
         parse, correlate, marks = self._parser.feed, self._correlator.feed, self._marks
         count = self._tally.parsed if self._is_kept else _ignore
@@ -189,7 +201,7 @@ class BatchProcessor:
         events: list[Event] = []
         self._tally.chunk(chunk)
         for line in chunk.lines:
-            for item in parse(line):
+            for item in parse(line) if len(line.data) <= LONG_BYTES else self._parse_long(line):
                 if isinstance(item, Record):
                     records, unparsed = records + 1, 0
                     if self._skip_until:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from exporter.pipeline.attempt import Attempts
 from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, InputFacts, ProcessingConfig
 from exporter.records import Source
 from exporter.store.writer import Loaded
@@ -36,7 +37,7 @@ class InProcessReader:
     """Reads, parses and correlates in this process, on from what `loaded` says.
 
     `log` and `marks` open the log and that of wokd's starts; `wall` is the clock in nanoseconds, None for a log
-    that is finished.
+    that is finished. `attempts` remembers the line that is being read, over the end of the process.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class InProcessReader:
         log: OpenSource,
         marks: OpenSource | None,
         wall: Callable[[], int] | None,
+        attempts: Attempts | None = None,
     ) -> None:
         self._rules = rules
         self._wall = wall
-        self._core = BatchProcessor(rules, loaded)
+        self._core = BatchProcessor(rules, loaded, attempts)
         self._log = log(loaded.positions.get("log", ""))
         self._state = loaded.state
         self._is_placed = "log" in loaded.positions

@@ -1,0 +1,84 @@
+"""No start dies twice of the same line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from exporter.parse.parser import Parser
+from exporter.parse.timezone import Zones
+from exporter.pipeline.attempt import LONG_BYTES, Attempts
+from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, ProcessingConfig
+from exporter.records import Chunk, Line, Parsed, RequestSeen
+from exporter.store.writer import Loaded
+from exporter.wok.operations import Operations
+
+FILE = bytes(16)
+
+
+def line(number: int, size: int = 0) -> Line:
+    info = {"req": "POST", "status": 200, "app": "", "user": f"user {number}", "date": "2026-11-23"}
+    info |= {"time": f"10:00:{number:02}", "zone": "UTC"}
+    data = json.dumps({"info": info, "message": {"code": "X", "params": {"note": "x" * size}}}).encode()
+    return Line(FILE, number * 1_000_000, data, len(data))
+
+
+LINES = [line(1), line(2, 2 * LONG_BYTES), line(3), line(4, LONG_BYTES)]
+
+
+def read(path: Path, chunk: Chunk) -> BatchResult:
+    """What a start reads that has not committed anything yet."""
+    loaded = Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
+    rules = ProcessingConfig("test", Zones("UTC"), Operations.load(), 10**15)
+    return BatchProcessor(rules, loaded, Attempts(path)).advance(chunk)
+
+
+def users(meant: BatchResult) -> list[str]:
+    return [event.record.user for event in meant.events if isinstance(event, RequestSeen)]
+
+
+def test_a_line_that_ends_the_process_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a line that the process did not survive, the next start rejects it, counts it and reads all others."""
+    path = tmp_path / "line-being-read"
+    real_feed = Parser.feed
+
+    def die(parser: Parser, line: Line) -> list[Parsed]:
+        if line.offset == 2_000_000:
+            raise SystemExit(137)  # as if killed: nothing is done any more
+        return real_feed(parser, line)
+
+    chunk = Chunk(LINES, "position")
+    with monkeypatch.context() as patch:
+        patch.setattr(Parser, "feed", die)
+        with pytest.raises(SystemExit):
+            read(path, chunk)
+    meant = read(path, chunk)
+
+    assert users(meant) == ["user 1", "user 3", "user 4"]
+    assert meant.counters["wok_exporter_rejected_lines_total", "unsafe"] == 1
+    assert users(read(path, chunk)) == ["user 1", "user 3", "user 4"]
+
+
+def test_lines_that_are_survived_leave_nothing(tmp_path: Path) -> None:
+    """What was read is forgotten, and short lines are never written down."""
+    path = tmp_path / "line-being-read"
+    attempts = Attempts(path)
+    attempts.begin(LINES[1])
+    written = path.read_text()
+    attempts.end()
+
+    assert (written, path.exists()) == (f"{FILE.hex()} 2000000", False)
+    assert users(read(path, Chunk(LINES, "position"))) == ["user 1", "user 2", "user 3", "user 4"]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"x" * 1000])
+def test_any_file_in_its_place_does_no_harm(content: bytes, tmp_path: Path) -> None:
+    """A damaged file, or a place that cannot be written, keeps no line from being read."""
+    path = tmp_path / "line-being-read"
+    path.write_bytes(content)
+
+    assert len(users(read(path, Chunk(LINES, "position")))) == 4
+    assert len(users(read(tmp_path / "missing" / "file", Chunk(LINES, "position")))) == 4
