@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-tools lint types format score newest bench crash weather soak rotate docs screenshots dashboards lock dist packages check clean
+.PHONY: help demo test e2e e2e-tools lint types format score newest bench instructions crash weather soak rotate docs screenshots dashboards lock dist packages check clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ newest: .venv/development ## test delivery with the newest packages in the regis
 
 bench: .venv/development ## measure lines per second, memory, idle CPU and delay (a few minutes)
 	$(BIN)/python -m tests.bench
+
+instructions: .venv/development ## count the instructions that a line costs, and compare (a minute; needs valgrind)
+	$(BIN)/python -m tests.instructions
 
 crash: .venv/development ## kill the daemon 100 times and compare its counters with the log (a few minutes)
 	$(BIN)/python -m tests.crash --kills 100

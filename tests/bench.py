@@ -4,6 +4,7 @@
     idle      `run` on a quiet log: share of one processor, memory
     delay     from a line's write to its span at the sink: requests and ends of tasks; and the same while 20
               clients look at the page and scrape, as often as pages and Prometheus do
+    peers     processor time a line, beside other programs over the same log (tests/peers.py)
     api       answers of the API with 100,000 ended tasks and 100,000 requests in the store
 
 Nothing is compared with a limit: machines differ. Compare runs on one machine, at a quiet time.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -29,12 +31,15 @@ from typing import NamedTuple
 from exporter.simulate.busy import busy
 from exporter.simulate.records import Dialect
 from exporter.store.writer import Store
+from tests import peers
 from tests.served import ask, served
 from tests.sink import Sink
 from tests.store_made import commit, request_row, task_row
 
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1024 * 1024
+PEER_LINES_MAX = 300_000
+TABLE_BEGINS, TABLE_ENDS = "<!-- table of peers -->", "<!-- end of the table -->"
 COMMON = ("--timezone", "UTC", "--instance", "bench", "--messages", "off")
 
 
@@ -232,6 +237,29 @@ def api(folder: Path, tries: int = 40) -> None:
         )
 
 
+def beside_peers(folder: Path, lines: int, runs: int, page: Path | None) -> None:
+    """Measure what a line costs beside other programs, and put the table into a page."""
+    log = folder / "peers.log"
+    count = write_log(log, lines, "json")
+    table = peers.table(peers.compare(log, runs))
+    told = f"{count:,} lines, {log.stat().st_size / count:.0f} bytes a line, {runs} runs; {machine()}"
+    print(f"{told}\n{table}")
+    if page is not None:
+        before, _, rest = page.read_text("utf-8").partition(TABLE_BEGINS)
+        after = rest.partition(TABLE_ENDS)[2]
+        page.write_text(f"{before}{TABLE_BEGINS}\n{told}\n\n{table}\n{TABLE_ENDS}{after}", "utf-8")
+
+
+def machine() -> str:
+    """Describe the machine, as far as figures depend on it."""
+    models = {
+        line.partition(": ")[2]
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    }
+    return f"{os.cpu_count()} processors ({', '.join(sorted(models)) or platform.machine()}), Python {platform.python_version()}"
+
+
 def _paced(seconds: float) -> Iterator[bytes]:
     start = float(int(time.time()) + 1)
     lines = busy(
@@ -269,7 +297,9 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=30.0, help="length of the idle and delay measurements"
     )
-    parser.add_argument("--only", choices=["replay", "idle", "delay", "api"])
+    parser.add_argument("--only", choices=["replay", "idle", "delay", "peers", "api"])
+    parser.add_argument("--runs", type=int, default=3, help="how often the peers are measured")
+    parser.add_argument("--write", type=Path, help="put the table of the peers into this page")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -281,6 +311,8 @@ def main() -> None:
         if chosen.only in (None, "delay"):
             delay(folder, chosen.seconds)
             delay(folder, chosen.seconds, viewers=20)
+        if chosen.only in (None, "peers"):
+            beside_peers(folder, min(chosen.lines, PEER_LINES_MAX), chosen.runs, chosen.write)
         if chosen.only in (None, "api"):
             api(folder)
 
