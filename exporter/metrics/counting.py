@@ -27,6 +27,9 @@ from exporter.records import (
 )
 
 BUCKETS_SECONDS = DURATION_BOUNDS_SECONDS
+_RECORD_LINES: Series = ("wok_exporter_lines_total", "record")
+_LAST_RECORD: Series = ("wok_exporter_last_record_timestamp_seconds",)
+_KINDS = {"request": "request", "started": "task_started", "finished": "task_finished"}
 
 
 class Tally:
@@ -40,8 +43,10 @@ class Tally:
     def _begin(self) -> None:
         self.counters: dict[Series, float] = {}
         self.gauges: dict[Series, float] = {}
-        # The series in which the starts of an application's operation are counted, in this batch.
+        # Under which series things are counted, found once a batch.
+        self._request_series: dict[tuple[str, str, int | None], Series] = {}
         self._started_series: dict[tuple[str, str], Series] = {}
+        self._task_labels: dict[tuple[str, str], tuple[str, str]] = {}
         self._histograms: dict[
             Series, tuple[list[int], list[float], dict[int, tuple[float, str, float]]]
         ] = {}
@@ -73,12 +78,10 @@ class Tally:
         """Count a line by what it turned out to be."""
         counters = self.counters
         if isinstance(item, Record):
-            series: Series = ("wok_exporter_lines_total", "record")
+            counters[_RECORD_LINES] = counters.get(_RECORD_LINES, 0) + 1
+            series = ("wok_exporter_records_total", _KINDS[item.kind], item.dialect)
             counters[series] = counters.get(series, 0) + 1
-            kind = item.kind if item.kind == "request" else f"task_{item.kind}"
-            series = ("wok_exporter_records_total", kind, item.dialect)
-            counters[series] = counters.get(series, 0) + 1
-            self._set(("wok_exporter_last_record_timestamp_seconds",), item.time)
+            self.gauges[_LAST_RECORD] = item.time / NANOS
         elif isinstance(item, Rejected):
             self._add(("wok_exporter_lines_total", "rejected"))
             self._add(("wok_exporter_rejected_lines_total", item.reason))
@@ -89,23 +92,34 @@ class Tally:
         """Count what a record meant."""
         if isinstance(event, RequestSeen):
             record = event.record
-            self._add(self._limits.request(record.app, record.method, record.status))
+            key = (record.app, record.method, record.status)
+            series = self._request_series.get(key)
+            if series is None:
+                series = self._request_series[key] = self._limits.request(*key)
+            self._add(series)
             if event.opens_task:
                 self._started(record.app, event.operation)
         elif isinstance(event, TaskStarted):
             if event.counts:
                 self._started(event.record.app, event.operation)
         elif isinstance(event, TaskRepeated):
-            self._add(("wok_task_repeats_total", *self._limits.task(event.record.app, event.operation)))
+            self._add(("wok_task_repeats_total", *self._task(event.record.app, event.operation)))
         else:
             self._ended(event)
+
+    def _task(self, app: str, operation: str) -> tuple[str, str]:
+        """Return the labels under which a task is counted."""
+        labels = self._task_labels.get((app, operation))
+        if labels is None:
+            labels = self._task_labels[app, operation] = self._limits.task(app, operation)
+        return labels
 
     def _started(self, app: str, operation: str) -> None:
         series = self._started_series.get((app, operation))
         if series is not None:
             self.counters[series] += 1
             return
-        task = self._limits.task(app, operation)
+        task = self._task(app, operation)
         series = self._started_series[app, operation] = ("wok_tasks_started_total", *task)
         self._add(series)
         # The first failure must be visible to increase(): its series exists, at 0, before it.
@@ -114,7 +128,7 @@ class Tally:
 
     def _ended(self, event: TaskEnded) -> None:
         outcome = event.outcome
-        task = self._limits.task(event.app, event.operation)
+        task = self._task(event.app, event.operation)
         if event.counts_start:
             self._started(event.app, event.operation)
         self._add(("wok_tasks_finished_total", *task, outcome))
