@@ -8,11 +8,13 @@ links are cached.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from exporter import otlp_encoding
 from exporter.records import RequestSeen, TaskEnded
-from exporter.telemetry.attributes import EventAttributes
+from exporter.telemetry import formats
+from exporter.telemetry.attributes import EventAttributes, Shared
 
 _DESCRIPTION_BYTES_MAX: Final = 1024  # the backends show it in one line
 _LINKS_MAX: Final = 8192  # the requests during a long task, two megabytes at most
@@ -26,6 +28,9 @@ _TASK_NANOS_MIN: Final = 2
 
 _CONCURRENT: Final = otlp_encoding.link_end([otlp_encoding.attribute("wok.link", "concurrent")])
 _CANDIDATE: Final = otlp_encoding.link_end([otlp_encoding.attribute("wok.link", "candidate")])
+
+_FORMATS_MAX: Final = 2048
+_time: Final = struct.Struct("<Q").pack
 
 SPAN_FIELD: Final = b"\x12"
 """Tag of the `spans` field of ScopeSpans."""
@@ -45,28 +50,50 @@ class _Links(dict[bytes, bytes]):
         return link
 
 
+def _request_format(event: RequestSeen, shared: Shared) -> bytes:
+    """Return the format of all spans of requests that share these attributes, and so the status."""
+    status = event.record.status
+    failed = status is not None and status // 100 == 5
+    encoded = otlp_encoding.span(
+        formats.TRACE_ID,
+        formats.SPAN_ID,
+        b"",
+        shared.name,
+        otlp_encoding.KIND_SERVER,
+        start=formats.time_of(formats.START),
+        end=formats.time_of(formats.END),
+        attributes=(shared.of_span, formats.ATTRIBUTES),
+        status=otlp_encoding.STATUS_ERROR if failed else otlp_encoding.STATUS_UNSET,
+    )
+    return formats.format_of(
+        encoded,
+        (formats.TRACE_ID, formats.SPAN_ID, formats.START, formats.END, formats.ATTRIBUTES),
+    )
+
+
 class Spans:
     """Encodes spans as `spans` fields of ScopeSpans: tag, length, Span."""
 
     def __init__(self) -> None:
         self._concurrent = _Links(_CONCURRENT)
         self._candidates = _Links(_CANDIDATE)
+        self._request_formats: dict[Shared, bytes] = {}
 
     def of_request(self, event: RequestSeen, attributes: EventAttributes) -> bytes:
         """Return the span of a request."""
-        record = event.record
+        shared = attributes.shared
+        request = self._request_formats.get(shared)
+        if request is None:
+            if len(self._request_formats) >= _FORMATS_MAX:
+                self._request_formats.clear()
+            request = self._request_formats[shared] = _request_format(event, shared)
         context = event.context
-        failed = record.status is not None and record.status // 100 == 5
-        message = otlp_encoding.span(
+        message = request % (
             context[:16],
             context[16:],
-            b"",
-            attributes.shared.name,
-            otlp_encoding.KIND_SERVER,
-            start=event.start,
-            end=max(record.time, event.start + _REQUEST_NANOS_MIN),
-            attributes=(attributes.shared.of_span, *attributes.own),
-            status=otlp_encoding.STATUS_ERROR if failed else otlp_encoding.STATUS_UNSET,
+            _time(event.start),
+            _time(max(event.record.time, event.start + _REQUEST_NANOS_MIN)),
+            otlp_encoding.SPAN_ATTRIBUTE.join(attributes.own),
         )
         return SPAN_FIELD + otlp_encoding.sized(message)
 
