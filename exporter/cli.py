@@ -23,7 +23,7 @@ from exporter.command.parser import Command, parse
 from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
 from exporter.daemon.signals import SignalFlags
-from exporter.terminal.log_format import formatter_of
+from exporter.terminal.log_format import formatter_of, priority_of
 from exporter.terminal.text import visible
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,16 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         _silence_stdout()
         _complain(_explained(error))
         log.debug("where it happened", exc_info=True)
-        return REFUSED
+        return REFUSED if isinstance(error, OSError) else WRONG
 
 
 def _complain(mistake: str) -> None:
-    """Print an error. It may quote a path or a variable, which can have escape sequences in it."""
-    print(f"error: {visible(mistake)}", file=sys.stderr)
+    """Print why a command ends, in the journal with the priority of an error.
+
+    It may quote a path or a variable, which can have escape sequences in it.
+    """
+    prefix = priority_of("ERROR", sys.stderr, os.environ)
+    print(f"{prefix}error: {visible(mistake)}", file=sys.stderr)
 
 
 def _variables_of(path: Path) -> dict[str, str]:

@@ -367,6 +367,22 @@ def test_the_form_of_the_log(tmp_path: Path, kind: str) -> None:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}-03:00", json.loads(text)["time"])
 
 
+def test_errors_have_their_priority_in_the_journal(tmp_path: Path) -> None:
+    """What prevents a start has the priority of an error in the journal, and no prefix elsewhere."""
+    said = tmp_path / "said"
+    texts = []
+    for mine in (True, False):
+        with said.open("wb") as stderr:
+            status = os.fstat(stderr.fileno())
+            stream = f"{status.st_dev}:{status.st_ino}" if mine else "1:1"
+            env = environ(JOURNAL_STREAM=stream, WOK_EXPORTER_PRIVACY="x", WOK_EXPORTER_LISTEN="x")
+            done = subprocess.run(command("run"), stderr=stderr, env=env, check=False)
+        texts.append([line.split(" ")[0] for line in said.read_text().splitlines()])
+        assert done.returncode == 2
+
+    assert texts == [["<3>error:"] * 2, ["error:"] * 2]
+
+
 # --- passwords
 
 

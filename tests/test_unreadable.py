@@ -186,6 +186,8 @@ COMMANDS: dict[str, list[str]] = {
     "text": ["text", "FILE"],
     "replay": ["replay", "FILE", "--give-up-after", "0s"],
     "check-config": ["run", "--check-config", "--log", "LOG"],
+    "doctor": ["doctor"],
+    "doctor for programs": ["doctor", "--json", "--environment-file", "FILE"],
 }
 
 
@@ -211,7 +213,7 @@ def test_any_path_in_any_command(
         else word
         for word in COMMANDS[command]
     ]
-    used = words[0] if words[0] != "trace" else "tasks"
+    used = {"trace": "tasks", "doctor": "run"}.get(words[0], words[0])
     for key, kind in options.items():
         if key != "FILE" and used in OPTIONS[key].commands and f"--{key}" not in words:
             words += [OPTIONS[key].flag, str(places[kind])]

@@ -37,6 +37,11 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM", "") == f"{status.st_dev}:{status.st_ino}"
 
 
+def priority_of(level: str, stream: TextIO, environ: Mapping[str, str]) -> str:
+    """Return the prefix of a line of this level, empty if the stream is not the journal's."""
+    return f"<{PRIORITIES[level]}>" if is_journal(stream, environ) else ""
+
+
 class _Text(logging.Formatter):
     """`2026-11-28 00:12:30 -03:00 WARNING message`."""
 
