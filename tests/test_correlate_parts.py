@@ -89,6 +89,9 @@ STEP, CONFIRM = STEP_NANOS // SECOND, CONFIRM_NANOS // SECOND
         ((0, 5000, 1000, 1000 + CONFIRM), 1000),
         ((0, 1000, 10, 1000, 1000 + CONFIRM - 1), 10),
         ((0, -5000, -5000 + CONFIRM), -5000),
+        ((0, -5000, 5000, 5000 + CONFIRM), 5000),
+        ((0, -5000, 1000, 1001), 0),
+        ((0, 1000, -5000, -5000 + CONFIRM - 1), 0),
         ((0, 7200, 10**8, 10**8 + 1, 7220), 7220),
     ],
 )
@@ -100,10 +103,25 @@ def test_the_log_s_clock(times: tuple[int, ...], expected: int) -> None:
 def test_the_clock_tells_when_it_moves() -> None:
     """What ends by age is looked at only when the clock has moved."""
     clock = LogClock()
-    moves = [clock.pass_record(START + at * SECOND) for at in (0, 0, 1, 0, 1000, 1600)]
+    moves, ahead = [], []
+    for at in (0, 0, 1, 0, 1000, 1600, 1, 1605, -5000, -4400):
+        moves.append(clock.pass_record(START + at * SECOND))
+        ahead.append(clock.was_ahead)
+    walls = [clock.pass_wall(START + at * SECOND) for at in (-5001, -5000, 5)]
 
-    assert moves == [True, False, True, False, False, True]
-    assert [clock.pass_wall(START), clock.pass_wall(START), clock.now] == [True, False, START]
+    assert moves == [True, False, True, False, False, True, False, False, False, True]
+    assert ahead == [False] * 9 + [True]
+    assert (walls, clock.was_ahead, clock.now) == ([False, False, True], False, START + 5 * SECOND)
+
+
+def test_the_clock_tells_when_it_was_ahead() -> None:
+    """A record where the log was before a jump shows that the records of the jump were ahead."""
+    clock = LogClock()
+    moves = [clock.pass_record(START + at * SECOND) for at in (10, 5000, 5001, 5)]
+
+    assert (moves, clock.was_ahead, clock.now) == ([True, False, False, True], True, START + 10 * SECOND)
+    clock.finish()
+    assert (clock.was_ahead, clock.now) == (False, START + 10 * SECOND)
 
 
 @pytest.mark.parametrize(("times", "expected"), [((0, 1000), 0), ((0, 1000, 1001), 1001)])

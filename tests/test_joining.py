@@ -847,18 +847,32 @@ def test_expiry_goes_on_after_a_clock_that_was_ahead() -> None:
     assert told(events) == [("vms.migrate", 0, 0, "unknown", "exact", True)]
 
 
-def test_the_wall_clock_sets_the_log_s_clock_right() -> None:
-    """Once caught up the wall clock counts: after a first record dated in the future too, and no task is younger."""
+@pytest.mark.parametrize("first", [False, True])
+def test_a_task_of_a_clock_that_was_ahead_expires(first: bool) -> None:
+    """What began while the clock was ahead began no later than the log is now, and is given up at its age."""
     log, correlator = Log("json"), make()
-    correlator.feed(migrate(log, 400 * DAY))
-    correlator.quiet((EPOCH + 10) * NANOS)
-    (opened,) = correlator.changes().opened
+    records = [] if first else [quiet(log, 0)]
+    records += [migrate(log, 400 * DAY), *(quiet(log, at) for at in range(10, 701, 30))]
+    for record in records:
+        correlator.feed(record)
+    opened = {row.key: row for row in correlator.changes().opened}
+    (row,) = opened.values()
+    start = 700 - 30 if first else 10
 
-    assert opened.start == (EPOCH + 10) * NANOS
-    assert not correlator.is_due((EPOCH + DAY) * NANOS)
-    assert correlator.is_due((EPOCH + DAY + 10) * NANOS)
-    assert [end.outcome for end in ends(correlator.quiet((EPOCH + DAY + 10) * NANOS))] == ["unknown"]
-    assert not correlator.is_due((EPOCH + 2 * DAY) * NANOS)
+    assert row.start == (EPOCH + start) * NANOS or (first and row.start <= (EPOCH + 700) * NANOS)
+    assert not correlator.is_due(row.start + DAY * NANOS - 1)
+    assert correlator.is_due(row.start + DAY * NANOS)
+    assert [end.outcome for end in ends(correlator.quiet(row.start + DAY * NANOS))] == ["unknown"]
+    assert not correlator.is_due(row.start + 2 * DAY * NANOS)
+
+
+def test_a_wall_clock_behind_the_log_changes_no_task() -> None:
+    """A log in another time zone may be hours ahead of the wall clock: what is said of its tasks stays."""
+    log, correlator = Log("json"), make()
+    correlator.feed(migrate(log, 3 * 3600))
+    correlator.quiet(EPOCH * NANOS)
+
+    assert [row.start for row in correlator.changes().opened] == [(EPOCH + 3 * 3600) * NANOS]
 
 
 def test_a_window_ahead_of_the_wall_clock_closes() -> None:

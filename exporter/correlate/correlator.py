@@ -172,9 +172,8 @@ class Correlator:
         self._settling.pass_record(time)
         if not self._held.is_empty:
             self._held.pass_record(time)
-        before = self._clock.now
         if self._clock.pass_record(time):
-            self._tick(before)
+            self._tick()
 
     def restart(self, time: int) -> list[Event]:
         """Take a mark of wokd's start at `time`: whatever ran before it is lost."""
@@ -185,16 +184,14 @@ class Correlator:
         """Take the wall clock of a reader that has read everything there is."""
         self._settling.pass_quiet(now)
         self._held.pass_quiet(now)
-        before = self._clock.now
         if self._clock.pass_wall(now):
-            self._tick(before)
+            self._tick()
         return self._take()
 
     def finish(self) -> list[Event]:
         """Close every settling window: no further record will come (the end of a finished log)."""
-        before = self._clock.now
         self._clock.finish()
-        self._tick(before)
+        self._tick()
         self._settling.close_all()
         self._held.close_all()
         self._ends.expire(self._clock.now)
@@ -205,10 +202,10 @@ class Correlator:
         settling = self._settling
         return settling.is_due(now) or self._held.is_due(now) or self._ledger.is_due(settling.since(now))
 
-    def _tick(self, before: int) -> None:
+    def _tick(self) -> None:
         """End what has been open for too long, now that the clock has moved; it may have been set back."""
         now = self._clock.now
-        if now < before:
+        if self._clock.was_ahead:
             self._ledger.set_back(now)
         # What waits may be the end of a task that is only just too old.
         self._ends.expire(self._settling.since(now))

@@ -4,7 +4,8 @@ A clock that was ahead writes some records dated in the future; then the log goe
 runs, and the clock must not stay there. So a time that lies more than a minute from where the log was is not
 believed until the log has gone on there for ten minutes. Ages are counted in hours: it is early enough.
 
-The wall clock of a reader that has caught up is believed at once, in either direction.
+The wall clock of a reader that has caught up moves this one on. It never sets it back: a log may be ahead of the wall
+clock for other reasons (another time zone), and what is said of tasks must not depend on when they are read.
 """
 
 from __future__ import annotations
@@ -26,17 +27,23 @@ class LogClock:
         self.now = 0
         # The first and the last time behind a jump that is not yet believed, and the number of its records.
         self._jump: tuple[int, int, int] | None = None
+        self.was_ahead = False
+        """Whether the last record has shown that some before it were ahead of their time."""
 
     def pass_record(self, time: int) -> bool:
-        """Take the time of the next record; tell whether the clock has moved."""
+        """Take the time of the next record; tell whether the clock has moved, or some before it were ahead."""
+        self.was_ahead = False
         if abs(time - self.now) <= STEP_NANOS or not self.now:
+            self.was_ahead = self._jump is not None
             self._jump = None
             if time <= self.now:
-                return False
+                return self.was_ahead
             self.now = time
             return True
         jump = self._jump
-        if jump is None or time < jump[0] - STEP_NANOS:
+        # A record behind the clock, and then one before it, were two jumps.
+        is_other = jump is not None and (jump[0] < self.now) != (time < self.now)
+        if jump is None or is_other or time < jump[0] - STEP_NANOS:
             self._jump = (time, time, 1)
             return False
         first, last, count = jump
@@ -44,6 +51,7 @@ class LogClock:
             self._jump = (min(first, time), max(last, time), count + 1)
             return False
         # What stands behind the last record is believed; this one may be the next jump.
+        self.was_ahead = first < self.now
         if time - last <= STEP_NANOS:
             self.now, self._jump = time, None
         else:
@@ -52,13 +60,15 @@ class LogClock:
 
     def pass_wall(self, now: int) -> bool:
         """Take the wall clock of a reader that has caught up; tell whether the clock has moved."""
-        self._jump = None
-        moved = now != self.now
-        self.now = now
-        return moved
+        self.was_ahead = False
+        if now <= self.now:
+            return False
+        self.now, self._jump = now, None
+        return True
 
     def finish(self) -> None:
         """Believe a jump of two records or more behind which nothing will follow."""
+        self.was_ahead = False
         if self._jump is not None and self._jump[2] > 1:
             self.now, self._jump = self._jump[1], None
 
