@@ -19,9 +19,7 @@ import pytest
 
 from exporter.records import SIGNALS, Histogram
 from exporter.store.database import (
-    APPLICATION_ID,
     BROKEN_FILES_KEPT,
-    MIGRATIONS,
     PAGE_BYTES,
     StoreError,
     columns,
@@ -30,6 +28,7 @@ from exporter.store.database import (
 )
 from exporter.store.history import REQUESTS, TASKS, recount
 from exporter.store.journal import JournalStatus
+from exporter.store.migrations import APPLICATION_ID, MIGRATIONS
 from exporter.store.reader import Reader
 from exporter.store.search import Running, Sought
 from exporter.store.task_view import of_ended, of_running

@@ -95,6 +95,7 @@ def test_the_arrows_point_one_way(path: Path) -> None:
                 "store/writer.py",
                 "store/history.py",
                 "store/journal.py",
+                "store/migrations.py",
                 "store/repair.py",
                 "store/salvage.py",
                 "store/reader.py",

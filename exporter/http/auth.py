@@ -1,12 +1,13 @@
 """Basic authentication from a file of users and password hashes.
 
-A line of the file is `user:scrypt$<n>$<r>$<p>$<salt>$<key>`, with salt and key in hex. `hash_password` makes
-the part after the colon. A hash is slow on purpose, and a scrape comes every few seconds, so the last right
-credentials of each user are remembered as a keyed digest, and so are wrong credentials. A hash is computed
-only for credentials that are seen for the first time; the server does that in one thread of its own.
+A line of the file is `user:scrypt$<n>$<r>$<p>$<salt>$<key>`, with salt and key in hex.
+`hash_password` makes the part after the colon. A hash is slow on purpose, and a scrape comes every
+few seconds, so the last right credentials of each user are remembered as a keyed digest, and so are
+wrong credentials. A hash is computed only for credentials that are seen for the first time; the
+server does that in one thread of its own.
 
-The time of an answer must not tell which users exist: the hash of an unknown user is as slow as that of a
-known one, also where the users of the file have hashes of different cost.
+The time of an answer must not tell which users exist: the hash of an unknown user is as slow as
+that of a known one, also where the users of the file have hashes of different cost.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ KEY_BYTES = 32
 SALT_BYTES = 16
 FILE_BYTES_MAX = 64 * 1024
 WRONG_REMEMBERED = 1000
-"""Wrong credentials whose hash is not computed again: a scraper with an old password repeats itself."""
+"""Wrong credentials that are known without computing a hash: a scraper with an old password repeats itself."""
 
 _HASH = re.compile(
     r"scrypt\$([0-9]{1,9})\$([0-9]{1,6})\$([0-9]{1,2})\$((?:[0-9a-f]{2})*)\$((?:[0-9a-f]{2})*)",

@@ -1,7 +1,7 @@
 """One connection of a client, without blocking: handshake, head of the request, answer, end.
 
-The server's loop calls `step` whenever the socket is ready. A step does what it can and returns what to wait
-for next; it never waits itself.
+The server's loop calls `step` whenever the socket is ready. A step does what it can and returns
+what to wait for next; it never waits itself.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Connection:
 
         handshake --> head --> answering --> writing --> ending --> closed
 
-    While it is `answering`, the request is with a handler and the connection waits for nothing. `ending` reads
-    what the client still sends: closing a socket with unread data would destroy the answer on its way.
-    Any error ends in `closed`. `deadline` is when the server closes it, by the monotonic clock;
-    `unsent_bytes` are left of the answer.
+    While it is `answering`, the request is with a handler and the connection waits for nothing.
+    `ending` reads what the client still sends: closing a socket with unread data would destroy the
+    answer on its way. Any error ends in `closed`. `deadline` is when the server closes it, by the
+    monotonic clock; `unsent_bytes` are left of the answer.
     """
 
     def __init__(self, raw: socket.socket, address: str, tls: ssl.SSLContext | None, deadline: float) -> None:

@@ -1,9 +1,9 @@
-"""Requests that a page of another site makes a browser send are refused.
+"""Rejects requests that a page of another site makes a browser send.
 
-Such a page cannot read the answers, but each one costs: a search through the history takes processor time.
-Browsers tell where a request comes from in `Sec-Fetch-Site`, which no page can set. Older browsers leave it
-out; programs do as well. Following a link to the page, from a dashboard or a mail, stays possible.
-Source: Fetch Metadata Request Headers (W3C).
+Such a page cannot read the answers, but each one costs: a search through the history takes
+processor time. Browsers tell where a request comes from in `Sec-Fetch-Site`, which no page can set.
+Older browsers leave it out; programs do as well. Following a link to the page, from a dashboard or
+a mail, stays possible. Source: Fetch Metadata Request Headers (W3C).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OWN_SITES = ("", "same-origin", "none")
 """`none` is the address bar or a bookmark. Another port of this host is `same-site`, and not ours."""
 
 _REFUSAL = as_json(
-    HTTPStatus.FORBIDDEN, {"error": "requests from pages of other sites are refused; open the page itself"}
+    HTTPStatus.FORBIDDEN, {"error": "requests from pages of other sites are rejected; open the page itself"}
 )
 
 

@@ -1,7 +1,8 @@
 """Threads that run jobs for clients, and a bounded queue that gives every address its share.
 
-One client that sends many requests must not keep the others waiting. Each address has a queue of its own,
-and the queues take turns. When the whole is full, the address with the most waiting jobs loses its newest.
+One client that sends many requests must not keep the others waiting. Each address has a queue of
+its own, and the queues take turns. When the whole is full, the address with the most waiting jobs
+loses its newest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """Exactly one of `run` and `refuse` is called, once, with the queue's lock not held."""
+    """Either `run` or `refuse` is called, once, without the queue's lock."""
 
     run: Callable[[], None]
     refuse: Callable[[], None]
@@ -32,7 +33,7 @@ class FairQueue:
         return self._size
 
     def push(self, address: str, job: Job) -> Job | None:
-        """Add a job; return the one to refuse, which may be the same, when the queue is full."""
+        """Add a job. When the queue is full, return the job to refuse, which may be this one."""
         refused = None
         if self._size >= self._size_max:
             if not self._by_address:
@@ -47,7 +48,7 @@ class FairQueue:
         return refused
 
     def pop(self) -> Job:
-        """Take the next job of the address whose turn it is."""
+        """Take the next job; the addresses take turns."""
         address, jobs = self._by_address.popitem(last=False)
         job = jobs.popleft()
         if jobs:
@@ -69,7 +70,7 @@ class Workers:
         self._is_closed = False
 
     def submit(self, address: str, job: Job) -> None:
-        """Run the job in a thread, or refuse a job: this one or another one that waits."""
+        """Run the job in a thread. When the queue is full, refuse this job or another waiting one."""
         with self._changed:
             refused = job if self._is_closed else self._add(address, job)
         if refused is not None:
@@ -100,7 +101,7 @@ class Workers:
             job.run()
 
     def close(self) -> None:
-        """Refuse what waits and let the threads end; a running job is not waited for."""
+        """Refuse all waiting jobs and let the threads end, without waiting for running jobs."""
         with self._changed:
             self._is_closed = True
             waiting = [self._waiting.pop() for _ in range(len(self._waiting))]

@@ -24,7 +24,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every answer: what is served comes from a log that anybody may write into."""
+"""For every answer: its content comes from a log that anybody can write into."""
 
 _LINE_BREAKS = (b"\r\n\r\n", b"\n\n", b"\n\r\n")
 
@@ -43,7 +43,7 @@ def is_complete(data: bytes | bytearray) -> bool:
 
 
 def parse(data: bytes) -> Parsed:
-    """Return the request, or its refusal: 400, 405, 431, 505."""
+    """Return the request, or the answer that rejects it: 400, 405, 431, 505."""
     head = _Head(data)
     if head.code is not None:
         return Parsed(None, plain(head.code), is_head=False)

@@ -1,11 +1,12 @@
 """Which names of this server the Host header may have: a defence against DNS rebinding.
 
-After a page of another site has been loaded, its owner can let the site's name resolve to 127.0.0.1. The
-browser's same-origin rule compares names, so the page can then read what is served there as if it were its
-own. The Host header gives such a request away, because it still has the other site's name. So pages and the API
-answer only to names that are known to mean this server, and `/readyz` tells others no more than its status,
-because its problems name paths. `/metrics` and `/healthz` name none, and Prometheus asks under any name.
-Source: RFC 9110, 7.2 (Host) and 15.5.20 (421 Misdirected Request).
+After a page of another site has been loaded, its owner can let the site's name resolve to
+127.0.0.1. The browser's same-origin rule compares names, so the page can then read what is served
+there as if it were its own. The Host header gives such a request away, because it still has the
+other site's name. So pages and the API answer only to names that are known to mean this server, and
+`/readyz` tells others no more than its status, because its problems name paths. `/metrics` and
+`/healthz` name none, and Prometheus asks under any name. Source: RFC 9110, 7.2 (Host) and 15.5.20
+(421 Misdirected Request).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/\\\s]+))(?::[0-9]{1,5})?"
 class HostCheck:
     """Tells whether a Host header names this server.
 
-    `listen_host` is where the server listens, `names` are further names of it. Localhost and loopback
-    addresses always name it. A server with authentication that listens on all addresses answers to any name:
-    it cannot know its names, and whoever has rebound one has no password.
+    `listen_host` is where the server listens, `names` are further names of it. Localhost and
+    loopback addresses always name it. A server with authentication that listens on all addresses
+    answers to any name: it cannot know its names, and whoever has rebound one has no password.
     """
 
     def __init__(self, listen_host: str, names: Collection[str] = (), *, has_auth: bool = False) -> None:

@@ -1,28 +1,28 @@
 """A small HTTP server for scrapes, probes and a page: GET and HEAD, a few routes, hostile clients.
 
-One thread, in `serve`, accepts connections, reads the heads of requests and sends the answers, for all clients
-at once and without ever waiting for one of them. Handlers run in other threads. What can go wrong with a server
-that stands open for years, and what is done about it:
+One thread, in `serve`, accepts connections, reads the heads of requests and sends the answers, for
+all clients at once and without ever waiting for one of them. Handlers run in other threads. What
+can go wrong with a server that stands open for years, and what is done about it:
 
-* a client that connects and says nothing, or one byte now and then: it holds no thread, and is closed after
-  HEAD_SECONDS;
+* a client that connects and says nothing, or one byte now and then: it holds no thread, and is
+  closed after HEAD_SECONDS;
 * a client that reads its answer slowly, or not at all: it holds no thread, and is closed after
   `exchange_seconds`;
 * more clients than connections are kept: the address with the most connections loses its oldest;
-* more requests than threads: a bounded number waits, the addresses take turns, others are answered with 503;
+* more requests than threads: a bounded number waits, the addresses take turns, others are answered
+  with 503;
 * slow pages: `priority_paths` (scrapes and probes) have threads of their own;
 * guessed passwords: a hash is computed in one thread of its own (`auth.py`);
 * endless headers: a request is at most 16 KiB;
 * no file descriptors left: accepting pauses instead of spinning.
 
-There is one request a connection: a scrape comes every few seconds, and idle connections are not worth keeping.
+There is one request a connection: a scrape comes every few seconds, and idle connections are not
+worth keeping.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import resource
 import selectors
 import socket
@@ -40,6 +40,7 @@ from exporter.http.connection import Connection, Wait
 from exporter.http.errors import ServerError
 from exporter.http.fair_queue import Job, Workers
 from exporter.http.head import Parsed, parse, render
+from exporter.http.listener import listen
 from exporter.http.routes import TEXT, Handler, Request, Response, Routes, plain
 from exporter.http.tls import Certificate, Tls
 
@@ -71,10 +72,7 @@ CONNECTIONS_MAX_TLS = 256
 """Open connections. OpenSSL keeps some 100 KiB for each."""
 
 UNSENT_BYTES_MAX = 32 * 1024 * 1024
-"""Answers that slow clients have not read yet; beyond, the address that has the most loses its oldest."""
-
-BACKLOG_CONNECTIONS = 1024
-"""Connections that the kernel keeps until they are accepted: one that it drops comes again after a second."""
+"""Answers that slow clients have not read yet. Beyond, the address with the most loses its oldest."""
 
 ACCEPTED_AT_ONCE = 64
 ACCEPT_PAUSE_SECONDS = 0.2
@@ -93,8 +91,8 @@ class Server:
     """Listens from the moment it is made; `serve` answers, in the thread that calls it, until `close`.
 
     A handler of `routes` that raises is logged and answered with 500. With `auth`, all paths but
-    `public_paths` ask for a user and a password. Raises ServerError when it cannot listen or read its
-    certificate.
+    `public_paths` ask for a user and a password. Raises ServerError when it cannot listen or read
+    its certificate.
     """
 
     def __init__(
@@ -127,7 +125,7 @@ class Server:
         self._closing = threading.Event()
         self._starting = threading.Lock()
         self._is_serving = False
-        self._listener = _listener(host, port)
+        self._listener = listen(host, port)
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -158,7 +156,7 @@ class Server:
         return own or next((self.routes[prefix] for prefix in prefixes), None)
 
     def serve(self) -> None:
-        """Answer until `close` is called from another thread, then for a moment more what is under way."""
+        """Answer until another thread calls `close`, then finish the answers in progress."""
         with self._starting:
             if self._closing.is_set():
                 return
@@ -393,7 +391,7 @@ def _connections_max(*, has_tls: bool) -> int:
 
 
 def _share_of(host: str) -> str:
-    """Return whose share a client uses: its address; of IPv6 the network that one customer has."""
+    """Return the key of a client's share: its address, or the /64 network for IPv6."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -401,39 +399,3 @@ def _share_of(host: str) -> str:
     if address.version == 6 and address.ipv4_mapped is None and not address.is_loopback:
         return str(ip_network((int(address) >> 64 << 64, 64)))
     return str(address)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= 65535:
-        # The resolver would take such a number modulo 65536.
-        raise _cannot_listen(host, port, OverflowError("no such port"))
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise _cannot_listen(host, port, error) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG_CONNECTIONS)
-        listener.setblocking(False)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise _cannot_listen(host, port, error) from error
-    return listener
-
-
-def _cannot_listen(host: str, port: int, error: Exception) -> ServerError:
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, socket.gaierror | OverflowError | UnicodeError) or number == errno.EADDRNOTAVAIL:
-        remedy = "set `listen` to an address of this host and a port from 1 to 65535"
-    elif number == errno.EADDRINUSE:
-        remedy = "stop the program that uses it, or set `listen` to another port"
-    elif number == errno.EACCES:
-        remedy = "set `listen` to a port above 1023"
-    else:
-        remedy = "set `listen` to another address"
-    reason = os.strerror(number) if number is not None and number > 0 else error
-    return ServerError(f"cannot listen on {host}:{port}: {reason}; {remedy}")

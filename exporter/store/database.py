@@ -1,19 +1,22 @@
 """The state file: how it is created, locked, checked, migrated and, when it is damaged, recovered.
 
-The state is one SQLite database, `state.db`, in a directory of its own, with SQLite's `-wal` and `-shm` files
-beside it while it is open. In WAL mode readers never wait for the writer, nor the writer for them, and
-`synchronous=NORMAL` never corrupts the file: a power cut loses the last few whole transactions, and these are
-read again from the log. What can be wrong with the file when the program starts:
+The state is one SQLite database, `state.db`, in a directory of its own, with SQLite's `-wal` and
+`-shm` files beside it while it is open. In WAL mode readers never wait for the writer, nor the
+writer for them, and `synchronous=NORMAL` never corrupts the file: a power cut loses the last few
+whole transactions, and these are read again from the log. What can be wrong with the file when the
+program starts:
 
 * missing or empty: a new state is created; there is nothing left to lose;
 * a `-wal` that is cut off anywhere: SQLite opens the last whole transaction;
-* damaged pages: all readable rows are copied into a new file, and the damaged one is kept beside it;
-* not a database, or without the positions in the log: *broken*. Nothing is done unless the administrator says
-  so; then the file is renamed, never overwritten;
-* written by a later release, or by another program: always rejected, because this release cannot know it.
+* damaged pages: all readable rows are copied into a new file, and the damaged one is kept beside
+  it;
+* not a database, or without the positions in the log: *broken*. Nothing is done unless the
+  administrator says so; then the file is renamed, never overwritten;
+* written by a later release, or by another program: always rejected, because this release cannot
+  know it.
 
-A lock on `state.lock` keeps a second daemon away. It is on a file of its own, because SQLite's own locks on
-`state.db` are lost when any other descriptor of that file is closed.
+A lock on `state.lock` keeps a second daemon away. It is on a file of its own, because SQLite's own
+locks on `state.db` are lost when any other descriptor of that file is closed.
 """
 
 from __future__ import annotations
@@ -27,13 +30,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from exporter.store.migrations import APPLICATION_ID, MIGRATIONS, Migration
 from exporter.store.salvage import copy_tables
 
 STATE_FILE = "state.db"
 LOCK_FILE = "state.lock"
-
-APPLICATION_ID = 0x574F4B45
-"""In SQLite's header: the file is ours ("WOKE")."""
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """Only a person with a SQLite shell competes with the daemon; their transaction may take a moment."""
@@ -51,7 +52,6 @@ BROKEN_FILES_KEPT = 3
 """A disk that damages one state after another must not be filled with them."""
 
 OnBroken = Literal["fail", "restart"]
-Migration = Callable[[sqlite3.Connection], None]
 
 
 class StoreError(Exception):
@@ -103,7 +103,7 @@ def _primary_code(error: sqlite3.Error) -> int:
 
 
 def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
-    """Open an existing database file in autocommit mode; transactions are written out by the callers.
+    """Open an existing database file in autocommit mode; callers begin and commit transactions.
 
     The connection may be used by any thread, one at a time. Raises `sqlite3.Error`.
     """
@@ -125,14 +125,14 @@ def _tolerant(data: bytes) -> str:
 
 
 def columns(row_type: type[tuple[Any, ...]], table: str = "") -> str:
-    """Return the columns of a table that keeps rows of a NamedTuple, in its fields' order."""
+    """Return the columns of a table whose rows are a NamedTuple, in the order of its fields."""
     fields: tuple[str, ...] = getattr(row_type, "_fields")  # noqa: B009 - no type says "a NamedTuple class"
     return ", ".join(f'{table}."{field}"' if table else f'"{field}"' for field in fields)
 
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Make the block one write transaction; whatever leaves the block early takes it back."""
+    """Make the block one write transaction, which any exception rolls back."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -144,96 +144,11 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _version_1(db: sqlite3.Connection) -> None:
-    for statement in (
-        f"PRAGMA application_id = {APPLICATION_ID}",
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE position (role TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-        """CREATE TABLE open_task (
-            key BLOB NOT NULL UNIQUE, context BLOB NOT NULL, app TEXT NOT NULL, operation TEXT NOT NULL,
-            target_uri TEXT NOT NULL, task_id TEXT NOT NULL, start INTEGER NOT NULL,
-            request INTEGER NOT NULL, data TEXT NOT NULL, since INTEGER NOT NULL)""",
-        # A series is the JSON list of its family and label values.
-        "CREATE TABLE counter (series TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE gauge (series TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID",
-        """CREATE TABLE histogram (
-            series TEXT PRIMARY KEY, buckets TEXT NOT NULL, sum REAL NOT NULL, exemplars TEXT NOT NULL
-            ) WITHOUT ROWID""",
-        # AUTOINCREMENT: the number of a row that was sent and deleted must never name another row.
-        """CREATE TABLE journal (
-            "row" INTEGER PRIMARY KEY AUTOINCREMENT, signal TEXT NOT NULL, items INTEGER NOT NULL,
-            first INTEGER NOT NULL, last INTEGER NOT NULL, resource BLOB NOT NULL, payload BLOB NOT NULL)""",
-        "CREATE INDEX journal_of_signal ON journal (signal)",
-        # `rows`, `records` and `bytes` are sums over what is still to be sent, so that nobody has to scan.
-        """CREATE TABLE journal_cursor (
-            signal TEXT PRIMARY KEY, item INTEGER NOT NULL, "rows" INTEGER NOT NULL,
-            records INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID""",
-        """CREATE TABLE request (
-            ordinal INTEGER PRIMARY KEY, time INTEGER NOT NULL, context BLOB NOT NULL, app TEXT NOT NULL,
-            method TEXT NOT NULL, operation TEXT NOT NULL, status INTEGER, user TEXT NOT NULL,
-            address TEXT NOT NULL, record_id TEXT NOT NULL, message TEXT NOT NULL)""",
-        # What views filter by stands first: SQLite decodes a row only as far as it must.
-        """CREATE TABLE task (
-            id INTEGER PRIMARY KEY, outcome TEXT NOT NULL, app TEXT NOT NULL, operation TEXT NOT NULL,
-            start INTEGER NOT NULL, "end" INTEGER NOT NULL, context BLOB NOT NULL, parent BLOB NOT NULL,
-            target_uri TEXT NOT NULL, task_id TEXT NOT NULL, correlation TEXT NOT NULL,
-            request INTEGER NOT NULL, concurrent INTEGER NOT NULL, error_code TEXT NOT NULL,
-            message TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL)""",
-    ):
-        db.execute(statement)
-
-
-def _version_2(db: sqlite3.Connection) -> None:
-    for statement in (
-        # The bytes of a history, so that nobody has to scan it.
-        "CREATE TABLE history (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
-        # A scrape counts the open tasks without reading them.
-        "CREATE INDEX open_task_of_operation ON open_task (app, operation, start)",
-        # NULL in rows of version 1.
-        "ALTER TABLE journal ADD COLUMN checksum INTEGER",
-        "ALTER TABLE open_task ADD COLUMN checksum INTEGER",
-        # The contexts of the other requests that an ambiguous task might belong to.
-        "ALTER TABLE task ADD COLUMN candidates BLOB NOT NULL DEFAULT x''",
-        # A second copy of what a start cannot do without, on another page of the file.
-        "CREATE TABLE spare (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL) WITHOUT ROWID",
-        # Rows of the journal that were found damaged, for whoever wants to look.
-        """CREATE TABLE damaged (
-            id INTEGER PRIMARY KEY, at INTEGER NOT NULL, signal, resource, items, payload)""",
-    ):
-        db.execute(statement)
-    # Version 1 kept texts of any length.
-    texts = {
-        "request": ("user", "address", "operation", "app", "method", "record_id"),
-        "task": ("app", "operation", "task_id", "error_code"),
-    }
-    for table, names in texts.items():
-        for name in names:
-            db.execute(f"UPDATE {table} SET {name} = substr({name}, 1, 64) WHERE length({name}) > 256")  # noqa: S608 - our own names
-        db.execute(f"UPDATE {table} SET message = substr(message, 1, 512) WHERE length(message) > 2048")  # noqa: S608 - our own names
-    db.execute("UPDATE task SET target_uri = substr(target_uri, 1, 1024) WHERE length(target_uri) > 4096")
-    db.execute(
-        "INSERT INTO history SELECT 'request', coalesce(sum(64 + length(CAST(app AS BLOB))"
-        " + length(CAST(method AS BLOB)) + length(CAST(operation AS BLOB)) + length(CAST(user AS BLOB))"
-        " + length(CAST(address AS BLOB)) + length(CAST(record_id AS BLOB)) + length(CAST(message AS BLOB))), 0)"
-        " FROM request"
-    )
-    db.execute(
-        "INSERT INTO history SELECT 'task', coalesce(sum(64 + length(CAST(app AS BLOB))"
-        " + length(CAST(operation AS BLOB)) + length(CAST(target_uri AS BLOB)) + length(CAST(task_id AS BLOB))"
-        " + length(CAST(outcome AS BLOB)) + length(CAST(correlation AS BLOB)) + length(CAST(error_code AS BLOB))"
-        " + length(CAST(message AS BLOB))), 0) FROM task"
-    )
-
-
-MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2)
-"""Migration n, counted from 1, brings a state from version n - 1 to n; a released one is never changed."""
-
-
 def lock(directory: Path) -> int:
     """Make `directory` where it is missing, and return a descriptor that holds its lock until it is closed.
 
-    A directory that is made is 0700; one that exists keeps its mode, as the state file is 0600 by itself.
-    Raises StoreError when it is no directory, not writable, or locked by another daemon.
+    A new directory has mode 0700. An existing one keeps its mode, because the state file is 0600.
+    Raises StoreError when it is not a directory, not writable, or locked by another daemon.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -260,7 +175,7 @@ def _open_private(path: Path) -> int:
 
 
 def _require_file(path: Path) -> None:
-    """Refuse a FIFO or a device, which SQLite would wait for; a file that is not there is fine."""
+    """Reject a FIFO or a device, which SQLite would wait for. A missing file is fine."""
     if path.exists() and not path.is_file():
         raise StoreError(f"{path} is not a regular file; remove it, or name another directory for the state")
 
@@ -285,10 +200,11 @@ def open_writer(
 ) -> sqlite3.Connection:
     """Return the one connection that writes, to a file that exists, is sound and of the newest version.
 
-    `mend` is called with every state that is opened, and `salvaged` with one whose readable rows were copied
-    from a damaged file, which is renamed to `<name>.broken-<n>`. With `on_broken="restart"` a file that cannot be
-    recovered is renamed in the same way, and a new one is created. Raises StoreError otherwise, and always for a
-    file of a later release or of another program.
+    `mend` is called with every state that is opened, and `salvaged` with one whose readable rows
+    were copied from a damaged file, which is renamed to `<name>.broken-<n>`. With
+    `on_broken="restart"` a file that cannot be recovered is renamed in the same way, and a new one
+    is created. Raises StoreError otherwise, and always for a file of a later release or of another
+    program.
     """
     try:
         try:
@@ -332,7 +248,8 @@ def _salvage(path: Path, migrations: Sequence[Migration], mend: Mend, salvaged: 
 def _mend_first_page(path: Path, mended: Path, migrations: Sequence[Migration]) -> bool:
     """Copy the files of a state, with the first page that a new state has; return whether that makes sense.
 
-    The first page holds what is the same in every state: what kind of file it is, and where the tables begin.
+    The first page holds what is the same in every state: what kind of file it is, and where the
+    tables begin.
     """
     size = path.stat().st_size
     if size < 2 * PAGE_BYTES:
@@ -477,7 +394,7 @@ def _prepare(db: sqlite3.Connection, path: Path, version: int, migrations: Seque
 
 
 def known_version(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> int:
-    """Return the schema version of a state, 0 for an empty file; raises StoreError for one it cannot know."""
+    """Return the schema version of a state, 0 for an empty file; raises StoreError for an unknown one."""
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     owner = int(db.execute("PRAGMA application_id").fetchone()[0])
     is_empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0

@@ -1,9 +1,9 @@
 """The histories of requests and ended tasks: rows of bounded size, and the oldest make room for the newest.
 
-Each history is bounded in rows and in bytes. A row's texts are cut when it is written, for anybody who can
-reach Wok decides how long they are: 1,000 failed logins with names of 4,000 characters must not become
-24 MB of memory for everybody who opens the page. What people read is never as long; spans and log records are
-not cut here.
+Each history is bounded in rows and in bytes. A row's texts are cut when it is written, for anybody
+who can reach Wok decides how long they are: 1,000 failed logins with names of 4,000 characters must
+not become 24 MB of memory for everybody who opens the page. What people read is never as long;
+spans and log records are not cut here.
 
 All functions work inside the caller's transaction on the caller's connection.
 """
@@ -83,7 +83,7 @@ def clipped(text: str, bytes_max: int) -> str:
 
 
 def _insert(history: History) -> str:
-    # REPLACE: a damaged ordinal must not stop the request whose ordinal it took.
+    # REPLACE: a row with a damaged ordinal must not block the request that has this ordinal.
     names = columns(history.row_type)
     marks = ", ".join("?" for _ in names.split(","))
     return f"INSERT OR REPLACE INTO {history.table} ({names}) VALUES ({marks})"  # noqa: S608 - our own names
@@ -102,7 +102,7 @@ def _limits(row_type: type[tuple[Any, ...]]) -> _Limits:
 def _cut(row: tuple[Any, ...], limits: _Limits) -> tuple[Any, ...]:
     for at, bytes_max in limits:
         value = row[at]
-        # What is no text is refused by SQLite, with a better reason.
+        # SQLite rejects a value that is not text, with a better reason.
         if isinstance(value, str) and len(value) * 4 > bytes_max:
             row = (*row[:at], clipped(value, bytes_max), *row[at + 1 :])
     return row

@@ -1,17 +1,18 @@
 """The journal: encoded spans and log records that wait for delivery, as rows of the state.
 
-Each row belongs to one signal. A signal's cursor is its first remaining row plus the number of items of that
-row that are done (`item`): rows are deleted in the transaction that moves the cursor past them. So a missing row
-was sent or dropped, and row numbers are never used twice. The cursor also keeps sums over what remains, so that
-nobody has to scan. A signal without a cursor is off.
+Each row belongs to one signal. A signal's cursor is its first remaining row plus the number of
+items of that row that are done (`item`): rows are deleted in the transaction that moves the cursor
+past them. So a missing row was sent or dropped, and row numbers are never used twice. The cursor
+also keeps sums over what remains, so that nobody has to scan. A signal without a cursor is off.
 
-When the journal is full, its oldest rows are dropped, whichever signal they belong to: old rows belong to the
-backend that is down. A request in flight at that moment may still be accepted. Its items are then counted as lost
-and as delivered. The error is at most one request, and on the side of alarm.
+When the journal is full, its oldest rows are dropped, whichever signal they belong to: old rows
+belong to the backend that is down. A request in flight at that moment may still be accepted. Its
+items are then counted as lost and as delivered. The error is at most one request, and on the side
+of alarm.
 
-A row has at most about ROW_BYTES_MAX bytes, so that whoever reads one needs little memory. It has a checksum: a
-disk can change a byte, and a user who never existed must not be sent. A damaged row is moved to the table
-`damaged` and counted as lost, and the rows behind it are sent.
+A row has at most about ROW_BYTES_MAX bytes, so that whoever reads one needs little memory. It has a
+checksum: a disk can change a byte, and a user who never existed must not be sent. A damaged row is
+moved to the table `damaged` and counted as lost, and the rows behind it are sent.
 
 All functions work inside the caller's transaction on the caller's connection.
 """
@@ -33,7 +34,7 @@ ROW_BYTES_MAX = 1024 * 1024
 """A restart of wokd with 60,000 open tasks makes 129 MiB at once. A single larger item stays one row."""
 
 DAMAGED_KEPT = 100
-"""Damaged rows that are kept for whoever wants to look."""
+"""Damaged rows that are kept for inspection."""
 
 
 class JournalStatus(NamedTuple):
@@ -220,7 +221,7 @@ def _records(db: sqlite3.Connection) -> dict[str, int]:
 
 
 def advance(db: sqlite3.Connection, signal: str, row: int, item: int) -> None:
-    """Move the cursor past the first `item` items of `row`, and all rows before; one given up moves nothing."""
+    """Move the cursor past the first `item` items of `row` and all rows before; a dropped row moves nothing."""
     found = db.execute('SELECT items FROM journal WHERE "row" = ? AND signal = ?', (row, signal)).fetchone()
     if found is None:
         return

@@ -1,8 +1,9 @@
 """Reads of the store for scrapes, the page and commands, on a connection of their own.
 
-A reader works beside the running daemon, in its process or in another one, and never delays it. Every method is
-one read transaction, so that everything it returns belongs to one moment between two batches. A query has a
-deadline, waits for its turn included, and `close` interrupts it. `search.py` searches the histories.
+A reader works beside the running daemon, in its process or in another one, and never delays it.
+Every method is one read transaction, so that everything it returns belongs to one moment between
+two batches. A query has a deadline, waits for its turn included, and `close` interrupts it.
+`search.py` searches the histories.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import NamedTuple
 from exporter.records import Histogram, OpenTask, RequestRow, Series, TaskRow
 from exporter.store import journal, search
 from exporter.store.database import (
-    MIGRATIONS,
     STATE_FILE,
     StoreError,
     columns,
@@ -32,6 +32,7 @@ from exporter.store.database import (
     was_interrupted,
 )
 from exporter.store.journal import JournalStatus
+from exporter.store.migrations import MIGRATIONS
 from exporter.store.search import Place, RequestsFound, Sought, Story, TasksFound, TracesFound
 from exporter.store.task_view import Usual, usual
 
@@ -40,7 +41,7 @@ QUERY_SECONDS = 3.0
 
 USUAL_OF_TASKS = 10_000
 USUAL_SECONDS = 5.0
-"""What is usual is the median of the newest tasks, which some tasks more hardly change."""
+"""A few more tasks hardly change the median of so many."""
 
 CHECK_STEPS = 200
 """SQLite looks at the clock after so many of its steps: some ten rows of a search for a text."""
@@ -59,9 +60,9 @@ class InProgress(NamedTuple):
 class Snapshot(NamedTuple):
     """Everything that a scrape shows, as of one moment.
 
-    `in_progress` is by application and operation. `journal` has an entry for every signal that is on.
-    `committed_seconds` (epoch) is the time of the last commit, 0.0 before the first. `state_bytes` is the size
-    of the state on disk.
+    `in_progress` is by application and operation. `journal` has an entry for every signal that is
+    on. `committed_seconds` (epoch) is the time of the last commit, 0.0 before the first.
+    `state_bytes` is the size of the state on disk.
     """
 
     counters: dict[Series, float]
@@ -77,9 +78,9 @@ class Snapshot(NamedTuple):
 class Overview(NamedTuple):
     """The state as a whole, without its single tasks, as of one moment.
 
-    `revision` changes with every commit, and differs between readers. `last_record_seconds` (epoch) is None
-    before the first record. `operations` are the (application, operation) of all tasks that have ever started,
-    `apps` all applications, both sorted.
+    `revision` changes with every commit, and differs between readers. `last_record_seconds` (epoch)
+    is None before the first record. `operations` are the (application, operation) of all tasks that
+    have ever started, `apps` all applications, both sorted.
     """
 
     revision: str
@@ -102,8 +103,8 @@ class TaskPage(NamedTuple):
 class Reader:
     """Reads the state in `directory`; any thread may call it, one at a time is served.
 
-    Raises StoreError, here and in every method, when there is no state, when its version is not this
-    release's, when it cannot be read, and when a query takes longer than `query_seconds`.
+    Raises StoreError, here and in every method, when there is no state, when its version is not
+    this release's, when it cannot be read, and when a query takes longer than `query_seconds`.
     """
 
     def __init__(self, directory: Path, *, query_seconds: float = QUERY_SECONDS) -> None:
@@ -215,7 +216,7 @@ class Reader:
             return search.requests(db, sought, before=before, limit=limit)
 
     def usual(self) -> Mapping[tuple[str, str], Usual]:
-        """Return what is usual for successful tasks, by application and operation; some seconds old at most."""
+        """Return the usual durations by application and operation; they may be some seconds old."""
         with self._reading() as db:
             newest, now = search.last_id(db), time.monotonic()
             if newest != self._usual_of and now >= self._usual_at + USUAL_SECONDS:
@@ -225,16 +226,14 @@ class Reader:
             return self._usual
 
     def story(self, context: bytes, *, meanwhile_max: int, durations_max: int) -> Story | None:
-        """Return a task with what stands around it, None when the history has none with this context."""
+        """Return a task with its surroundings, None when the history has none with this context."""
         with self._reading() as db:
             return search.story(db, context, meanwhile_max=meanwhile_max, durations_max=durations_max)
 
     def traces(
         self, *, context: bytes = b"", record_id: str = "", target_uri: str = "", limit: int, tasks_max: int
     ) -> TracesFound:
-        """Return the newest requests with their tasks that a trace id or context, a record id or a target_uri
-        leads to.
-        """
+        """Return the newest requests with their tasks, by a trace id or context, a record id or a target_uri."""
         with self._reading() as db:
             return search.traces(
                 db,
@@ -246,7 +245,7 @@ class Reader:
             )
 
     def running(self) -> list[OpenTask]:
-        """Return the open tasks, the one that started first in front."""
+        """Return the open tasks, oldest start first."""
         with self._reading() as db:
             return sorted(_running(db), key=lambda task: task.start)
 
@@ -263,7 +262,8 @@ class Reader:
     ) -> TaskPage:
         """Return at most `limit` ended tasks, in the reverse order of their ends in the log.
 
-        A task is in a time range when `since_ns <= end < until_ns`. `before` is that of the page before.
+        A task is in a time range when `since_ns <= end < until_ns`. `before` is that of the page
+        before.
         """
         conditions = {
             "outcome = ?": outcome,
@@ -335,7 +335,7 @@ _TOO_SLOW = "the query takes too long; ask for less: a shorter time, fewer rows,
 
 
 def series_of(text: str) -> Series:
-    """Return the series that a stored key stands for."""
+    """Return the series of a stored key."""
     return tuple(json.loads(text))
 
 

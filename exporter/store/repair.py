@@ -1,10 +1,12 @@
 """What a start checks in a state that SQLite finds sound, and how damage is set aside.
 
-A disk or a person may have changed bytes that no structure of SQLite depends on. A start must not fail for that,
-nor send or count what was never there. So
+A disk or a person may have changed bytes that no structure of SQLite depends on. A start must not
+fail for that, nor send or count what was never there. So
 
-* positions and the correlator's state, without which nothing could go on, are kept twice, with a checksum;
-* an open task has a checksum; a damaged one is deleted, and its end will be one of an unknown start;
+* positions and the correlator's state, without which nothing could go on, are kept twice, with a
+  checksum;
+* an open task has a checksum; a damaged one is deleted, and its end will be one of an unknown
+  start;
 * series of metrics whose name or value cannot be read are deleted;
 * rows of the histories whose columns have other types than they were written with are deleted;
 * the journal is counted anew (its rows are checked when they are read, see `journal.py`).
@@ -54,7 +56,7 @@ class Repaired(NamedTuple):
 
 
 def repair(db: sqlite3.Connection) -> Repaired:
-    """Set aside what is damaged.
+    """Delete or replace damaged rows.
 
     Raises BrokenError where both copies of something are damaged that a start cannot do without.
     """

@@ -1,8 +1,9 @@
 """What can be read of a damaged state, copied into a new one.
 
-A damaged page of a SQLite file makes the rows on it unreadable, and no others. So each table is read row by row
-from its beginning. Where SQLite stops, reading goes on with the first row behind the damage that it finds. The
-damaged file stays as it is; what cannot be copied is lost, and the journal's recount tells how much that is.
+A damaged page of a SQLite file makes the rows on it unreadable, and no others. So each table is
+read row by row from its beginning. Where SQLite stops, reading goes on with the first row behind
+the damage that it finds. The damaged file stays as it is; what cannot be copied is lost, and the
+journal's recount tells how much that is.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """Searches of the histories: filters, pages, and one task with its surroundings.
 
-The histories have no indexes, because they are written at the speed of the log and read by people. The columns
-that filters use come first in a row, so that SQLite walks 100,000 rows in some 10 ms, without Python's lock. A
-search for a text is slower. It stops after `TEXT_ROWS_MAX` rows; the page says so, and the next page goes on.
+The histories have no indexes, because they are written at the speed of the log and read by people.
+The columns that filters use come first in a row, so that SQLite walks 100,000 rows in some 10 ms,
+without Python's lock. A search for a text is slower. It stops after `TEXT_ROWS_MAX` rows; the page
+says so, and the next page goes on.
 
-A page is bounded in rows and in bytes (`PAGE_BYTES_MAX`), because anybody who can reach Wok decides how long the
-texts are.
+A page is bounded in rows and in bytes (`PAGE_BYTES_MAX`), because anybody who can reach Wok decides
+how long the texts are.
 
-Pages stay complete while the log goes on. Ended tasks are in the reverse order of their ends in the log, which
-is the order of their ids, so new ones come before the first page. A running task may end between two pages, and
-would then be shown twice, or never. So a list of both keeps the id of the task that was the newest to have ended
-at the first page (`Place.newest`). Tasks that have ended since then are still listed among the running ones, in
-the order of (start, context), which an end does not change.
+Pages stay complete while the log goes on. Ended tasks are in the reverse order of their ends in the
+log, which is the order of their ids, so new ones come before the first page. A running task may end
+between two pages, and would then be shown twice, or never. So a list of both keeps the id of the
+task that was the newest to have ended at the first page (`Place.newest`). Tasks that have ended
+since then are still listed among the running ones, in the order of (start, context), which an end
+does not change.
 
 All functions work inside the caller's transaction on the caller's connection.
 """
@@ -55,9 +57,9 @@ _Condition = tuple[str, Sequence[Any]]
 class Sought(NamedTuple):
     """The filters: one of each (empty: any), overlapping `since_ns <= t < until_ns`, and containing `text`.
 
-    `text` is part of a task's target_uri, operation, error code and reason, its user or its request's
-    sentence; or of a request's operation, user and sentence. ASCII letters match in any case, others as
-    given, in lower case, in upper case, or with the first one in upper case.
+    `text` is part of a task's target_uri, operation, error code and reason, its user or its
+    request's sentence; or of a request's operation, user and sentence. ASCII letters match in any
+    case, others as given, in lower case, in upper case, or with the first one in upper case.
     """
 
     apps: Sequence[str] = ()
@@ -101,8 +103,8 @@ class Place(NamedTuple):
 class TasksFound(NamedTuple):
     """A page of tasks: running ones first, oldest start first, then ended ones, newest first.
 
-    `next` is None on the last page. `requests` is the ordinal of the last request in the log. `is_truncated` is
-    True when the search through the texts stopped before the page was full.
+    `next` is None on the last page. `requests` is the ordinal of the last request in the log.
+    `is_truncated` is True when the search through the texts stopped before the page was full.
     """
 
     tasks: list[Running | Ended]
@@ -121,7 +123,8 @@ class RequestsFound(NamedTuple):
 
 class Story(NamedTuple):
     """One task, its request, the first other requests between its start and its end, the durations of successful
-    tasks of its operation (nanoseconds, newest first), and the other requests that it might belong to.
+    tasks of its operation (nanoseconds, newest first), and the other requests that it might belong
+    to.
     """
 
     task: Running | Ended
@@ -146,8 +149,8 @@ class Trace(NamedTuple):
 class TracesFound(NamedTuple):
     """The newest of the `found` traces, newest first.
 
-    `requests` is the ordinal of the last request in the log, `oldest` the time in nanoseconds of the first request
-    that is still known (None without one).
+    `requests` is the ordinal of the last request in the log, `oldest` the time in nanoseconds of
+    the first request that is still known (None without one).
     """
 
     traces: list[Trace]
@@ -224,10 +227,10 @@ def requests(db: sqlite3.Connection, sought: Sought, *, before: int | None, limi
 
 
 def story(db: sqlite3.Connection, context: bytes, *, meanwhile_max: int, durations_max: int) -> Story | None:
-    """Return what is known of the task whose span has this context, None when the history has none.
+    """Return the task whose span has this context, with its surroundings; None when the history has none.
 
-    Of `meanwhile` and `durations` there are at most as many as given. Tasks of which nothing but their final
-    record is known have no duration.
+    Of `meanwhile` and `durations` there are at most as many as given. Tasks of which nothing but
+    their final record is known have no duration.
     """
     last = last_ordinal(db)
     with_context: list[_Condition] = [("t.context = ?", (context,))]
@@ -276,10 +279,10 @@ def _with_contexts(db: sqlite3.Connection, contexts: Sequence[bytes]) -> list[Re
 def traces(
     db: sqlite3.Connection, *, context: bytes, record_id: str, target_uri: str, limit: int, tasks_max: int
 ) -> TracesFound:
-    """Return at most `limit` traces, with up to `tasks_max` tasks each, that what was given leads to.
+    """Return at most `limit` matching traces, with up to `tasks_max` tasks each.
 
-    `context` is a trace id, or a whole context: that of a request or of any task. `record_id` is a request's,
-    `target_uri` that of any task. What is empty leads to nothing.
+    `context` is a trace id, or a whole context: that of a request or of any task. `record_id` is a
+    request's, `target_uri` that of any task. An empty value matches nothing.
     """
     # Newest first in the order of the log: what has a request by its ordinal, other tasks by their own start.
     found: dict[tuple[int, bytes], int] = {}
@@ -308,7 +311,7 @@ def traces(
 def _trace(db: sqlite3.Connection, request: int, context: bytes, target_uri: str, tasks_max: int) -> Trace:
     own: list[_Condition] = [("t.request = ?", (request,))]
     if not request:
-        # A task whose start record still looks for its request has no context yet: its target_uri has led here.
+        # A start record that still seeks its request has no context yet; it was found by its target_uri.
         own = [("t.context = ?", (context,)), *([] if context else [("t.target_uri = ?", (target_uri,))])]
     where, values = _where(own)
     count = sum(
@@ -325,7 +328,7 @@ def _trace(db: sqlite3.Connection, request: int, context: bytes, target_uri: str
 
 
 def durations_by_operation(db: sqlite3.Connection, tasks_max: int) -> dict[tuple[str, str], list[int]]:
-    """Return how long the newest successful tasks have taken, by application and operation."""
+    """Return the durations of the newest successful tasks, by application and operation."""
     found: dict[tuple[str, str], list[int]] = {}
     rows = db.execute(
         "SELECT app, operation, \"end\" - start FROM task WHERE outcome = 'success'"

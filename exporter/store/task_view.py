@@ -1,7 +1,7 @@
 """A task as people see it, on the page and in the terminal.
 
-A row of the store has what the log said. People ask other questions: how long the task took, or has run so far;
-why it failed; how certain it is that this was its request.
+A row of the store has what the log said. People ask other questions: how long the task took, or has
+run so far; why it failed; how certain it is that this was its request.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ BAD: tuple[Outcome, ...] = ("failure", "lost")
 class TaskView(NamedTuple):
     """One task, ready to be shown. Its texts come from a log that anybody can write into.
 
-    `end` is None while the task runs and where its end is unknown. `duration` is in nanoseconds, up to now while
-    it runs, None where it is unknown. `why` is the reason of a failure or loss. `request` is the ordinal of its
-    request, 0 without one; `user` and `address` are that request's, empty when the history no longer has it. The
-    other requests between start and end are `since < ordinal <= until`, `concurrent` in number. `candidates` are
-    the contexts of other requests that an ambiguous task might belong to.
+    `end` is None while the task runs and where its end is unknown. `duration` is in nanoseconds, up
+    to now while it runs, None where it is unknown. `why` is the reason of a failure or loss.
+    `request` is the ordinal of its request, 0 without one; `user` and `address` are that request's,
+    empty when the history no longer has it. The other requests between start and end are `since <
+    ordinal <= until`, `concurrent` in number. `candidates` are the contexts of other requests that
+    an ambiguous task might belong to.
     """
 
     state: State
@@ -117,7 +118,7 @@ def of_ended(row: TaskRow, *, user: str = "", address: str = "") -> TaskView:
 
 
 def usual(durations: Sequence[int]) -> Usual | None:
-    """Return what is usual for durations in nanoseconds, None without any; the percentile is one of them."""
+    """Return median and percentile of durations in nanoseconds, None without any."""
     if not durations:
         return None
     ordered = sorted(durations)

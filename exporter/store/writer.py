@@ -1,8 +1,9 @@
 """The store: the whole state of the program on disk. One batch of lines is one transaction.
 
-`Store` is the only writer. The pipeline's thread commits batches. Delivery threads read the journal and move its
-cursors. They share one connection and take turns: a turn is a few milliseconds, and a lock of our own is fairer
-than SQLite's, which polls. Scrapes and the page use a `reader.Reader` instead.
+`Store` is the only writer. The pipeline's thread commits batches. Delivery threads read the journal
+and move its cursors. They share one connection and take turns: a turn is a few milliseconds, and a
+lock of our own is fairer than SQLite's, which polls. Scrapes and the page use a `reader.Reader`
+instead.
 
 When a crash can happen, and why nothing is lost:
 
@@ -75,8 +76,9 @@ _log = logging.getLogger(__name__)
 class Loaded(NamedTuple):
     """What a start continues from.
 
-    `open_tasks`, and `ended`, the newest tasks that ended with success or failure, oldest first, are read from
-    the store while they are iterated over, once: a hundred thousand of them need not be in memory twice.
+    `open_tasks`, and `ended`, the newest tasks that ended with success or failure, oldest first,
+    are read from the store while they are iterated over, once: a hundred thousand of them need not
+    be in memory twice.
     """
 
     positions: dict[str, str]
@@ -89,11 +91,12 @@ class Loaded(NamedTuple):
 class Store:
     """Keeps the state in `directory` and holds its lock; all methods may be called from any thread.
 
-    `journal_rows_max` and `journal_bytes_max` bound the journal, `requests_kept`, `tasks_kept` (at least 1) and
-    `history_bytes_max` the histories. With `gives_up_when_full=False` the journal may exceed its bound
-    and the caller stops committing while `journal_has_room()` is False. Every method raises StoreError when
-    the file fails it; nothing has then changed, and a later call may work again. With `is_temporary` the file
-    need not survive the process, and is written once instead of twice.
+    `journal_rows_max` and `journal_bytes_max` bound the journal, `requests_kept`, `tasks_kept` (at
+    least 1) and `history_bytes_max` the histories. With `gives_up_when_full=False` the journal may
+    exceed its bound and the caller stops committing while `journal_has_room()` is False. Every
+    method raises StoreError when the file fails it; nothing has then changed, and a later call may
+    work again. With `is_temporary` the file need not survive the process, and is written once
+    instead of twice.
     """
 
     def __init__(
@@ -165,7 +168,7 @@ class Store:
         return Reader(self.directory, query_seconds=query_seconds)
 
     def load(self) -> Loaded:
-        """Return what the pipeline continues from."""
+        """Return the state that the pipeline continues from."""
         with self._reading() as db:
             state = db.execute("SELECT value FROM meta WHERE key = 'state'").fetchone()
             return Loaded(
@@ -213,10 +216,10 @@ class Store:
             yield from map(TaskRow._make, rows)
 
     def commit(self, commit: Commit, now_seconds: float) -> None:
-        """Write what one batch of lines has changed, all of it or nothing.
+        """Write the changes of one batch of lines, all or nothing.
 
-        Tasks are opened before others are closed. Journal rows of a signal that is off are left out.
-        `now_seconds` (epoch) is kept as the time of the last commit, for people.
+        Tasks are opened before others are closed. Journal rows of a signal that is off are left
+        out. `now_seconds` (epoch) is kept as the time of the last commit, for people.
         """
         try:
             self._write(commit, now_seconds, _unchanged)
@@ -262,7 +265,7 @@ class Store:
                     _count(db, {(LOST, "journal_full"): lost})
 
     def journal_has_room(self) -> bool:
-        """Tell whether the journal is under its bound, so that a batch may be committed without losing any."""
+        """Return whether the journal is below its bound, so that a batch can be committed without dropping rows."""
         with self._reading() as db:
             rows, size_bytes = journal.size(db)
         return rows < self._journal_rows_max and size_bytes < self._journal_bytes_max
@@ -300,17 +303,17 @@ class Store:
             journal.advance(db, signal, row, item)
 
     def journal_status(self, signal: Signal) -> JournalStatus:
-        """Return what is still to be sent of a signal: cheap, nothing is scanned."""
+        """Return what waits of a signal; cheap, nothing is scanned."""
         with self._reading() as db:
             return journal.status(db).get(signal, JournalStatus(0, 0, None))
 
     def count(self, counters: Mapping[Series, float]) -> None:
-        """Add to counters outside a batch: what delivery has to tell."""
+        """Add to counters outside a batch, for delivery."""
         with self._writing() as db:
             _count(db, counters)
 
     def set_signals(self, signals: frozenset[Signal]) -> None:
-        """Say which signals are delivered; call it at the start, after `load`.
+        """Set the signals that are delivered; call it at the start, after `load`.
 
         A signal that is switched off loses its cursor and its rows, which are counted as lost
         (reason `switched_off`); one that is switched on begins with the next commit.
@@ -325,12 +328,12 @@ class Store:
 
     @property
     def is_ready(self) -> bool:
-        """True once the first backlog has been read: from then on the `wok_*` metrics are shown."""
+        """True once the first backlog has been read. From then on, the `wok_*` metrics are shown."""
         with self._reading() as db:
             return db.execute("SELECT 1 FROM meta WHERE key = 'ready'").fetchone() is not None
 
     def mark_ready(self) -> None:
-        """Say, for good, that the first backlog has been read."""
+        """Note permanently that the first backlog has been read."""
         with self._writing() as db:
             db.execute("INSERT INTO meta VALUES ('ready', 1) ON CONFLICT (key) DO NOTHING")
 

@@ -1,8 +1,9 @@
 """The JSON API: the histories and the status of the exporter, for the page and for programs. See docs/api.md.
 
-Every answer is a read of the store, bounded in the rows it reads and in its size. The daemon adds what is not in
-the store through `Live`: how far the log has been read, and the state of the deliveries. Texts come from a log that
-anybody can write into and are passed on unchanged; JSON in ASCII keeps them texts.
+Every answer is a read of the store, bounded in the rows it reads and in its size. The daemon adds
+what is not in the store through `Live`: how far the log has been read, and the state of the
+deliveries. Texts come from a log that anybody can write into and are passed on unchanged; JSON in
+ASCII keeps them texts.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ _ID = re.compile(rf"[0-9a-f]{{{2 * CONTEXT_BYTES}}}", re.ASCII)
 class About(NamedTuple):
     """What stays the same while the daemon runs.
 
-    `zone` is an IANA name, or empty for the browser's zone. `trace_url` contains `{trace_id}`, or is empty.
+    `zone` is an IANA name, or empty for the browser's zone. `trace_url` contains `{trace_id}`, or
+    is empty.
     """
 
     version: str
@@ -54,7 +56,7 @@ class About(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong, and what to do about it (may be empty): a sentence each."""
+    """A problem and its remedy (may be empty), a sentence each."""
 
     what: str
     remedy: str
@@ -78,9 +80,9 @@ def api_routes(
 ) -> dict[str, Handler]:
     """Return the one route of the API, `/api/*`.
 
-    `now` is the clock in nanoseconds, for the duration of running tasks. The answer is 503 when the state cannot
-    be read or a query takes too long, 400 for a wrong parameter and 404 for an unknown path, each with `error`, a
-    sentence.
+    `now` is the clock in nanoseconds, for the duration of running tasks. The answer is 503 when the
+    state cannot be read or a query takes too long, 400 for a wrong parameter and 404 for an unknown
+    path, each with `error`, a sentence.
     """
     return {"/api/*": _Api(reader, about, live, now).answer}
 

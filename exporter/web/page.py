@@ -1,8 +1,8 @@
 """The page: a few static files of the package, read once, served under their names.
 
-The ETag of a file is a digest of its content: a browser asks again and gets a short "not modified", and sees a new
-release at once. Files are compressed once, not for each answer. Only the names of the files are paths; no request
-reads the disk.
+The ETag of a file is a digest of its content: a browser asks again and gets a short "not modified",
+and sees a new release at once. Files are compressed once, not for each answer. Only the names of
+the files are paths; no request reads the disk.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class _Form(NamedTuple):
 def page_routes(directory: Traversable | None = None) -> dict[str, Handler]:
     """Return a route for each file of the page, with `/` for index.html.
 
-    `directory` is the package's folder by default. Raises FileNotFoundError when it has no index.html.
+    `directory` is the package's folder by default. Raises FileNotFoundError when it has no
+    index.html.
     """
     directory = files("exporter.web") / "static" if directory is None else directory
     routes = {

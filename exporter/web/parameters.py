@@ -1,7 +1,7 @@
 """The query parameters of the API: strict, bounded, and rejected with a remedy.
 
-An unknown parameter is rejected too: a misspelt filter must not look like one that finds everything. An empty one
-counts as left out, as HTML forms send them.
+An unknown parameter is rejected too: a misspelt filter must not look like one that finds
+everything. An empty one counts as left out, as HTML forms send them.
 """
 
 from __future__ import annotations
@@ -140,12 +140,12 @@ def _sought(values: Query) -> Sought:
 
 
 def _known(query: Query, names: Collection[str], path: str) -> dict[str, list[str]]:
-    """Return the values that are not empty; refuse names that are not known, and too many or too long values."""
+    """Return the values that are not empty; reject unknown names, and too many or too long values."""
     known: dict[str, list[str]] = {}
     for name, values in query.items():
         if name not in names:
             use = f"use {_listed(names)}" if names else "there are none"
-            raise ParameterError(f"{_shown(name)} is no parameter of {path}: leave it out; {use}")
+            raise ParameterError(f"{_shown(name)} is not a parameter of {path}: leave it out; {use}")
         given = [value for value in values if value]
         if len(given) > VALUES_MAX:
             raise ParameterError(f"{name}: is given {len(given)} times: give it at most {VALUES_MAX} times")

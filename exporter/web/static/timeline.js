@@ -2,8 +2,8 @@
 // when something changes, on which only what is visible is drawn: 10,000 tasks stay smooth.
 //
 // Outcomes differ in shape as well as in colour: done is plain, failed is hatched and ends in a cross, lost is an
-// outline of dashes, running is open to the right, unknown (an end nobody saw) is a diamond at the start.
-// All that is drawn here stands in the table below it, too.
+// outline of dashes, running is open to the right, unknown (no end in the log) is a diamond at the start.
+// The table below has the same data.
 
 import { shortened, visible } from "./format.js";
 
