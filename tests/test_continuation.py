@@ -95,6 +95,14 @@ def test_more_objects_than_are_looked_at() -> None:
     assert (users(found), forged(found)) == (["ada", "genuine"], 1)
 
 
+def test_other_values_do_no_harm() -> None:
+    """Numbers, lists and null among the parameters are no lines."""
+    values = {"n": 5, "none": None, "list": ["\n"], "name": f"x\n{FORGED}"}
+    found = parsed(record("ada", values, f"User '{values['name']}' login"), GENUINE)
+
+    assert (users(found), forged(found)) == (["ada", "genuine"], 1)
+
+
 def test_doubt_ends() -> None:
     """Of values that are too many to be followed, as many lines are not believed as they have, and no more."""
     decoys = {f"a{number}": f'{number}\n{{"q' for number in range(VALUES_MAX + 3)}

@@ -360,6 +360,15 @@ def test_a_secret_named_in_one_argument_and_given_in_another(arguments: list[str
         ("['--password', 'x', 'y']", "['--password', '[redacted]', 'y']"),
         ("{'name': 'a.password', 'value': 'x'}", "{'name': 'a.password', 'value': '[redacted]'}"),
         ("['--value', 'x']", "['--value', 'x']"),
+        ("cfg['password'] = 'x'; y", "cfg['password'] = '[redacted]'; y"),
+        ("http://my-pass:w@h.example, b", "http://[redacted]@h.example, b"),
+        ("http://a:w@ x@h.example, b", "http://[redacted]@h.example, b"),
+        ("http://a:w@# x", "http://[redacted]@# x"),
+        ("http://a:w@s/x@h.example/b", "http://[redacted]@h.example/b"),
+        ("http://a:w@h.example/x@y.example", "http://[redacted]@h.example/x@y.example"),
+        (r"['--password', \"x\", 'y']", r"['--password', \"[redacted]\", 'y']"),
+        ("[u'password', u'x']", "[u'password', u'[redacted]']"),
+        ([f"--{'long-' * 40}password", "x"], [f"--{'long-' * 40}password", REDACTED]),
     ],
 )
 def test_values_beside_names(value: Any, expected: Any) -> None:

@@ -178,3 +178,26 @@ def test_rule_equals_zone() -> None:
     assert [moment.astimezone(ZoneInfo("America/New_York")).utcoffset() for moment in moments] == [
         moment.astimezone(rule).utcoffset() for moment in moments
     ]
+
+
+@pytest.mark.parametrize(
+    ("abbreviation", "minutes"),
+    [
+        ("NPT", 345),
+        ("CLST", -180),
+        ("BRT", -180),
+        ("BRST", -120),
+        ("CEST", 120),
+        ("IST+", None),
+        ("JST", 540),
+        ("ACDT", 630),
+        ("NST", -210),
+    ],
+)
+def test_abbreviations_of_other_places(abbreviation: str, minutes: int | None) -> None:
+    """A word with one meaning is an offset, also where the configured zone does not know it; others are ignored."""
+    time = Zones("UTC").nanos("2026-11-23", "12:00:00", abbreviation)
+    noon = Zones("UTC").nanos("2026-11-23", "12:00:00", "")
+
+    assert noon is not None
+    assert time == noon - (minutes or 0) * 60 * NANOS
