@@ -1,8 +1,7 @@
 """The standard OTEL_* variables of OTLP export, read and validated. Pure, but for reading
 certificate files.
 
-These names and their meaning belong to the OpenTelemetry specification, so no SDK is needed to read
-them. An empty variable counts as unset. A variable of one signal (OTEL_EXPORTER_OTLP_TRACES_...)
+These names and their meaning belong to the OpenTelemetry specification. An empty variable counts as unset. A variable of one signal (OTEL_EXPORTER_OTLP_TRACES_...)
 comes before the general one. As in the Python SDK, and against the letter of the specification, a
 timeout is in seconds.
 
@@ -255,16 +254,18 @@ def is_bypassed(host: str, port: int | None, no_proxy: str) -> bool:
 
 
 def _compression(signal: Signal, protocol: Protocols, environ: Mapping[str, str]) -> Compressions:
+    from opentelemetry.exporter.otlp.proto.http import Compression  # noqa: PLC0415  # only with a backend
+
     name, text = _setting(signal, "COMPRESSION", environ)
-    match text.lower():
-        case "gzip":
-            return "gzip"
-        case "deflate" if protocol != "grpc":
-            return "deflate"
-        case "" | "none":
-            return "none"
-    known = "gzip, none" if protocol == "grpc" else "gzip, deflate, none"
-    raise OtlpConfigError(f"{name} with {protocol} must be one of {known}, got: {printable(text)}")
+    chosen = text.lower() or Compression.NoCompression.value
+    known: dict[str, Compressions] = {Compression.Gzip.value: "gzip", Compression.NoCompression.value: "none"}
+    if protocol != "grpc":
+        known[Compression.Deflate.value] = "deflate"
+    if chosen not in known:
+        raise OtlpConfigError(
+            f"{name} with {protocol} must be one of {', '.join(sorted(known))}, got: {printable(text)}"
+        )
+    return known[chosen]
 
 
 def _timeout_seconds(signal: Signal, environ: Mapping[str, str]) -> float:
