@@ -393,6 +393,7 @@ def test_an_error_quotes_what_the_target_does_not_have() -> None:
     assert quoted_by(both, ["/swap-a"], "/t/swap-a") is both
     assert quoted_by(both, ["both"], "/t") is both
     assert quoted_by(both, ["abc"], "/t") is both
+    assert quoted_by(both, ["nobody"], "/t") is both
 
 
 def test_how_many_ends_are_to_come() -> None:

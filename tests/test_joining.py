@@ -598,6 +598,72 @@ def test_an_end_before_its_start_of_a_new_boot(number: str, ended: bool) -> None
     assert ends(events)[1].parent == requests(events)[1].context
 
 
+def test_an_end_without_its_start_below_a_task_that_runs() -> None:
+    """The task that has started it still runs: that is its parent, not the request."""
+    log = Log("json")
+    request = clone(log, 0)
+    ids = request.record_id
+    records = [log.started(0, clone_of(0), TASK, request_id=ids), request, quiet(log, 10)]
+    records += [log.finished(20, DISK, CHILD, request_id=ids, parent=TASK), quiet(log, 25)]
+    child, parent = ends(run([*records, log.finished(33, clone_of(0), TASK, request_id=ids)]))
+
+    assert (child.parent, child.correlation) == (parent.context, "exact")
+
+
+def test_tasks_that_share_an_id_end_by_their_own_targets() -> None:
+    """Of two tasks with one number the target_uri tells which has ended, in either order of their names."""
+    for first, second in (("a", "b"), ("b", "a")):
+        log = Log("rfc")
+        targets = [f"{VM}{name}/migrate" for name in (first, second)]
+        records = [log.started(0, target, "5") for target in targets]
+        events = run([*records, log.finished(9, targets[1], "5"), log.finished(12, targets[0], "5")])
+
+        assert [end.target_uri for end in ends(events)] == targets[::-1]
+
+
+def test_an_error_belongs_to_a_failure_rather_than_to_a_success() -> None:
+    """A swap that was made and one that failed with two reports, in one second, are two ends."""
+    log = Log("json")
+    records = [swap(log, 0), swap(log, 1), log.finished(9, SWAP, app="ginger", failed=True)]
+    records += [log.finished(9, SWAP, app="ginger")]
+    records += [log.finished(9, SWAP, app="ginger", failed=True, error_code="GINSP0005E")]
+    events = run(records)
+
+    assert [end.outcome for end in ends(events)] == ["failure", "success"]
+    assert [event.record for event in events if isinstance(event, TaskRepeated)] == [records[2]]
+
+
+def test_a_repeat_is_known_for_as_long_as_a_task_may_run() -> None:
+    """A day after its end nothing repeats a task any more."""
+    log = Log("json")
+    records = [migrate(log, 0), *(log.finished(at, MIGRATE) for at in (5, DAY + 4, DAY + 5, DAY + 6))]
+    events = run(records)
+
+    assert [event.record for event in events if isinstance(event, TaskRepeated)] == [records[2], records[4]]
+    assert [end.correlation for end in ends(events)] == ["exact", "none"]
+
+
+def test_what_comes_after_is_named_as_well() -> None:
+    """The candidates that were not taken are named, whether they stand before the end or behind it."""
+    log = Log("json")
+    records = [swap(log, 0), swap(log, 1), log.finished(9, SWAP, app="ginger"), swap(log, 9)]
+    events = run([*records, quiet(log, 30)])
+    contexts = [seen.context for seen in requests(events)]
+
+    assert ends(events)[0].parent == contexts[1]
+    assert list(ends(events)[0].candidates) == [contexts[0], contexts[2]]
+
+
+def test_a_lone_request_between_two_reports_is_sure() -> None:
+    """With no other task both reports are its own, wherever its line stands."""
+    log = Log("json")
+    bare = log.finished(1, MIGRATE, failed=True)
+    request = migrate(log, 1)
+    full = log.finished(1, MIGRATE, failed=True, error_code="KCHVM0058E")
+
+    assert joined(run([bare, request, full])) == [(request.offset, "exact", "failure")]
+
+
 # 8: nested volumes
 
 
