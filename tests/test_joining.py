@@ -664,6 +664,19 @@ def test_a_lone_request_between_two_reports_is_sure() -> None:
     assert joined(run([bare, request, full])) == [(request.offset, "exact", "failure")]
 
 
+def test_two_seconds_are_too_far() -> None:
+    """A start two seconds after a request is not beside it, and an end two seconds after another is another's."""
+    log = Log("json")
+    far = [log.request(0, "KCHVM0010L", {"ident": "web"}), log.started(2, MIGRATE), quiet(log, 9)]
+    assert [event.correlation for event in run(far) if isinstance(event, TaskStarted)] == ["none"]
+    log = Log("json")
+    request = swap(log, 0)
+    ids: dict[str, Any] = {"app": "ginger", "request_id": request.record_id}
+    records = [request, log.started(0, SWAP, TASK, **ids), log.finished(10, SWAP, TASK, **ids)]
+    events = run([*records, log.finished(12, SWAP, app="ginger"), quiet(log, 30)])
+    assert [end.correlation for end in ends(events)] == ["exact", "none"]
+
+
 # 8: nested volumes
 
 
