@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,9 @@ def child(name: str, flags: Sequence[str]) -> None:
         if zlib.crc32(data) % LINEAR_EVERY == 0:
             instrumented.check_linear(target, data)
 
-    atheris.Setup([name, *flags], one)
+    # To merge, libFuzzer starts its first argument again, through a shell.
+    again = shlex.join([sys.executable, "-m", "tests.fuzz_run", "--child", name, "--"])
+    atheris.Setup([again, *flags], one)
     atheris.Fuzz()
 
 

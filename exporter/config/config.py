@@ -124,7 +124,8 @@ def _from_environment(environ: Mapping[str, str], mistakes: list[str]) -> Iterat
         if variable in variables:
             yield _Given(variable, variables[variable], environ[variable], Path())
         elif variable != f"{PREFIX}CONFIG" and not KUBERNETES.fullmatch(variable):
-            mistakes.append(f"{variable}: unknown variable: unset it{did_you_mean(variable, variables)}")
+            named = variable if variable.isprintable() else ascii(variable)
+            mistakes.append(f"{named}: unknown variable: unset it{did_you_mean(variable, variables)}")
 
 
 def _from_flags(flags: Mapping[str, str | None]) -> Iterator[_Given]:
