@@ -26,7 +26,7 @@ CORPUS = Path(__file__).parent / "fuzz_corpus"
 LINEAR_EVERY = 64
 """Counting work is slow: it is done for one input in so many."""
 KEPT_BYTES = 1024
-KEPT_FILES = 200
+KEPT_FILES = 100
 """Of each target, the smallest first: the corpus is for people and for `make test`, too."""
 FLAGS = ("-max_len=4096", "-timeout=30", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=1")
 

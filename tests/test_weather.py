@@ -12,15 +12,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from tests.weather import REPLIES, Backend, Host, Rotation
+from exporter.records import SIGNALS, Signal
+from tests.weather import REPLIES, Backend, Host
+from tests.weather_log import Edit, Rotation
 
 EXAMPLES = int(os.environ.get("WEATHER_EXAMPLES", "4"))
 STEPS = int(os.environ.get("WEATHER_STEPS", "12"))
 BACKENDS: list[Backend] = [*REPLIES]
+EDITS: list[Edit] = ["delete", "tail", "in place"]
 ROTATIONS: list[Rotation] = ["rename", "gzip", "date", "copytruncate"]
 
 
@@ -40,25 +43,42 @@ class Weather(RuleBasedStateMachine):
         for _ in range(count):
             self.guests += 1
             self.running.append(f"web{self.guests}")
-            self.host.request(self.running[-1])
+            self.host.wok.request(self.running[-1])
 
     @rule(count=st.integers(1, 40), failed=st.booleans())
     def ends(self, count: int, failed: bool) -> None:
         for name in self.running[:count]:
-            self.host.end(name, failed=failed)
+            self.host.wok.end(name, failed=failed)
         del self.running[:count]
 
     @rule()
     def torn_line(self) -> None:
-        self.host.tear()
+        self.host.wok.tear()
 
     @rule(how=st.sampled_from(ROTATIONS))
     def rotation(self, how: Rotation) -> None:
-        self.host.rotate(how)
+        self.host.wok.rotate(how)
 
-    @rule(how=st.sampled_from(BACKENDS))
-    def backend(self, how: Backend) -> None:
-        self.host.backend(how)
+    @rule(how=st.sampled_from(BACKENDS), signals=st.sampled_from([SIGNALS, *[(one,) for one in SIGNALS]]))
+    def backend(self, how: Backend, signals: tuple[Signal, ...]) -> None:
+        self.host.backend(how, *signals)
+
+    @rule(how=st.sampled_from(EDITS), at=st.integers(0, 100))
+    def edit(self, how: Edit, at: int) -> None:
+        self.host.edit_when_read(how, at)
+
+    @rule(allowed=st.booleans())
+    def permission(self, allowed: bool) -> None:
+        self.host.permit(allowed)
+
+    @rule(is_full=st.booleans())
+    def disk(self, is_full: bool) -> None:
+        self.host.fill_disk(is_full)
+
+    @rule(row=st.integers(0, 20), at=st.integers(0, 2000))
+    def damage(self, row: int, at: int) -> None:
+        self.host.stop(signal.SIGTERM)
+        self.host.damage(row, at)
 
     @rule()
     def start(self) -> None:
@@ -80,12 +100,12 @@ class Weather(RuleBasedStateMachine):
 
     @rule()
     def wok_restarts(self) -> None:
-        self.host.restart_wok()
+        self.host.wok.restart()
         self.running.clear()
 
     @rule(seconds=st.sampled_from([-2, -1, 60, 3600]))
     def clock(self, seconds: int) -> None:
-        self.host.step_clock(seconds)
+        self.host.wok.step_clock(seconds)
 
     @rule(seconds=st.floats(0, 0.3))
     def nothing(self, seconds: float) -> None:
@@ -108,6 +128,8 @@ def test_any_weather() -> None:
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
+            # A smaller example would take minutes to find: each step is one of a real process.
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )
