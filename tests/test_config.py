@@ -129,6 +129,7 @@ def test_all_mistakes_are_told_at_once(host: Path) -> None:
     environ = {
         "WOK_EXPORTER_LISTEN": "127.0.0.1",
         "WOK_EXPORTER_LISTNE": "x",
+        "WOK_EXPORTER_\x1b[31m": "x",
         "OTEL_RESOURCE_ATTRIBUTES": "a",
     }
     found = mistakes(host, {"config": str(file), "task_expiry": "30", "privacy": "hash"}, environ)
@@ -142,6 +143,7 @@ def test_all_mistakes_are_told_at_once(host: Path) -> None:
         f"{file}: tls: unknown table: keys are top-level",
         "WOK_EXPORTER_LISTEN: '127.0.0.1' is not an address and a port: write 127.0.0.1:10965 or [::1]:10965",
         "WOK_EXPORTER_LISTNE: unknown variable: unset it (did you mean WOK_EXPORTER_LISTEN?)",
+        "'WOK_EXPORTER_\\x1b[31m': unknown variable: unset it (did you mean WOK_EXPORTER_UI?)",
         "--task-expiry: '30' is not a duration: write a number and its unit, as in 250ms, 90s, 24h or 7d",
         "OTEL_RESOURCE_ATTRIBUTES: 'a' is not key=value: write %3D for = and %2C for a comma inside",
     ]

@@ -393,3 +393,14 @@ def test_time_is_linear(unit: str) -> None:
         spent.append(min(times))
 
     assert spent[1] < 24 * max(spent[0], 0.002)
+
+
+def test_a_secret_that_poses_as_a_schema_error() -> None:
+    """A password with the words of a schema error in it does not pass as the way to the value."""
+    text = (
+        repr({"passwd": f"{CANARY}On instance['passwd\f{CANARY}", "type": "vnc"}) + " ']:\n 'x' is too short"
+    )
+
+    assert CANARY not in redact_text(text)
+    kept = "'x' is too short\n\nFailed validating 'minLength'\n\nOn instance['graphics']['passwd']:\n    'x'"
+    assert "On instance['graphics']['passwd']:" in redact_text(kept)

@@ -65,6 +65,7 @@ _STRUCTURE = re.compile(r"[\[\](){}'\"]")
 _PREFIXED = re.compile(r"(?:[uUbBrR]{1,2})?(\\*)(['\"])")
 # Paths and values of a jsonschema error: the last line before the value names the way to it.
 _INSTANCE = re.compile(r"On instance((?:\[[^\]\n]{1,256}\])+):\s")
+_PLAIN_WAY = re.compile(r"(?:\[(?:u?'[\w.-]{1,64}'|\d{1,9})\])+")
 _ESCAPED_ASCII = re.compile(r"\\u00[2-7]")
 _ESCAPED_LETTER = re.compile(r"\\+u00([46][1-9a-fA-F]|[57][0-9aA])")
 
@@ -235,7 +236,9 @@ def _redact_schema_error(text: str) -> str:
     for found in _INSTANCE.finditer(text):
         if any(is_secret(step) for step in re.findall(r"[^\[\]'\"]+", found[1])):
             rule = text.find("\n\nFailed validating", 0, found.start())
-            return REDACTED + text[found.start() if rule < 0 else rule : found.end()] + REDACTED
+            # Where this was written by whoever chose the secret, the way may hold a part of it.
+            way = found[0] if _PLAIN_WAY.fullmatch(found[1]) else f"On instance[{REDACTED}]:\n"
+            return REDACTED + text[found.start() if rule < 0 else rule : found.start()] + way + REDACTED
     return text
 
 
