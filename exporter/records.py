@@ -173,6 +173,8 @@ class TaskEnded(NamedTuple):
     record without a task or request: it is counted as started here, and has no duration.
     `request` is the ordinal of its request, 0 without one; `since` and `until` are the ordinals of the last
     request before its start and before its final record.
+    `found_id` is Wok's id of the task where wok-error.log alone has it; `exception`, `exception_text` and `stack` say
+    why it failed (the class as Python prints it), redacted. All are empty where that is not certain.
     """
 
     context: bytes
@@ -194,6 +196,10 @@ class TaskEnded(NamedTuple):
     request: int
     since: int = 0
     until: int = 0
+    found_id: str = ""
+    exception: str = ""
+    exception_text: str = ""
+    stack: str = ""
 
 
 class TaskRepeated(NamedTuple):
@@ -241,7 +247,8 @@ class RequestRow(NamedTuple):
 
 class TaskRow(NamedTuple):
     """An ended task as the history keeps it; `since` and `until` are the ordinals of the last request before
-    its start and before its final record, so that the requests between are `since < ordinal <= until`.
+    its start and before its final record, so that the requests between are `since < ordinal <= until`. `found_id`,
+    `exception` and `stack` are what wok-error.log says.
     """
 
     context: bytes
@@ -261,6 +268,9 @@ class TaskRow(NamedTuple):
     since: int = 0
     until: int = 0
     candidates: bytes = b""
+    found_id: str = ""
+    exception: str = ""
+    stack: str = ""
 
 
 class JournalRow(NamedTuple):

@@ -16,13 +16,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporter.correlate.correlator import Correlator
-from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
-from exporter.records import NANOS, Event, Record, RequestSeen, TaskEnded, TaskStarted
+from exporter.pipeline.batch_processor import BatchProcessor, ProcessingConfig
+from exporter.records import NANOS, Chunk, Event, Record, RequestSeen, TaskEnded, TaskStarted
 from exporter.source.archive import Archive
+from exporter.store.writer import Loaded
+from exporter.wok.error_log import ErrorLog
 from exporter.wok.operations import Operations
-from exporter.wok.restart_marks import marks
+from exporter.wok.task_functions import TaskFunctions
+from tests import error_score
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 CLOCK_SECONDS = 1.0
@@ -62,21 +64,17 @@ class Match(NamedTuple):
 
 
 def events_of(folder: Path, zone: str) -> list[Event]:
-    """Run the real parser and correlator over a set, with its restart marks where it has them."""
+    """Run the real core over a set, with its wok-error.log where it has one."""
     zones = Zones(zone)
     log = next(path for name in ("user-requests.data", "wok-req.log") if (path := folder / name).exists())
+    rules = ProcessingConfig("score", zones, Operations.load(), EXPIRY, functions=TaskFunctions.load())
+    core = BatchProcessor(rules, Loaded(positions={}, state="", open_tasks=[], ended=[], series=set()))
     errors = folder / "wok-error.log"
-    pending = sorted(marks(_lines(errors), zones)) if errors.exists() else []
-    parser = Parser("score", zones)
-    correlator = Correlator(Operations.load(), expiry=EXPIRY)
-    events: list[Event] = []
-    for line in _lines(log):
-        for item in parser.feed(line):
-            if isinstance(item, Record):
-                while pending and pending[0] <= item.time:
-                    events += correlator.restart(pending.pop(0))
-                events += correlator.feed(item)
-    return events + correlator.finish()
+    if errors.exists():
+        reader = ErrorLog(zones)
+        core.offer([item for line in _lines(errors) for item in reader.feed(line.data)])
+    events = [*core.advance(Chunk(list(_lines(log)), "-")).events]
+    return [*events, *core.advance(Chunk([], "-", caught_up=True), finished=True).events]
 
 
 def _lines(path: Path) -> Iterator[Any]:
@@ -259,6 +257,12 @@ def main(names: list[str]) -> int:
                 )
                 if max(seconds) > CLOCK_SECONDS or wrong:
                     broken.append(f"{name} (ends)")
+    for name in error_score.SETS:
+        if (not names or name in names) and (CORPUS / name).is_dir():
+            score = error_score.score_of(name)
+            print("\n".join(error_score.report(name, score)))
+            if not error_score.is_good(name, score):
+                broken.append(f"{name} (wok-error.log)")
     if broken:
         print("score: below the floor: " + ", ".join(broken))
     return 1 if broken else 0

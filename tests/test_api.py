@@ -294,6 +294,7 @@ def test_tasks_as_they_are(api: Api) -> None:
         "address": "192.0.2.7",
         "request_message": "A backup of /etc",
         "error_code": "GINHBK0009E",
+        "exception": "",
         "why": "No space is left: 100% of /var_x",
         "concurrent": 1,
         "request": 3,
@@ -325,6 +326,7 @@ def test_one_task_with_what_stands_around_it(api: Api) -> None:
     ]:
         expected = {
             **listed[ident(number)],
+            "stack": "",
             "request": requests[own] if own else None,
             "usual": often,
             "candidates": [],

@@ -185,6 +185,7 @@ def test_everything_for_programs(tmp_path: Path) -> None:
             "All records are older than start_at (24 h ago): the daemon would skip them the first time. Set --start-at, or send them with `replay`.",
         ],
         "zones": [{"zone": "-03", "records": 4, "is_understood": True}],
+        "wok_error_log": None,
         "damages": [],
         "rejected": {
             "reasons": {"shape": 1},

@@ -10,6 +10,7 @@ from exporter.correlate.candidates import Candidate, Candidates, likeliest, quot
 from exporter.correlate.certainty import Certainty
 from exporter.correlate.concurrent import LATEST_MAX, LINKS_MAX, ConcurrentRequests
 from exporter.correlate.ended import ENDED_MAX, TASK_ID_DISORDER_MAX, TASK_IDS_MAX, EndedTasks, TaskIds
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FAILED_MAX, FailedRequests
 from exporter.correlate.former_state import modern_task
 from exporter.correlate.index import CANDIDATES_MAX, STARTS_MAX, Index
@@ -517,7 +518,7 @@ def test_named_requests_are_bounded_and_stay_known() -> None:
 def test_failed_requests_are_bounded() -> None:
     """The oldest by their place in the log are forgotten: when there are too many, at an age, and at a restart."""
     index = Index()
-    failed = FailedRequests(index, 100 * SECOND)
+    failed = FailedRequests(index, ErrorEvidence(Operations.load(), expiry=100 * SECOND), 100 * SECOND)
     made = [request(seq, NAMED, at=seq, record_id=str(seq)) for seq in range(FAILED_MAX + 1)]
     for each in [*made[1:], made[0]]:
         failed.add(each)
@@ -630,12 +631,12 @@ def test_links_are_the_first_requests_after_a_start(count: int, own: int) -> Non
     """The first of them in order, without the task's own; the list is made once, and the store is told."""
     touched: list[Task] = []
     requests = ConcurrentRequests(touched.append)
-    requests.request(b"before")
+    requests.request(b"before", 0)
     running = task(1, since=1)
     requests.begin(running)
     contexts = [b"%d" % number for number in range(count)]
     for context in contexts:
-        requests.request(context)
+        requests.request(context, 0)
     own = own + 1 if 0 < own <= count else 0
     others = [context for number, context in enumerate(contexts, 2) if number != own]
 
@@ -648,7 +649,7 @@ def test_a_task_that_begins_late_has_links_only_while_they_are_known() -> None:
     """Of a failed request's task the first requests after it are known as long as they are the latest."""
     requests = ConcurrentRequests(lambda _: None)
     for number in range(LATEST_MAX + 1):
-        requests.request(b"%d" % number)
+        requests.request(b"%d" % number, 0)
     known, unknown = task(1, since=1), task(2, since=0)
     requests.begin(known)
     requests.begin(unknown)

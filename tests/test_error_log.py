@@ -304,13 +304,17 @@ def test_a_traceback_from_elsewhere_is_odd() -> None:
 def test_marks_and_their_chain() -> None:
     """A mark has the local time of the host, and says whether wokd's other lines stand before it."""
     (mark,) = parsed(BOOT)
-    (bare,) = parsed(BOOT[-1:])
+    bare = parsed([BOOT[0], BOOT[-1]])[-1]
+    (only,) = parsed(BOOT[-1:])
     (half,) = parsed([BOOT[2], BOOT[5]])
 
     assert mark == Mark(1, 1_470_009_602 * NANOS, True, BOOT[-1].decode())
     assert isinstance(bare, Mark)
     assert isinstance(half, Mark)
     assert not bare.is_chained
+    # A file in which no such lines stand at all says nothing against the mark.
+    assert isinstance(only, Mark)
+    assert only.is_chained
     assert not half.is_chained
     assert parsed(BOOT, ErrorLog(Zones("America/Sao_Paulo"))) == [
         mark._replace(time=mark.time + 3 * 3600 * NANOS)

@@ -40,7 +40,7 @@ class Means(NamedTuple):
         return Pipeline(
             store,
             self.composer,
-            lambda loaded: InProcessReader(self.rules, loaded, log=log, marks=None, wall=wall),
+            lambda loaded: InProcessReader(self.rules, loaded, log=log, errors=None, wall=wall),
             now=lambda: 0.0,
         )
 

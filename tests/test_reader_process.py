@@ -65,7 +65,7 @@ def test_what_crosses_the_pipe_is_equal(logs: tuple[Path, Path], is_kept: bool) 
     requests, errors = logs
     rules = ProcessingConfig("test", Zones("UTC"), Operations.load(), EXPIRY, is_kept=is_kept)
     here = InProcessReader(
-        rules, EMPTY, log=partial(Archive, [requests]), marks=partial(Archive, [errors]), wall=None
+        rules, EMPTY, log=partial(Archive, [requests]), errors=partial(Archive, [errors]), wall=None
     )
 
     assert everything(ahead([requests], errors, is_kept=is_kept)) == everything(here)

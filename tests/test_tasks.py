@@ -384,6 +384,7 @@ def test_an_object_for_programs() -> None:
         "trace_id": "00" * 16,
         "span_id": "00" * 7 + "04",
         "error_code": "KCHVM0035E",
+        "exception": None,
         "why": "web01 could not be cloned: no space is left in the pool default",
         "correlation": "likely",
         "request": {
@@ -415,7 +416,7 @@ def test_what_is_not_known_is_null() -> None:
     known = {"state": "running", "app": "kimchi", "operation": "vms.clone", "target_uri": "", "task_id": "4",
              "started": "2026-03-02T09:00:02+00:00", "duration_seconds": 247.0, "correlation": "exact",
              "meanwhile": {"count": 0, "requests": []}}  # fmt: skip
-    unknown = ("ended", "trace_id", "span_id", "error_code", "why", "request")
+    unknown = ("ended", "trace_id", "span_id", "error_code", "exception", "why", "request")
     assert known | dict.fromkeys(unknown) == seen
 
 

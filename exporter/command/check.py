@@ -14,11 +14,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, TextIO
 
-from exporter.command.check_report import CheckReport, as_object, report
+from exporter.command.check_report import CheckReport, ErrorSurvey, as_object, report
 from exporter.command.file_kind import names_of_kinds, not_a_log
 from exporter.command.text import render
 from exporter.config.options import Config
 from exporter.correlate.correlator import Correlator
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones, load_zone
 from exporter.pipeline.from_config import archive_of, messages_of
@@ -27,9 +28,11 @@ from exporter.source.archive import Archive
 from exporter.source.rotation import paths_of
 from exporter.terminal.progress import ProgressLine
 from exporter.terminal.text import visible
-from exporter.wok import restart_marks as restarts
+from exporter.wok.error_log import ErrorLog
+from exporter.wok.forgery import forged_by
 from exporter.wok.operations import Operations
 from exporter.wok.sentences import People, Sentences
+from exporter.wok.task_functions import TaskFunctions
 
 READ_BYTES: Final = 512 * 1024
 TEXT_READ_BYTES: Final = 64 * 1024
@@ -105,12 +108,14 @@ def text(config: Config, files: Sequence[Path], *, out: TextIO, screen: TextIO |
 def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckReport:
     zones = Zones(config.timezone)
     parser = Parser(config.instance, zones)
-    correlator = Correlator(Operations.load(), expiry=int(config.task_expiry.total_seconds() * NANOS))
-    pending = _marks(config.wok_error_log, config, zones) if config.wok_error_log else []
+    naming, expiry = Operations.load(), int(config.task_expiry.total_seconds() * NANOS)
+    errors = ErrorEvidence(naming, TaskFunctions.load(), expiry=expiry)
+    correlator = Correlator(naming, expiry=expiry, errors=errors)
     survey = CheckReport(config)
+    if config.wok_error_log:
+        survey.errors = _errors(config.wok_error_log, config, zones, errors)
     survey.files = len(files)
     survey.not_logs = {visible(str(path)): what for path in files if (what := not_a_log(path))}
-    survey.restarts = 0 if config.wok_error_log else None
     numbers: dict[bytes, int] = {}
     with closing(archive_of(config, files)) as archive:
         progress = ProgressLine(screen, archive.total_bytes)
@@ -124,21 +129,21 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
                 number = numbers[line.file] = numbers.get(line.file, 0) + 1 if line.offset else 1
                 survey.lines += 1
                 rejected = survey.parts["rejected"]
+                forged = forged_by(line.data)
                 for item in parser.feed(line):
                     if isinstance(item, Record):
                         survey.record(item, line.data)
-                        while pending and pending[0] <= item.time:
-                            survey.restarted(correlator.restart(pending.pop(0)))
+                        errors.shift = parser.shift or 0
                         survey.meant(correlator.feed(item))
                     elif isinstance(item, Rejected):
                         survey.reject(item, _name(archive, line), number)
                     else:
                         survey.parts["forged" if item.forged else "continuation"] += 1
                 survey.lines_rejected += survey.parts["rejected"] > rejected
+                errors.discredit(forged)
             if is_read:
-                while pending:
-                    survey.restarted(correlator.restart(pending.pop(0)))
                 survey.meant(correlator.finish())
+                survey.judged(errors)
             changes = correlator.changes()
             survey.running.update(task.key for task in changes.opened)
             survey.running.difference_update(changes.closed)
@@ -152,9 +157,14 @@ def _name(archive: Archive, line: Line) -> str:
     return visible(str(path)) if path is not None else ""
 
 
-def _marks(path: Path, config: Config, zones: Zones) -> list[int]:
-    found: list[int] = []
+def _errors(path: Path, config: Config, zones: Zones, errors: ErrorEvidence) -> ErrorSurvey:
+    """Read wok-error.log, whose items wait in `errors` for their time."""
+    survey = ErrorSurvey()
+    reader = ErrorLog(zones)
     with closing(Archive(paths_of(path), line_bytes_max=config.line_bytes_max)) as archive:
         while lines := archive.read(READ_BYTES).lines:
-            found += restarts.marks(lines, zones)
-    return sorted(found)
+            for line in lines:
+                items = reader.feed(line.data)
+                survey.take(items)
+                errors.offer(items)
+    return survey

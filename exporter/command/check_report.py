@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from exporter.config.options import Config
 from exporter.config.values import StartAt
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.parse.timezone import Zones, load_zone
 from exporter.records import (
     NANOS,
@@ -28,6 +29,7 @@ from exporter.records import (
 )
 from exporter.terminal.task_table import iso, local
 from exporter.terminal.text import visible
+from exporter.wok.error_log import Block, Dropped, Item, Mark
 from exporter.wok.operations import OTHER
 
 LISTED_MAX: Final = 100
@@ -36,6 +38,8 @@ NAMES_MAX: Final = 1000
 """Names of a kind to count separately; a host with every plug-in has about 100 operations."""
 ROWS_SHOWN: Final = 30
 """Operations to show to people; JSON has all."""
+RESULTS: Final = ("joined", "unsure", "discredited", "without_record")
+"""What becomes of an exception in wok-error.log."""
 ZONES_MAX: Final = 100
 ZONE_BYTES_MAX: Final = 16
 """The longest time zone abbreviation."""
@@ -109,6 +113,56 @@ class ZoneWords:
         return self._east.nanos(*_NOON, word) != self._west.nanos(*_NOON, word)
 
 
+class ErrorSurvey:
+    """What was found in wok-error.log: exceptions of tasks, and restarts of wokd."""
+
+    def __init__(self) -> None:
+        self.blocks = 0
+        self.marks = 0
+        self.unchained = 0
+        self.results: Counter[str] = Counter()
+        self.shift = 0
+        self.restarts = 0
+
+    def take(self, items: Iterable[Item]) -> None:
+        """Count what the file says."""
+        for item in items:
+            if isinstance(item, (Block, Dropped)):
+                self.blocks += 1
+            elif isinstance(item, Mark):
+                self.marks += 1
+                self.unchained += not item.is_chained
+
+    def as_object(self) -> dict[str, Any]:
+        """Return everything for JSON."""
+        return {
+            "exceptions": self.blocks,
+            **{result: self.results[result] for result in RESULTS},
+            "restart_marks": self.marks,
+            "restarts": self.restarts,
+            "zone_offset_seconds": self.shift // NANOS,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield everything for a person."""
+        ignored = self.marks - self.restarts
+        yield from _block(
+            "EXCEPTIONS IN WOK-ERROR.LOG",
+            {
+                "matched with a failed task": self.results["joined"],
+                "unsure": self.results["unsure"],
+                "discredited (may be forged)": self.results["discredited"],
+                "without a record in the log": self.results["without_record"],
+            },
+        )
+        if ignored:
+            yield f"  {_number(ignored, 'restart mark')} ignored: they may be forged"
+        if not self.marks:
+            yield "  no restart mark: with log_level = warning or error in wok.conf, wokd writes none"
+        if self.shift:
+            yield f"  its times are read {self.shift / -NANOS / 3600:+g} h from the configured time zone, as the log says"
+
+
 class CheckReport:
     """Counts what is in a log."""
 
@@ -131,6 +185,7 @@ class CheckReport:
         self.first = self.last = 0
         self.zones = ZoneWords(config)
         self.rejections: list[Rejection] = []
+        self.errors: ErrorSurvey | None = None
         self.damages: list[str] = []
         self.not_logs: dict[str, str] = {}
         """What files are that cannot be logs, by their names."""
@@ -175,10 +230,14 @@ class CheckReport:
             elif isinstance(event, TaskRepeated):
                 self.repeats += 1
 
-    def restarted(self, events: Iterable[Event]) -> None:
-        """Count a restart of wokd, and what it ended."""
-        self.restarts = (self.restarts or 0) + 1
-        self.meant(events)
+    def judged(self, errors: ErrorEvidence) -> None:
+        """Take what wok-error.log was good for, once everything is read."""
+        if self.errors is not None:
+            self.restarts = errors.restarts
+            errors.finish()
+            self.errors.results.update(errors.take_counts())
+            self.errors.shift = errors.shift
+            self.errors.restarts = errors.restarts
 
     @property
     def is_understood(self) -> bool:
@@ -269,6 +328,7 @@ def as_object(survey: CheckReport) -> dict[str, Any]:
             {"zone": word or None, "records": count, "is_understood": word not in survey.zones.meaningless}
             for word, count in survey.zones.counts.items()
         ],
+        "wok_error_log": survey.errors.as_object() if survey.errors is not None else None,
         "damages": survey.damages,
         "rejected": {
             "reasons": dict(survey.reasons),
@@ -305,6 +365,8 @@ def report(survey: CheckReport) -> Iterator[str]:
     yield from _tasks(survey)
     if survey.restarts is not None:
         yield from _block("RESTARTS OF WOKD", {"in wok-error.log": survey.restarts})
+    if survey.errors is not None:
+        yield from survey.errors.lines()
     if 0 < survey.skipped < parts["record"]:
         yield from _block(
             "FIRST START", {f"older than start_at ({_start(survey.start_words)})": survey.skipped}

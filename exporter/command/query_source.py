@@ -62,7 +62,7 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
     directory = temporary_directory(resources)
     store = resources.enter_context(closing(Store(directory)))
     log = archive_of(config, files)
-    marks = partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
+    errors = partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
     messages = messages_of(config)
     composer = CommitBuilder(telemetry_of(config, messages, files[0].name), signals=frozenset())
     pipeline = Pipeline(
@@ -70,7 +70,7 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
         composer,
         # the state is new, so the files are read from their beginning, once
         lambda loaded: InProcessReader(
-            rules_of(config, messages), loaded, log=lambda _: log, marks=marks, wall=None
+            rules_of(config, messages), loaded, log=lambda _: log, errors=errors, wall=None
         ),
         now=lambda: 0.0,
     )

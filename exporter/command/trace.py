@@ -219,7 +219,7 @@ def as_object(shown: Shown, zone: tzinfo | None) -> dict[str, Any]:
         "trace_id": _trace_id(shown) or None,
         "request": view.request_object(shown.request, zone) if shown.request else None,
         "task_count": shown.task_count,
-        "tasks": [view.task_object(task, zone) for task, _ in shown.tasks],
+        "tasks": [{**view.task_object(task, zone), "stack": task.stack or None} for task, _ in shown.tasks],
         "meanwhile": {
             "count": shown.meanwhile_count,
             "requests": [view.request_object(request, zone) for request in shown.meanwhile],
@@ -377,6 +377,8 @@ def _details(task: TaskView, zone: tzinfo | None) -> Iterator[str]:
         yield f"span {task.context[16:].hex()}"
     if task.state in ("failed", "lost"):
         yield f"why: {view.why(task)}"
+    for line in task.stack.split("\n") if task.stack else ():
+        yield f"  {line}"
     if DOUBTS[task.correlation]:
         yield f"correlation: {task.correlation}, {DOUBTS[task.correlation]}"
 

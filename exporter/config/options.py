@@ -108,8 +108,9 @@ class Config:
         " later) and /var/log/wok/wok-req.log (earlier releases) that exists")
     wok_error_log: Path | None = _input(
         partial(as_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
-        "Wok's error log, which shows when wokd was restarted; auto is /var/log/wok/wok-error.log if"
-        " it can be read, and off for a log that is not in its default place")
+        "Wok's error log, which shows why a task failed and when wokd was restarted; auto is"
+        " /var/log/wok/wok-error.log if it can be read, and off for a log that is not in its default"
+        " place; off reads none")
     olddir: Path | None = _input(
         as_path, "", "DIRECTORY", ("run",),
         "where logrotate moves rotated logs, if not beside the log (its option olddir); relative to the"

@@ -47,22 +47,30 @@ class BelievedMarks:
             if len(self._forged) > FORGED_MAX:
                 del self._forged[next(iter(self._forged))]
 
-    def survived(self, start: int, end: int) -> None:
+    def survived(self, start: int, end: int, shift: int = 0) -> None:
         """Refute the marks that a task has survived."""
         self._waiting = [
-            (time, text) for time, text in self._waiting if not start + SLACK_NANOS < time < end - SLACK_NANOS
+            (time, text)
+            for time, text in self._waiting
+            if not start + SLACK_NANOS < time + shift < end - SLACK_NANOS
         ]
 
-    @property
-    def due(self) -> int | None:
-        """When the log's clock will next have something for `believed`."""
-        return self._waiting[0][0] + WAIT_NANOS if self._waiting else None
+    def is_due(self, now: int, shift: int = 0) -> bool:
+        """Tell whether `believed` has something to decide about by now."""
+        return bool(self._waiting) and self._waiting[0][0] + shift + WAIT_NANOS <= now
 
-    def believed(self, now: int) -> list[int]:
-        """Return the times of the marks that are believed by now, the oldest first; each is returned once."""
-        due = [(time, text) for time, text in self._waiting if time + WAIT_NANOS <= now]
+    def believed(self, now: int | None, shift: int = 0) -> list[int]:
+        """Return the times of the marks that are believed by now, the oldest first; each is returned once.
+
+        Without `now` these are all. `shift` is how far wokd's zone is from the one in which the marks were read.
+        """
+        if not self._waiting:
+            return []
+        due = [
+            (time, text) for time, text in self._waiting if now is None or time + shift + WAIT_NANOS <= now
+        ]
         self._waiting = self._waiting[len(due) :]
-        return [time for time, text in due if text not in self._forged]
+        return [time + shift for time, text in due if text not in self._forged]
 
     @property
     def state(self) -> str:

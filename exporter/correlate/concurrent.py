@@ -27,11 +27,14 @@ class ConcurrentRequests:
         self._touch = touch
         self.ordinal = 0
         self._latest: deque[bytes] = deque(maxlen=LATEST_MAX)
+        self.times: deque[int] = deque(maxlen=LATEST_MAX)
+        """The times of the latest requests."""
         self._filling: dict[int, Task] = {}
 
-    def request(self, context: bytes) -> None:
-        """Take the context of the next request."""
+    def request(self, context: bytes, time: int) -> None:
+        """Take the context and the time of the next request."""
         self.ordinal += 1
+        self.times.append(time)
         self._latest.append(context)
         filling = self._filling
         while filling:
@@ -41,6 +44,15 @@ class ConcurrentRequests:
             del filling[task.seq]
             task.links = tuple(self._latest)
             self._touch(task)
+
+    def ordinal_before(self, time: int) -> int:
+        """Return the number of the last request before a time that is a moment ago."""
+        after = 0
+        for each in reversed(self.times):
+            if each < time:
+                break
+            after += 1
+        return self.ordinal - after
 
     def begin(self, task: Task) -> None:
         """Watch for a task that has opened, unless it has its list already, or it is too late to make one."""

@@ -23,6 +23,7 @@ how sure the match is:
     request_ids.py      requests that were named by their ids
     concurrent.py       which other requests came while a task ran
     ended.py            what is remembered of ended tasks
+    error_evidence.py   what wok-error.log says: why a task failed, and when wokd was restarted
     stored.py           how the store keeps all this; former_state.py reads the version before
 
 Nothing here reads a clock or a file. `Correlator.feed` takes records in the order of the log, `restart` takes the
@@ -85,6 +86,7 @@ from typing import Any, NamedTuple
 
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import TaskIds
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.former_state import modern_state
 from exporter.correlate.index import Index
@@ -129,7 +131,9 @@ class Correlator:
         state: str = "",
         open_tasks: Iterable[OpenTask] = (),
         ended: Iterable[TaskRow] = (),
+        errors: ErrorEvidence | None = None,
     ) -> None:
+        errors = self._errors = errors or ErrorEvidence(naming, expiry=expiry)
         self._seq = 0
         self._time = 0
         self._clock = LogClock()
@@ -138,16 +142,16 @@ class Correlator:
         index = self._index = Index()
         ledger = self._ledger = OpenTaskTable(expiry)
         request_ids = self._request_ids = RequestIds()
-        failed = self._failed = FailedRequests(index, expiry)
+        failed = self._failed = FailedRequests(index, errors, expiry)
         claims = StartMatcher(naming, index, ledger)
         meanwhile = self._meanwhile = ConcurrentRequests(ledger.touch)
         settling = self._settling = SettleWindow(self._settle)
         held = self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
-        pending = self._pending = PendingEnds(naming, index, meanwhile, settling, expiry=expiry)
+        pending = self._pending = PendingEnds(naming, index, meanwhile, settling, errors, expiry=expiry)
         shared = (naming, index, ledger, meanwhile, claims, failed, request_ids)
-        self._requests = RequestRecords(*shared, settling, tell, code_of=code_of)
-        self._starts = StartRecords(*shared, settling, pending, tell, self._restart)
-        self._ends = TaskEnds(*shared, pending, held, tell, expiry=expiry)
+        self._requests = RequestRecords(*shared, settling, errors, tell, code_of=code_of)
+        self._starts = StartRecords(*shared, settling, pending, errors, tell, self._restart)
+        self._ends = TaskEnds(*shared, pending, held, errors, tell, expiry=expiry)
         self._restore(state, open_tasks, ended)
 
     # What moves it
@@ -172,18 +176,22 @@ class Correlator:
         self._settling.pass_record(time)
         if not self._held.is_empty:
             self._held.pass_record(time)
+        for mark in self._errors.pass_record(time):
+            self._lose(mark)
         if self._clock.pass_record(time):
             self._tick()
 
     def restart(self, time: int) -> list[Event]:
-        """Take a mark of wokd's start at `time`: whatever ran before it is lost."""
-        self._restart(time)
+        """Take a restart of wokd at `time` that is certain: whatever ran before it is lost."""
+        self._lose(time)
         return self._take()
 
     def quiet(self, now: int) -> list[Event]:
         """Take the wall clock of a reader that has read everything there is."""
         self._settling.pass_quiet(now)
         self._held.pass_quiet(now)
+        for mark in self._errors.pass_quiet(now):
+            self._lose(mark)
         if self._clock.pass_wall(now):
             self._tick()
         return self._take()
@@ -194,13 +202,20 @@ class Correlator:
         self._tick()
         self._settling.close_all()
         self._held.close_all()
+        for mark in self._errors.all_restarts():
+            self._lose(mark)
         self._ends.expire(self._clock.now)
         return self._take()
 
     def is_due(self, now: int) -> bool:
         """Tell whether `quiet` has something to do at this time of the wall clock, in nanoseconds."""
         settling = self._settling
-        return settling.is_due(now) or self._held.is_due(now) or self._ledger.is_due(settling.since(now))
+        return (
+            settling.is_due(now)
+            or self._held.is_due(now)
+            or self._errors.is_due(now)
+            or self._ledger.is_due(settling.since(now))
+        )
 
     def _tick(self) -> None:
         """End what has been open for too long, now that the clock has moved; it may have been set back."""
@@ -211,9 +226,20 @@ class Correlator:
         self._ends.expire(self._settling.since(now))
 
     def _restart(self, time: int) -> None:
+        """End what a former wokd ran: a start record shows that a new one has begun."""
         self._settling.close_all()
-        self._ends.close_held()
-        self._ends.lose(time)
+        self._ends.close_held(time)
+        self._ends.lose(time, time)
+        self._starts.task_ids = TaskIds({}, 0)
+
+    def _lose(self, mark: int) -> None:
+        """End what ran when wokd was restarted. A mark is believed a while later: what is newer goes on.
+
+        A start of wokd takes longer than a second, so that all of the mark's own second is the new one's.
+        """
+        self._settling.close_before(mark)
+        self._ends.close_held(mark)
+        self._ends.lose(mark - 1, mark)
         self._starts.task_ids = TaskIds({}, 0)
 
     def _settle(self, waiting: Waiting) -> None:
@@ -247,6 +273,7 @@ class Correlator:
             "task_id_max": self._starts.task_ids.highest,
             "task_ids": self._starts.task_ids.used,
             "latest": self._meanwhile.latest,
+            "latest_times": list(self._meanwhile.times),
             "ended": self._ends.since_restart,
             "expired": self._ends.expired_texts,
             "failed": self._failed.to_json(),
@@ -282,6 +309,8 @@ class Correlator:
                 self._failed.add(request)
             else:
                 self._index.add_request(request)
+                if request.task is not None and not request.failed:
+                    self._errors.asked(request)
         self._ledger.mark_stored()
         if not state:
             return
@@ -291,6 +320,7 @@ class Correlator:
         self._request_ids.restore(kept["request_ids"])
         self._starts.task_ids = TaskIds(kept["task_ids"], kept["task_id_max"])
         self._meanwhile.restore(kept["ordinal"], kept["latest"])
+        self._meanwhile.times.extend(kept.get("latest_times", ()))
         self._ends.restore(list(ended), kept["ended"], kept["expired"])
         for waiting in settling:
             if waiting["is"] == "request":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.index import Index
 from exporter.correlate.stored import from_json, to_json
 from exporter.correlate.task_state import PendingRequest
@@ -18,10 +19,11 @@ FAILED_MAX = 64
 
 
 class FailedRequests:
-    """The failed requests that `index` finds, for `expiry` nanoseconds."""
+    """The failed requests that `index` finds, for `expiry` nanoseconds; `errors` is told whose tasks may run."""
 
-    def __init__(self, index: Index, expiry: int) -> None:
+    def __init__(self, index: Index, errors: ErrorEvidence, expiry: int) -> None:
         self._index = index
+        self._errors = errors
         self._expiry = expiry
         self._requests: dict[int, PendingRequest] = {}
 
@@ -31,6 +33,7 @@ class FailedRequests:
         if len(self._requests) > 1:
             self._requests = dict(sorted(self._requests.items()))
         self._index.add_request(request)
+        self._errors.asked(request)
         if len(self._requests) > FAILED_MAX:
             self.remove(next(iter(self._requests.values())))
 
@@ -38,6 +41,7 @@ class FailedRequests:
         """Forget a request, if it is remembered."""
         if self._requests.pop(request.seq, None) is not None:
             self._index.remove_request(request)
+            self._errors.over(request, is_sure=False)
 
     def expire(self, now: int) -> None:
         """Forget what is too old."""

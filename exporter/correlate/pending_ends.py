@@ -7,13 +7,16 @@ error that may belong to a final record before it holds that one back: both are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.error_evidence import ErrorEvidence
+from exporter.correlate.evidence import targets_of
 from exporter.correlate.index import Index
+from exporter.correlate.reason import Reason
 from exporter.correlate.settle_window import SettleWindow
 from exporter.correlate.task_state import PendingEnd, Task
-from exporter.records import Record
+from exporter.records import NANOS, Record
 from exporter.wok.operations import Operations
 
 
@@ -29,6 +32,7 @@ class PendingEnds:
         index: Index,
         meanwhile: ConcurrentRequests,
         settling: SettleWindow,
+        errors: ErrorEvidence,
         *,
         expiry: int,
     ) -> None:
@@ -36,11 +40,14 @@ class PendingEnds:
         self._index = index
         self._meanwhile = meanwhile
         self._settling = settling
+        self._errors = errors
         self._expiry = expiry
         self._finals: dict[tuple[str, str], list[PendingEnd]] = {}
 
     def take(self, record: Record, seq: int) -> None:
         """Take the next final record, the log's `seq`th: it waits, or belongs to one that waits already."""
+        if has_reason(record):
+            self._errors.failed(record)
         task = self._running(record) if record.task_id else None
         first = task.end if task is not None else self.waiting_for(record) if record.task_id else None
         if first is not None:
@@ -123,9 +130,9 @@ class PendingEnds:
     def _add(self, final: PendingEnd, record: Record) -> None:
         """Take a second final record within the window: the one with the error wins, the other is a repeat."""
         if not record.error_code or final.record.error_code:
-            final.repeats.append(record)
+            self._repeats(final, record)
             return
-        final.repeats.append(final.record)
+        self._repeats(final, final.record)
         if end_key(record) == end_key(final.record):
             final.record = record
         else:
@@ -134,6 +141,37 @@ class PendingEnds:
             final.record = record
             self.wait(final, final.task)
 
+    def _repeats(self, final: PendingEnd, record: Record) -> None:
+        """Take a record for a repeat of the end that waits: it has no reason of its own."""
+        final.repeats.append(record)
+        if has_reason(record):
+            self._errors.withdraw(record)
+
+    def reason_of(self, final: PendingEnd) -> Reason | None:
+        """Return what wok-error.log says about a final record whose window closes."""
+        if not has_reason(final.record):
+            return None
+        return self._errors.reason_of(final.record, EndingTasks(final.record.time, self._ending))
+
+    def merge(self, final: PendingEnd, earlier: PendingEnd) -> None:
+        """Take an earlier final record and this one for one end."""
+        self.forget(earlier)
+        for record in (earlier.record, *earlier.repeats):
+            if has_reason(record):
+                self._errors.withdraw(record)
+        final.repeats = [*earlier.repeats, earlier.record, *final.repeats]
+        final.time, final.seq, final.until = earlier.time, earlier.seq, earlier.until
+
+    def _ending(self) -> Iterator[tuple[str, PendingEnd]]:
+        """Yield the ends that wait, with their applications; what may be a repeat is not counted."""
+        for (app, target_uri), finals in self._finals.items():
+            repeated = {id(final.earlier) for final in finals}
+            for final in finals:
+                if not final.targets:
+                    final.targets = tuple(targets_of(self._naming, app, target_uri))
+                if id(final) not in repeated:
+                    yield app, final
+
     def forget(self, final: PendingEnd) -> None:
         """Remember a final record no more."""
         key = end_key(final.record)
@@ -141,6 +179,41 @@ class PendingEnds:
         waiting.remove(final)
         if not waiting:
             del self._finals[key]
+
+
+class EndingTasks:
+    """How many tasks have just ended, while a failure of this `time` is decided about: counted when first asked for."""
+
+    def __init__(self, time: int, pending: Callable[[], Iterable[tuple[str, PendingEnd]]]) -> None:
+        self._time = time
+        self._pending = pending
+        self._ends: dict[tuple[str, str], list[tuple[int, int]]] | None = None
+
+    @property
+    def time(self) -> int:
+        """When the failure was logged."""
+        return self._time
+
+    def count(self, app: str, form: str, until: int) -> int:
+        """Return how many final records of a form wait that were logged up to this time."""
+        return sum(time <= until for time, _ in self._of(app, form))
+
+    def count_of_second(self, app: str, form: str, second: int) -> int:
+        """Return how many final records of a form wait whose target_uri tells a start in this second, or just before."""
+        return sum(second - NANOS <= epoch < second + NANOS for _, epoch in self._of(app, form) if epoch)
+
+    def _of(self, app: str, form: str) -> Sequence[tuple[int, int]]:
+        if self._ends is None:
+            self._ends = {}
+            for known, final in self._pending():
+                for target in final.targets:
+                    self._ends.setdefault((known, target.text), []).append((final.record.time, target.epoch))
+        return self._ends.get((app, form), ())
+
+
+def has_reason(record: Record) -> bool:
+    """Tell whether wok-error.log may say why this is a failure."""
+    return record.failed and record.dialect == "json"
 
 
 def end_key(record: Record) -> tuple[str, str]:

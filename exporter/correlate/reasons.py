@@ -20,7 +20,12 @@ as failures can be paired in one way only, that is the way.
 
 The decision falls when the record's settling window closes. A block is on disk before its record, so it has been
 read by then. What is read ahead of the request log is not seen before its time: a block is *admitted* when the
-request log has reached the start of its task, so that the same blocks count however the files are cut into batches.
+request log has reached the start of its task.
+
+A block has no time. One that a task wrote long after this failure may have been read already, where the log of
+errors is read ahead, and it would be the only one that fits a failure without a block of its own. So a block that
+can be of a task which *may still run* does not count: the task's final record has not been read when the window
+closes. The failure is *open* then, and as long as it is remembered it is a rival for each block that fits it.
 
 Anybody can write into wok-error.log. What may be forged can cast doubt on others, and do nothing else: an id that
 stands twice, that stands inside the text of another block, or that a parameter of the request log has brought there
@@ -39,6 +44,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from exporter.correlate.evidence import targets_of
 from exporter.correlate.pairing import Anchor, Failure, crosses, pairs_of, says
 from exporter.correlate.waiting_blocks import NEAR_NANOS, WaitingBlocks
+from exporter.correlate.written_blocks import EARLY_NANOS, LATE_FRACTION, WrittenBlocks, logged_at
 from exporter.records import NANOS
 from exporter.wok.error_log import (
     Block,
@@ -49,28 +55,23 @@ from exporter.wok.error_log import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from exporter.correlate.request_memory import Requests, Started
+    from exporter.correlate.request_memory import Ending, Requests, Started
     from exporter.correlate.waiting_blocks import BlockResult, WaitingBlock
     from exporter.records import Record
     from exporter.wok.error_log import Item
     from exporter.wok.operations import Operations
     from exporter.wok.task_functions import TaskFunctions
 
-COARSE_NANOS = 10_000_000
-"""The log's seconds are those of the kernel's coarse clock, up to 4 ms behind; a start this early in a second may
-be logged in the second before."""
-EARLY_NANOS = 2 * NANOS
-"""How early a uuid1 may be where uuidd runs."""
 EPOCH_NANOS = 500_000_000
 """How far a time inside a target_uri may be from the start of its task."""
-LATE_FRACTION = 500_000_000
-"""A start in the first half of a second has its request logged in the same second, if there is one."""
 ANCHORS_MAX = 256
 CROWD_MAX = 256
 """Blocks of one operation, or failures within the window, among which nothing is looked for: somebody floods a log."""
 PAIRS_MAX = 16
 """Failures that are paired with blocks together: a crowd has more than one way."""
 BOOTS_MAX = 4
+OPEN_MAX = 256
+"""Failures without a block, beside tasks that may still have one: as long as a block waits, it may be theirs."""
 
 Result = Literal["joined", "same", "unsure", "none"]
 
@@ -113,6 +114,7 @@ class Reasons:
         self._failures: deque[Failure] = deque()
         self._failed = 0
         self._joined: deque[Anchor] = deque(maxlen=ANCHORS_MAX)
+        self._open: deque[Failure] = deque(maxlen=OPEN_MAX)
         if state:
             self._restore(json.loads(state))
 
@@ -160,29 +162,41 @@ class Reasons:
         if failure in self._failures:
             self._failures.remove(failure)
 
-    def decide(self, record: Record) -> Decision:
-        """Say why the task of this record failed; to be asked when its settling window closes."""
+    def decide(self, record: Record, ending: Ending) -> Decision:
+        """Say why the task of this record failed; to be asked when its settling window closes.
+
+        `ending` are the final records that wait for their windows, this one included.
+        """
         failure = self._known(record)
         self.advance(record.time + NEAR_NANOS)
         if len(self._blocks.of(failure.app, failure.operation)) > CROWD_MAX:
             return Decision("unsure")
-        anchors = self._anchors(failure)
-        fitting = self._fitting(failure, anchors, are_values_asked=True)
+        targets = targets_of(self._naming, failure.app, failure.target_uri)
+        forms = [target.text for target in targets]
+        written = WrittenBlocks(self._requests, failure, forms, ending, self._is_fine)
+        decision = self._decide(failure, written)
+        if decision.result != "joined" and written.may_lack():
+            self._open.append(failure)
+        return decision
+
+    def _decide(self, failure: Failure, written: WrittenBlocks) -> Decision:
+        anchors = self._anchors(failure, written)
+        fitting = self._fitting(failure, anchors, written, are_values_asked=True)
         are_values_asked = bool(fitting)
         if not fitting:
             # Some of Wok's messages do not say the values that they are given.
-            fitting = self._fitting(failure, anchors, are_values_asked=False)
+            fitting = self._fitting(failure, anchors, written, are_values_asked=False)
         if not fitting:
             return Decision("none")
         for waiting in fitting:
-            self._blocks.asked(waiting, record.time)
+            self._blocks.asked(waiting, failure.time)
         found = fitting[0]
         if any(self._is_doubtful(waiting.block) for waiting in fitting):
             return Decision("unsure")
         rivals = self._rivals(fitting, failure, anchors, are_values_asked=are_values_asked)
-        own = (
-            found if len(fitting) == 1 and not rivals else self._only_match(failure, fitting, rivals, anchors)
-        )
+        own: WaitingBlock | None = found
+        if len(fitting) > 1 or rivals:
+            own = self._only_match(failure, fitting, rivals, anchors, written)
         if own is not None and len(own.block.ids) == 1:
             return self._join(own, failure)
         if len(fitting) > len(rivals) and len({waiting.block[2:6] for waiting in fitting}) == 1:
@@ -231,26 +245,36 @@ class Reasons:
 
     # What fits
 
-    def _anchors(self, failure: Failure) -> list[Anchor]:
+    def _anchors(self, failure: Failure, written: WrittenBlocks) -> list[Anchor]:
         """Return the failures near this one whose blocks are known, or named by code and values."""
         anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
+        for anchor in anchors:
+            written.pass_known(anchor.block)
         if len(self._failures) > CROWD_MAX:
             return anchors
         for other in self._failures:
             if other != failure and other.pieces and abs(other.time - failure.time) < NEAR_NANOS:
-                named = self._fitting(other, (), are_values_asked=True)
+                named = self._fitting(other, (), written, are_values_asked=True)
                 if len(named) == 1 and len(named[0].block.ids) == 1 and not self._is_doubtful(named[0].block):
                     anchors.append(Anchor(other.number, other.time, named[0].block.number))
+                    if other.time <= failure.time:
+                        written.pass_known(named[0].block.number)
         return anchors
 
     def _fitting(
-        self, failure: Failure, anchors: Sequence[Anchor], *, are_values_asked: bool
+        self,
+        failure: Failure,
+        anchors: Sequence[Anchor],
+        written: WrittenBlocks,
+        *,
+        are_values_asked: bool,
     ) -> list[WaitingBlock]:
         return [
             waiting
             for waiting in self._blocks.of(failure.app, failure.operation)
             if self._fits(waiting, failure, are_values_asked=are_values_asked)
             and not crosses(waiting.block.number, failure, anchors)
+            and (failure.task_id or written.has(waiting))
         ]
 
     def _rivals(
@@ -261,13 +285,18 @@ class Reasons:
         *,
         are_values_asked: bool,
     ) -> list[Failure]:
-        """Return the other failures near this one that one of these blocks fits as well."""
-        return [
+        """Return the other failures, near this one or open, that one of these blocks fits as well."""
+        near = [
             other
             for other in self._failures
             if other != failure
             and abs(other.time - failure.time) < NEAR_NANOS
             and not self._is_same_end(failure, other)
+        ]
+        return [
+            other
+            for other in dict.fromkeys([*near, *self._open])
+            if other != failure
             and any(
                 self._fits(waiting, other, are_values_asked=are_values_asked)
                 and not crosses(waiting.block.number, other, anchors)
@@ -281,6 +310,7 @@ class Reasons:
         fitting: Sequence[WaitingBlock],
         rivals: Sequence[Failure],
         anchors: Sequence[Anchor],
+        written: WrittenBlocks,
     ) -> WaitingBlock | None:
         """Return the block of a failure where all failures and blocks around it can be paired in one way only.
 
@@ -295,8 +325,8 @@ class Reasons:
             other = reached.pop()
             if other in choices:
                 continue
-            found = self._fitting(other, anchors, are_values_asked=True)
-            found = found or self._fitting(other, anchors, are_values_asked=False)
+            found = self._fitting(other, anchors, written, are_values_asked=True)
+            found = found or self._fitting(other, anchors, written, are_values_asked=False)
             choices[other] = {waiting.block.number for waiting in found}
             new = [waiting for waiting in found if waiting.block.number not in blocks]
             blocks |= {waiting.block.number: waiting for waiting in new}
@@ -355,7 +385,7 @@ class Reasons:
                 slack = EPOCH_NANOS + unit + (0 if is_fine else EARLY_NANOS)
                 if abs(start - target.epoch) > slack:
                     continue
-            second, first, last = _logged_at(start, is_fine=is_fine)
+            second, first, last = logged_at(start, is_fine=is_fine)
             last = min(last, (failure.time + NEAR_NANOS - 1) // NANOS * NANOS)
             found = self._requests.logged(failure.app, target.text, first, last)
             if found:
@@ -376,6 +406,7 @@ class Reasons:
                 "failed": self._failed,
                 "failures": list(self._failures),
                 "joined": list(self._joined),
+                "open": list(self._open),
             },
             separators=(",", ":"),
         )
@@ -385,17 +416,14 @@ class Reasons:
         self._sequences = dict(kept["sequences"])
         self._failed = kept["failed"]
         self._joined.extend(Anchor(*fields) for fields in kept["joined"])
-        for fields in kept["failures"]:
-            values = dict(zip(Failure._fields, fields, strict=True))
-            values["pieces"] = tuple(values["pieces"])
-            self._failures.append(Failure(**values))
+        self._failures.extend(map(_failure_of, kept["failures"]))
+        self._open.extend(map(_failure_of, kept["open"]))
 
 
-def _logged_at(start: int, *, is_fine: bool) -> tuple[int, int, int]:
-    """Return the second of a start, and the first and the last one in which its request can have been logged."""
-    second = start // NANOS * NANOS
-    first = second - NANOS if start - second < COARSE_NANOS else second
-    return second, first, second + NANOS + (0 if is_fine else EARLY_NANOS)
+def _failure_of(fields: Sequence[Any]) -> Failure:
+    values = dict(zip(Failure._fields, fields, strict=True))
+    values["pieces"] = tuple(values["pieces"])
+    return Failure(**values)
 
 
 def _bound(values: dict[Any, Any], limit: int) -> None:

@@ -1,15 +1,25 @@
-"""The requests that may have started a task, found by the form of its target_uri and the second of their record."""
+"""The requests that may have started a task: found by the form of its target_uri and the second of their record, and
+known by whether their task may still run.
+
+Where several tasks with one target_uri run, nothing says which of them a final record has ended. So a request whose
+task has ended without certainty *may run* until all requests of one of its forms have ended.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from exporter.records import NANOS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+
+SECONDS_MAX = 1024
+"""Seconds of running tasks that are looked through for one failure."""
 
 
 class Started(NamedTuple):
@@ -17,6 +27,45 @@ class Started(NamedTuple):
 
     time: int
     context: bytes
+
+
+class Asked(NamedTuple):
+    """A request with what its task is known by: `forms` are those that its target_uri can have, `values` the
+    request's own where these name nothing.
+    """
+
+    app: str
+    operation: str
+    forms: tuple[str, ...]
+    request: Started
+    values: tuple[str, ...] = ()
+
+    def names(self, texts: Collection[str]) -> bool:
+        """Tell whether all these texts are values of the request, or segments of its task's target_uri."""
+        return all(
+            text in self.values or any(text in form.split("/") for form in self.forms) for text in texts
+        )
+
+
+class Ending(Protocol):
+    """The final records that wait for their settling window while one of them, a failure, is decided about."""
+
+    @property
+    def time(self) -> int:
+        """When the failure was logged."""
+
+    def count(self, app: str, form: str, until: int) -> int:
+        """Return how many final records of a form wait that were logged up to this time."""
+
+    def count_of_second(self, app: str, form: str, second: int) -> int:
+        """Return how many final records of a form wait whose target_uri tells a start in this second, or just before."""
+
+
+class Told(NamedTuple):
+    """What a failure and an exception both tell of the request that they belong to; `forms` are the failure's."""
+
+    texts: Collection[str]
+    forms: frozenset[str]
 
 
 class Requests(Protocol):
@@ -30,38 +79,131 @@ class Requests(Protocol):
     def count(self, app: str, form: str) -> int:
         """Return how many requests of a form are known."""
 
+    def may_run(
+        self,
+        app: str,
+        names: Collection[str],
+        first: int,
+        last: int,
+        ending: Ending,
+        told: Told | None = None,
+    ) -> bool:
+        """Tell whether a task of one of these operations or forms may still run that was asked for in these seconds.
+
+        `ending` tells which tasks have ended although their final records still wait for their windows.
+        With `told` only tasks count whose requests have it, but for the one of the failure itself.
+        """
+
+    def known_names(self, app: str, forms: Iterable[str], texts: Collection[str]) -> set[str]:
+        """Return which of these texts a request has whose task may run or just ends, by one of these forms."""
+
+    def may_run_beside(
+        self,
+        app: str,
+        names: Collection[str],
+        forms: Collection[str],
+        nanos: int,
+        ending: Ending,
+    ) -> bool:
+        """Tell whether a task of one of these operations or forms may still run that was asked for within `nanos` and
+        a second of a request with one of `forms`.
+        """
+
 
 class RequestMemory:
     """The requests whose tasks run, and the last `limit` of those whose tasks have ended."""
 
     def __init__(self, limit: int, state: str = "") -> None:
         self._limit = limit
-        self._ended: deque[tuple[str, tuple[str, ...], Started]] = deque()
+        self._ended: deque[Asked] = deque()
         self._by_form: dict[tuple[str, str], dict[int, list[Started]]] = {}
-        for app, forms, time, context in json.loads(state) if state else ():
+        # The tasks that run, by their requests' spans; how many of each form; and those that may run.
+        self._running: set[bytes] = set()
+        self._running_forms: Counter[tuple[str, str]] = Counter()
+        # By operation, and by each form.
+        self._possible: dict[tuple[str, str], dict[int, dict[bytes, Asked]]] = {}
+        self._unsure: dict[tuple[str, str], dict[bytes, Asked]] = {}
+        for app, operation, forms, time, context, values, is_unsure in json.loads(state) if state else ():
             request = Started(time, bytes.fromhex(context))
-            self.add(app, forms, request)
-            self.end(app, forms, request)
+            asked = Asked(app, operation, tuple(forms), request, tuple(values))
+            self._find(asked)
+            self._ended.append(asked)
+            if is_unsure:
+                self._let_run(asked)
+                self._doubt(asked)
 
-    def add(self, app: str, forms: Iterable[str], request: Started) -> None:
-        """Remember a request whose task can have one of these forms."""
-        for form in dict.fromkeys(forms):
-            self._by_form.setdefault((app, form), {}).setdefault(request.time, []).append(request)
+    def add(self, asked: Asked) -> None:
+        """Remember a request whose task runs."""
+        self._find(asked)
+        self._running.add(asked.request.context)
+        for form in asked.forms:
+            self._running_forms[asked.app, form] += 1
+        self._let_run(asked)
 
-    def end(self, app: str, forms: Iterable[str], request: Started) -> None:
-        """Say that the task of a request has ended; the oldest of these are forgotten."""
-        self._ended.append((app, tuple(forms), request))
+    def end(self, asked: Asked, *, is_sure: bool) -> None:
+        """Say that the task of a request has ended, if it is known to run; the oldest of these are forgotten.
+
+        `is_sure` when it is certain that it was this one.
+        """
+        context = asked.request.context
+        if context not in self._running:
+            return
+        self._running.remove(context)
+        if is_sure:
+            self._stop(asked)
+        else:
+            self._doubt(asked)
+        for form in asked.forms:
+            key = asked.app, form
+            self._running_forms[key] -= 1
+            if not self._running_forms[key]:
+                del self._running_forms[key]
+                for other in list(self._unsure.get(key, {}).values()):
+                    self._stop(other)
+        self._ended.append(asked)
         while len(self._ended) > self._limit:
-            self._forget(*self._ended.popleft())
+            self._forget(self._ended.popleft())
 
-    def _forget(self, app: str, forms: Iterable[str], request: Started) -> None:
-        for form in dict.fromkeys(forms):
-            seconds = self._by_form[app, form]
-            seconds[request.time].remove(request)
-            if not seconds[request.time]:
-                del seconds[request.time]
+    def _find(self, asked: Asked) -> None:
+        for form in asked.forms:
+            seconds = self._by_form.setdefault((asked.app, form), {})
+            seconds.setdefault(asked.request.time, []).append(asked.request)
+
+    def _forget(self, asked: Asked) -> None:
+        self._stop(asked)
+        time = asked.request.time
+        for form in asked.forms:
+            seconds = self._by_form[asked.app, form]
+            seconds[time].remove(asked.request)
+            if not seconds[time]:
+                del seconds[time]
             if not seconds:
-                del self._by_form[app, form]
+                del self._by_form[asked.app, form]
+
+    def _let_run(self, asked: Asked) -> None:
+        for name in (asked.operation, *asked.forms):
+            seconds = self._possible.setdefault((asked.app, name), {})
+            seconds.setdefault(asked.request.time, {})[asked.request.context] = asked
+
+    def _doubt(self, asked: Asked) -> None:
+        for form in asked.forms:
+            self._unsure.setdefault((asked.app, form), {})[asked.request.context] = asked
+
+    def _stop(self, asked: Asked) -> None:
+        """Note that a task does not run."""
+        time, context = asked.request
+        for name in (asked.operation, *asked.forms):
+            seconds = self._possible.get((asked.app, name))
+            if seconds is None or time not in seconds or seconds[time].pop(context, None) is None:
+                continue
+            if not seconds[time]:
+                del seconds[time]
+            if not seconds:
+                del self._possible[asked.app, name]
+        for form in asked.forms:
+            unsure = self._unsure.get((asked.app, form))
+            if unsure is not None and unsure.pop(context, None) is not None and not unsure:
+                del self._unsure[asked.app, form]
 
     def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
         """Return the requests of a form that were logged in the whole seconds from `first` to `last`."""
@@ -74,10 +216,124 @@ class RequestMemory:
         """Return how many requests of a form are known."""
         return sum(map(len, self._by_form.get((app, form), {}).values()))
 
+    def may_run(
+        self,
+        app: str,
+        names: Collection[str],
+        first: int,
+        last: int,
+        ending: Ending,
+        told: Told | None = None,
+    ) -> bool:
+        """Tell whether a task of one of these operations or forms may still run that was asked for in these seconds."""
+        for name in names:
+            seconds = self._possible.get((app, name))
+            if seconds is not None and any(
+                self._may_still_run(asked, ending)
+                and not (told is not None and self._is_excluded(asked, told))
+                for second in range(first, last + 1, NANOS)
+                for asked in seconds.get(second, {}).values()
+            ):
+                return True
+        return False
+
+    def _is_excluded(self, asked: Asked, told: Told) -> bool:
+        """Tell whether an exception that tells these texts is not that of a task which goes on."""
+        if not asked.names(told.texts):
+            return True
+        if told.forms.isdisjoint(asked.forms):
+            return False
+        alike = [
+            other
+            for form in asked.forms
+            for other in self._of_form(asked.app, form)
+            if other.request != asked.request and other.names(told.texts)
+        ]
+        # The failure tells the same: it is the end of the only task of which that is true.
+        return not alike
+
+    def _of_form(self, app: str, form: str) -> Iterator[Asked]:
+        for running in islice(self._possible.get((app, form), {}).values(), SECONDS_MAX):
+            yield from running.values()
+
+    def known_names(self, app: str, forms: Iterable[str], texts: Collection[str]) -> set[str]:
+        """Return which of these texts a request has whose task may run or just ends, by one of these forms."""
+        known: set[str] = set()
+        for form in forms:
+            for asked in self._of_form(app, form):
+                known.update(text for text in texts if asked.names((text,)))
+        return known
+
+    def may_run_beside(
+        self,
+        app: str,
+        names: Collection[str],
+        forms: Collection[str],
+        nanos: int,
+        ending: Ending,
+    ) -> bool:
+        """Tell whether a task of one of these operations or forms may still run that was asked for within `nanos` and
+        a second of a request with one of `forms`.
+        """
+        reach = nanos // NANOS * NANOS + NANOS
+        for name in names:
+            seconds = self._possible.get((app, name), {})
+            if len(seconds) > SECONDS_MAX:
+                return True
+            for second, running in seconds.items():
+                is_near = any(self.logged(app, form, second - reach, second + reach) for form in forms)
+                if is_near and any(self._may_still_run(asked, ending) for asked in running.values()):
+                    return True
+        return False
+
+    def _may_still_run(self, asked: Asked, ending: Ending) -> bool:
+        return not any(self._has_ended(asked, form, ending) for form in asked.forms)
+
+    def _has_ended(self, asked: Asked, form: str, ending: Ending) -> bool:
+        """Tell whether all tasks of a form that were asked for up to some time have ended by then.
+
+        A final record is not that of a task which was asked for in a later second.
+        """
+        for until in (ending.time, ending.time + NANOS, ending.time + 2 * NANOS):
+            if asked.request.time <= until:
+                count = ending.count(asked.app, form, until)
+                if count and count >= self._running_by(asked.app, form, until):
+                    return True
+        time = asked.request.time
+        count = ending.count_of_second(asked.app, form, time)
+        if not count:
+            return False
+        seconds = self._possible.get((asked.app, form), {})
+        near = (seconds.get(time + off, {}) for off in (-NANOS, 0, NANOS))
+        return count >= sum(map(len, near))
+
+    def _running_by(self, app: str, form: str, until: int) -> int:
+        """Return how many tasks of a form run that were asked for up to this time."""
+        count = self._running_forms[app, form]
+        for second, members in reversed(self._possible.get((app, form), {}).items()):
+            if second <= until:
+                break
+            count -= sum(context in self._running for context in members)
+        return count
+
     @property
     def state(self) -> str:
         """The requests whose tasks have ended, as JSON text; the others are known with their tasks."""
         return json.dumps(
-            [[app, forms, request.time, request.context.hex()] for app, forms, request in self._ended],
+            [
+                [
+                    asked.app,
+                    asked.operation,
+                    asked.forms,
+                    asked.request.time,
+                    asked.request.context.hex(),
+                    asked.values,
+                    any(
+                        asked.request.context in self._unsure.get((asked.app, form), ())
+                        for form in asked.forms
+                    ),
+                ]
+                for asked in self._ended
+            ],
             separators=(",", ":"),
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from exporter.correlate.certainty import Certainty
 from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.evidence import forms_of, values_of
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.index import Index
@@ -35,6 +36,7 @@ class RequestRecords:
         failed: FailedRequests,
         request_ids: RequestIds,
         settling: SettleWindow,
+        errors: ErrorEvidence,
         tell: Callable[[Event], None],
         *,
         code_of: Callable[[str], str] | None,
@@ -47,13 +49,14 @@ class RequestRecords:
         self._failed = failed
         self._request_ids = request_ids
         self._settling = settling
+        self._errors = errors
         self._tell = tell
         self._code_of = code_of
 
     def take(self, record: Record, seq: int) -> None:
         """Take the next request of the log, its `seq`th record."""
         context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
-        self._meanwhile.request(context)
+        self._meanwhile.request(context, record.time)
         code = record.code
         if not code and self._code_of is not None:
             code = self._code_of(record.text)
@@ -105,6 +108,7 @@ class RequestRecords:
         """Let a request be found: with the task that it opens, or while its window is open."""
         if opens_task:
             self._index.add_request(request)
+            self._errors.asked(request)
             task = self._task_asked_for(request, record)
             self._ledger.open(task)
             self._meanwhile.begin(task)

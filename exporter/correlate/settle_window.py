@@ -82,6 +82,14 @@ class SettleWindow:
         while self._queue:
             self._close_first()
 
+    def close_before(self, time: int) -> None:
+        """Close the windows that opened before this time, in order."""
+        for place in list(self._queue):
+            waiting = place.waiting
+            if waiting is not None and place.time < time:
+                self.withdraw(waiting)
+                self._settle(waiting)
+
     def is_due(self, now: int) -> bool:
         """Tell whether the wall clock closes a window.
 

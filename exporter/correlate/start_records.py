@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import TaskIds, is_number
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.index import Index
 from exporter.correlate.open_tasks import OpenTaskTable
@@ -38,6 +39,7 @@ class StartRecords:
         request_ids: RequestIds,
         settling: SettleWindow,
         pending: PendingEnds,
+        errors: ErrorEvidence,
         tell: Callable[[Event], None],
         restart: Callable[[int], None],
     ) -> None:
@@ -50,6 +52,7 @@ class StartRecords:
         self._request_ids = request_ids
         self._settling = settling
         self._pending = pending
+        self._errors = errors
         self._tell = tell
         self._restart = restart
         self.task_ids = TaskIds({}, 0)
@@ -134,6 +137,7 @@ class StartRecords:
             request.task.take(Step.HAND_OVER)
             self._ledger.close(request.task)
             self._meanwhile.end(request.task)
+            self._errors.over(request, is_sure=True)
             request.task = None
 
     def settle(self, task: Task) -> None:

@@ -20,11 +20,13 @@ from exporter.correlate.candidates import (
 )
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.ended import ENDED_MAX, Ended, EndedTasks
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.evidence import is_general, targets_of, values_of
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.index import CANDIDATES_MAX, Index
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.pending_ends import PendingEnds, end_key
+from exporter.correlate.reason import NO_REASON
 from exporter.correlate.request_ids import RequestIds, known_request
 from exporter.correlate.settle_window import SettleWindow
 from exporter.correlate.start_matcher import StartMatcher
@@ -58,6 +60,7 @@ class TaskEnds:
         request_ids: RequestIds,
         pending: PendingEnds,
         held: SettleWindow,
+        errors: ErrorEvidence,
         tell: Callable[[Event], None],
         *,
         expiry: int,
@@ -71,6 +74,7 @@ class TaskEnds:
         self._request_ids = request_ids
         self._pending = pending
         self._held = held
+        self._errors = errors
         self._tell = tell
         self._expiry = expiry
         self._ended = EndedTasks()
@@ -90,12 +94,12 @@ class TaskEnds:
             if self._candidates(final).capacity > 1:
                 self.settle(earlier)
             else:
-                self._pending.forget(earlier)
-                final.repeats = [*earlier.repeats, earlier.record, *final.repeats]
-                final.time, final.seq, final.until = earlier.time, earlier.seq, earlier.until
+                self._pending.merge(final, earlier)
+        final.reason = self._pending.reason_of(final)
         self._pending.forget(final)
         record = final.record
         if final.task is not None:
+            self._errors.survived(final.task.start, final.time)
             self._end(final.task, _outcome(record), final)
         elif not self._is_told_by_id(final):
             self._settle_by_evidence(final)
@@ -160,8 +164,12 @@ class TaskEnds:
                 self._orphan(final)
             return
         is_alone = len(candidates.found) == 1
+        proved = _proved(final, candidates)
         candidates = quoted_by(candidates, values_of(record.error_params), record.target_uri)
         chosen = self._choose(final, candidates)
+        if proved is not None and (not candidates.is_quoted or chosen is proved):
+            self._end_chosen(final, proved, candidates, is_proved=True)
+            return
         if not is_alone and final.seq < chosen.seq < final.second:
             # Both reports of a failure are of one moment: here the first may be another task's.
             candidates = candidates._replace(is_sure=False)
@@ -186,8 +194,13 @@ class TaskEnds:
                     self._ledger.touch(each.task)
         return chosen
 
-    def _end_chosen(self, final: PendingEnd, chosen: Candidate, candidates: Candidates) -> None:
-        """End the task that was chosen, or its nested task; say how sure the choice is."""
+    def _end_chosen(
+        self, final: PendingEnd, chosen: Candidate, candidates: Candidates, *, is_proved: bool = False
+    ) -> None:
+        """End the task that was chosen, or its nested task; say how sure the choice is.
+
+        `is_proved` when wok-error.log says that it is this one.
+        """
         record, form, request = final.record, chosen.form, chosen.request
         task = chosen.task
         if task is None:
@@ -208,17 +221,20 @@ class TaskEnds:
             return
         if request is not None:
             is_again = form.repeats and self._ended.get((task.app, record.target_uri, "")) is not None
-            is_sure = candidates.is_sure and not is_again and chosen.task is not None
+            is_sure = is_proved or (candidates.is_sure and not is_again and not _contradicts(final, chosen))
+            is_sure = is_sure and chosen.task is not None
             certainty = task.certainty
             certainty.joined = True
-            certainty.named = candidates.is_quoted or form.named
-            certainty.contested = request.contested and not candidates.is_quoted
+            certainty.named = candidates.is_quoted or form.named or is_proved
+            certainty.contested = request.contested and not candidates.is_quoted and not is_proved
             certainty.doubtful = not is_sure or form.nests or task.nested
             request.contested = certainty.contested
             task.candidates = others
         else:
             task.candidates += others
         start = candidates.epoch if form.timed else 0
+        if start and task.certainty.grade == "exact":
+            self._errors.survived(start, final.time)
         task.start = min(start or task.start, final.time)
         task.target_uri = record.target_uri
         if form.may_nest and nested is None:
@@ -291,7 +307,10 @@ class TaskEnds:
         trace_id = parent[:16] or uuid_bytes(record.request_id) or record.trace_id
         context = trace_id + task_span_id(trace_id, record.file, record.offset)
         operation = self._naming.of_target(record.app, record.target_uri)
-        self._ended.add((*end_key(record), record.task_id), record.time, context, parent, operation)
+        reason = final.reason or NO_REASON
+        start = reason.start or record.time
+        end = max(start, record.time)
+        self._ended.add((*end_key(record), record.task_id), end, context, parent, operation)
         self._request_ids.add(record.request_id, b"", 0, is_claimed=not record.parent_task_id)
         self._tell(
             TaskEnded(
@@ -301,8 +320,8 @@ class TaskEnds:
                 operation=operation,
                 target_uri=record.target_uri,
                 task_id=record.task_id,
-                start=record.time,
-                end=record.time,
+                start=start,
+                end=end,
                 reported=record.time,
                 outcome=_outcome(record),
                 correlation=correlation,
@@ -314,6 +333,10 @@ class TaskEnds:
                 request=request,
                 since=final.until,
                 until=final.until,
+                found_id=reason.task_id,
+                exception=reason.exception,
+                exception_text=reason.text,
+                stack=reason.stack,
             )
         )
         for repeat in final.repeats:
@@ -321,17 +344,19 @@ class TaskEnds:
 
     # Other ends
 
-    def close_held(self) -> None:
+    def close_held(self, time: int) -> None:
         """End what is held now that wokd has been restarted: what would have shown it will not come."""
         for final in self._held.waiting():
-            if isinstance(final, PendingEnd) and final.task is not None:
+            if isinstance(final, PendingEnd) and final.task is not None and final.time < time:
                 final.task.certainty.doubtful = True
-        self._held.close_all()
+        self._held.close_before(time)
 
-    def lose(self, time: int) -> None:
-        """End as lost what had started when wokd was restarted at `time`; its task ids will be given again."""
+    def lose(self, time: int, mark: int) -> None:
+        """End as lost what had started by `time`: wokd was restarted at `mark`, and will give its task ids again."""
+        until = self._meanwhile.ordinal if time == mark else self._meanwhile.ordinal_before(mark)
         for task in self._ledger.started_by(time):
-            self._end(task, "lost", None, at=time)
+            if task.end is None:
+                self._end(task, "lost", None, at=mark, until=until)
         self._failed.forget(time)
         self._ended.restart()
 
@@ -345,11 +370,15 @@ class TaskEnds:
             self._end(task, "unknown", None)
         self._failed.expire(now)
 
-    def _end(self, task: Task, outcome: Outcome, final: PendingEnd | None, at: int = 0) -> None:
+    def _end(
+        self, task: Task, outcome: Outcome, final: PendingEnd | None, at: int = 0, until: int = 0
+    ) -> None:
         """Make the one span of a task, and forget that it ran."""
-        end = max(task.start, final.time if final is not None else at)
-        until = final.until if final is not None else self._meanwhile.ordinal
-        reported = end
+        reason = (final and final.reason) or NO_REASON
+        reported = max(task.start, final.time if final is not None else at)
+        start = reason.start or task.start
+        end = max(start, reported)
+        until = final.until if final is not None else max(task.since, until)
         if outcome == "unknown":
             end, until, reported = task.start, task.since, task.start + self._expiry
         own = task.request if task.since < task.request <= until else 0
@@ -362,6 +391,7 @@ class TaskEnds:
         self._index.remove_running(task)
         if task.asked is not None:
             self._index.remove_request(task.asked)
+            self._errors.over(task.asked, is_sure=final is None or grade == "exact")
         self._ledger.close(task)
         self._meanwhile.end(task)
         if task.request_id:
@@ -377,7 +407,7 @@ class TaskEnds:
                 operation=task.operation,
                 target_uri=task.target_uri,
                 task_id=task.task_id,
-                start=task.start,
+                start=start,
                 end=end,
                 reported=reported,
                 outcome=outcome,
@@ -390,6 +420,10 @@ class TaskEnds:
                 request=task.request,
                 since=task.since,
                 until=max(until, task.since),
+                found_id=reason.task_id,
+                exception=reason.exception,
+                exception_text=reason.text,
+                stack=reason.stack,
             )
         )
         if final is not None:
@@ -417,6 +451,19 @@ class TaskEnds:
             self._ended.add(key, end.end, end.context, end.parent, end.operation)
         self._ended.restore(since_restart)
         self._expired.extend(map(tuple, expired))
+
+
+def _proved(final: PendingEnd, candidates: Candidates) -> Candidate | None:
+    """Return the candidate whose task has failed, where wok-error.log tells one of them."""
+    if final.reason is None or len(final.reason.requests) != 1:
+        return None
+    return next((each for each in candidates.found if each.context == final.reason.requests[0]), None)
+
+
+def _contradicts(final: PendingEnd, chosen: Candidate) -> bool:
+    """Tell whether the start of the task in wok-error.log is not that of the chosen request."""
+    requests = final.reason.requests if final.reason is not None else ()
+    return bool(requests) and chosen.context not in requests
 
 
 def _outcome(record: Record) -> Outcome:

@@ -11,8 +11,9 @@ import enum
 from dataclasses import dataclass, field
 
 from exporter.correlate.certainty import Certainty
+from exporter.correlate.reason import Reason
 from exporter.records import Grade, Record
-from exporter.wok.operations import Form
+from exporter.wok.operations import Form, Target
 
 NOT_STORED = {"stored": False}
 
@@ -160,7 +161,8 @@ class PendingEnd:
     """A final record that waits: `time` is that of the first record, `until` the number of requests before it,
     `repeats` are further records of the same end. `second` is the place of the record with the error, where the
     operation reports a failure twice and another record was taken for the first report. `is_held` when it waits longer, for what would show that it was a nested task's.
-    `task` is what it ends where a task id says so. `earlier` is a
+    `reason` is why the task failed, where that is certain. `targets` are the forms of its target_uri, once they
+    are needed. `task` is what it ends where a task id says so. `earlier` is a
     final record without an error that this one may repeat, with the error.
     """
 
@@ -172,6 +174,8 @@ class PendingEnd:
     second: int = 0
     is_held: bool = False
     earlier: PendingEnd | None = None
+    reason: Reason | None = None
+    targets: tuple[Target, ...] = field(default=(), metadata=NOT_STORED)
     task: Task | None = field(default=None, metadata=NOT_STORED)
     waiting: bool = field(default=False, metadata=NOT_STORED)
 

@@ -168,8 +168,8 @@ class WaitingBlocks:
         """Let the request log's clock move on: to be called with the time of each record, before it is taken."""
         queue = self._queue
         while queue and (
-            _bound_of(queue[0]) <= now
-            or any(_bound_of(item) <= now for item in islice(queue, 1, 1 + AHEAD_ITEMS))
+            bound_of(queue[0]) <= now
+            or any(bound_of(item) <= now for item in islice(queue, 1, 1 + AHEAD_ITEMS))
         ):
             self._admit(queue.popleft())
         if self._due and now > self._due:
@@ -227,7 +227,7 @@ class WaitingBlocks:
                 self._limit(waiting, latest)
 
 
-def _bound_of(item: Item) -> int:
+def bound_of(item: Item) -> int:
     """Return the time before which an item cannot have been written, 0 where it says nothing."""
     if isinstance(item, Header):
         return start_of(item.task_id)

@@ -134,9 +134,9 @@ class Daemon:
             return self._tail
 
         def open_front(loaded: Loaded) -> InProcessReader:
-            marks = partial(Tail, config.wok_error_log) if config.wok_error_log else None
+            errors = partial(Tail, config.wok_error_log) if config.wok_error_log else None
             self._front = InProcessReader(
-                rules, loaded, log=open_log, marks=marks, wall=self._wall, attempts=attempts
+                rules, loaded, log=open_log, errors=errors, wall=self._wall, attempts=attempts
             )
             return self._front
 
@@ -320,7 +320,7 @@ class Daemon:
         zone = config.timezone or "that of this host"
         lines = [f"reading {config.log} (time zone: {zone}); state in {config.state}"]
         if config.wok_error_log is not None:
-            lines.append(f"reading wokd restarts from {config.wok_error_log}")
+            lines.append(f"reading exceptions and wokd restarts from {config.wok_error_log}")
         lines += [
             f"sending {signal} to {endpoint}" for signal, endpoint in self._deliveries.endpoints.items()
         ]

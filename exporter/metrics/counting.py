@@ -7,6 +7,7 @@ Here they are only added up. `series.py` says under which series something is co
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS
 from exporter.metrics.series import SeriesLimits
@@ -88,6 +89,11 @@ class Tally:
         else:
             self._add(("wok_exporter_lines_total", "forged" if item.forged else "continuation"))
 
+    def blocks(self, counts: Mapping[str, int]) -> None:
+        """Count what became of exceptions in wok-error.log."""
+        for result, count in counts.items():
+            self._add(("wok_exporter_error_blocks_total", result), count)
+
     def event(self, event: Event) -> None:
         """Count what a record meant."""
         if isinstance(event, RequestSeen):
@@ -134,7 +140,8 @@ class Tally:
         self._add(("wok_tasks_finished_total", *task, outcome))
         self._add(("wok_exporter_correlations_total", event.correlation))
         if outcome == "failure":
-            self._add(self._limits.failure(*task, event.record.error_code if event.record else ""))
+            error_code = event.record.error_code if event.record else ""
+            self._add(self._limits.failure(*task, error_code, event.exception))
         if outcome in ("success", "failure"):
             self._set((f"wok_task_last_{outcome}_timestamp_seconds", *task), event.end)
         if outcome != "unknown" and not event.counts_start:

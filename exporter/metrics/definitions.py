@@ -123,6 +123,14 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         known=(("exact",), ("likely",), ("ambiguous",), ("none",)),
     ),
     MetricDefinition(
+        "wok_exporter_error_blocks_total",
+        "counter",
+        ("result",),
+        "Exceptions of tasks in wok-error.log, by what became of them: matched with a failed task, unsure,"
+        " discredited (may be forged), or without a record in the log.",
+        known=(("joined",), ("unsure",), ("discredited",), ("without_record",)),
+    ),
+    MetricDefinition(
         "wok_exporter_read_bytes_total",
         "counter",
         (),

@@ -29,6 +29,22 @@ _REQUESTS_MAX = 450
 """Series of requests to known applications, and again as many to all others."""
 _FAILURES_MAX = SERIES_MAX - TASKS_MAX
 """Series with an error code. What is over the limit keeps its operation, with the code `other`."""
+EXCEPTIONS = frozenset(
+    {
+        "AttributeError",
+        "IOError",
+        "IndexError",
+        "KeyError",
+        "OSError",
+        "RuntimeError",
+        "TypeError",
+        "UnicodeDecodeError",
+        "ValueError",
+        "libvirt.libvirtError",
+        "libvirtError",
+    }
+)
+"""Classes of exceptions without an error code that are counted apart; all others are `other`."""
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9]{1,40}")
 
 
@@ -77,8 +93,14 @@ class SeriesLimits:
             admitted.add(series)
         return series
 
-    def failure(self, app: str, operation: str, error_code: str) -> Series:
-        """Return the series of `wok_task_failures_total`; the pair is one that `task` returned."""
+    def failure(self, app: str, operation: str, error_code: str, exception: str = "") -> Series:
+        """Return the series of `wok_task_failures_total`; the pair is one that `task` returned.
+
+        Without an error code the class of the exception is taken, if it is one of those that are known.
+        """
+        if not error_code and exception in EXCEPTIONS:
+            return ("wok_task_failures_total", app, operation, exception)
+        error_code = error_code or (OTHER if exception else "")
         if not _ERROR_CODE.fullmatch(error_code):
             error_code = OTHER if error_code else NO_CODE
         series = ("wok_task_failures_total", app, operation, error_code)

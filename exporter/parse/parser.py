@@ -115,6 +115,9 @@ class Parser:
 
     def __init__(self, instance: str, zones: Zones, state: str = "") -> None:
         self._nanos = zones.nanos
+        self._shift = zones.shift
+        self.shift: int | None = None
+        """How far the last record's zone is from the configured one, in nanoseconds; None where none has said."""
         self._seed = hashlib.sha256(_framed(instance.encode("utf-8", "surrogatepass")))
         self._file = b""
         self._file_seed = self._seed.copy()
@@ -224,6 +227,8 @@ class Parser:
         time = self._nanos(date, decoded.clock, zone)
         if time is None:
             return Rejected("time", file, offset, _excerpt(data))
+        if zone:
+            self.shift = self._shift(date, decoded.clock, zone)
         if not is_record:
             return Rejected("shape", file, offset, _excerpt(data))
         rest, written, _, _, _, code, params, error_code, error_params, text, record_id, is_damaged = decoded

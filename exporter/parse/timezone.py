@@ -59,6 +59,7 @@ class Zones:
     def __init__(self, name: str = "") -> None:
         self._zone = load_zone(name) if name else host_zone(os.environ, Path("/"))
         self._minutes: dict[tuple[str, str, str], int] = {}
+        self._shifts: dict[tuple[str, str, str], int] = {}
 
     def nanos(self, date: str, time: str, abbreviation: str) -> int | None:
         """Return nanoseconds since the epoch for "YYYY-MM-DD", "HH:MM:SS" and the log's zone abbreviation.
@@ -73,6 +74,36 @@ class Zones:
                 return None
         second = _SECONDS.get(time[6:])
         return None if second is None else minute + second
+
+    def second_reading(self, date: str, time: str) -> int | None:
+        """Return the later of the two points in time that a local time in a repeated hour may be; any other's only one."""
+        local = _local(date, time[:6])
+        first = self.nanos(date, time, "")
+        if local is None or first is None:
+            return None
+        before, after = (local.replace(tzinfo=self._zone, fold=fold).utcoffset() for fold in (0, 1))
+        if before is None or after is None or after >= before:
+            return first
+        return first + (before - after) // _SECOND * NANOS
+
+    def shift(self, date: str, time: str, abbreviation: str) -> int:
+        """Return how far a time of the log, in nanoseconds, is from where this zone alone would have it.
+
+        0 where its abbreviation says what the zone says, or nothing.
+        """
+        key = (date, time[:2], abbreviation)
+        shift = self._shifts.get(key)
+        if shift is None:
+            told = self.nanos(date, time, abbreviation)
+            readings = (self.nanos(date, time, ""), self.second_reading(date, time))
+            shift = 0
+            if told is not None and readings[0] is not None and told not in readings:
+                shift = told - readings[0]
+            if len(abbreviation) <= MAX_ABBREVIATION_CHARS:
+                if len(self._shifts) >= MAX_CACHED_MINUTES:
+                    self._shifts.clear()
+                self._shifts[key] = shift
+        return shift
 
     def _minute(self, date: str, clock: str, abbreviation: str) -> int | None:
         local = _local(date, clock)

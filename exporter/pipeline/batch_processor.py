@@ -8,11 +8,12 @@ committed, the core is thrown away and made again from the store: that is the on
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.correlate.correlator import Correlator
-from exporter.correlate.settle_window import SETTLE_QUIET_NANOS
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.metrics.counting import Tally
 from exporter.metrics.series import SeriesLimits
 from exporter.parse.parser import Parser
@@ -32,7 +33,28 @@ from exporter.records import (
     TailEvent,
 )
 from exporter.store.writer import Loaded
+from exporter.wok.error_log import Item
+from exporter.wok.forgery import NOTHING, Forged, forged_by
 from exporter.wok.operations import Operations
+from exporter.wok.task_functions import TaskFunctions
+
+CHECKPOINTS_MAX = 64
+"""Places in wok-error.log from which it may be read again; above it, every second one is forgotten."""
+
+
+class Checkpoint(NamedTuple):
+    """A place in wok-error.log where nothing was half read: behind item `number`, with the reader's own `state`."""
+
+    number: int
+    position: str
+    state: str
+
+
+class ZoneShift(NamedTuple):
+    """From here on the log's own zone is so far, in nanoseconds, from the configured one."""
+
+    nanos: int
+
 
 AHEAD_MAX = 24 * 3600 * NANOS
 """A record further ahead of this host's clock is a clock's mistake, and no gauge shows it. Hosts of one log are at most
@@ -80,7 +102,8 @@ class ProcessingConfig(NamedTuple):
     `code_of` finds the message code of a sentence, for the releases that wrote no codes (2.1, 2.2).
     `expiry` is in nanoseconds. `skip_until` is the time before which a first start leaves records out
     (`--start-at`); the first record that is not older ends it. `is_kept` is False where the state is thrown away
-    and nobody can ask for metrics: nothing is counted then, and what runs is not written down.
+    and nobody can ask for metrics: nothing is counted then, and what runs is not written down. `functions` tells
+    whose exception a traceback is.
     """
 
     instance: str
@@ -90,6 +113,7 @@ class ProcessingConfig(NamedTuple):
     skip_until: int = 0
     is_kept: bool = True
     code_of: Callable[[str], str] = no_code
+    functions: TaskFunctions | None = None
 
 
 class BatchProcessor:
@@ -98,6 +122,14 @@ class BatchProcessor:
     def __init__(self, rules: ProcessingConfig, loaded: Loaded, attempts: Attempts | None = None) -> None:
         kept = json.loads(loaded.state) if loaded.state else {}
         self._parser = Parser(rules.instance, rules.zones, kept.get("parser", ""))
+        self._errors = ErrorEvidence(
+            rules.naming, rules.functions, expiry=rules.expiry, state=kept.get("errors", "")
+        )
+        for mark in kept.get("marks", ()):
+            self._errors.expect(mark)
+        self.errors_state: str = kept.get("errors_read", "")
+        self._checkpoints: deque[Checkpoint] = deque()
+        self._parsed: tuple[Chunk, list[Parsed | Forged | ZoneShift], str] | None = None
         self._correlator = Correlator(
             rules.naming,
             expiry=rules.expiry,
@@ -105,11 +137,11 @@ class BatchProcessor:
             state=kept.get("correlator", ""),
             open_tasks=loaded.open_tasks,
             ended=loaded.ended,
+            errors=self._errors,
         )
         self._tally = Tally(SeriesLimits(loaded.series, rules.naming.tasks))
         self._is_kept = rules.is_kept
         self._attempts = attempts
-        self._marks: list[int] = kept.get("marks", [])
         self._skip_until: int = kept.get("skip_until", rules.skip_until)
         # a state of an earlier release does not say: it has had records
         self._facts = InputFacts(*kept.get("input", (1, 0, 0) if kept else (0, 0, 0)))
@@ -121,62 +153,97 @@ class BatchProcessor:
 
     def is_due(self, now: int) -> bool:
         """Tell whether the wall clock alone (in nanoseconds) gives something to do: a window to close, a task
-        that has expired, a mark whose time has come.
+        that has expired, a restart that is certain by now.
         """
-        return self._correlator.is_due(now) or (
-            bool(self._marks) and self._marks[0] + SETTLE_QUIET_NANOS <= now
-        )
+        return self._correlator.is_due(now)
+
+    def offer(self, items: Sequence[Item], checkpoint: Checkpoint | None = None) -> None:
+        """Take what wok-error.log says next; `checkpoint` is the place behind it, where nothing is half read."""
+        self._errors.offer(items)
+        if checkpoint is not None:
+            self._checkpoints.append(checkpoint)
+            if len(self._checkpoints) > CHECKPOINTS_MAX:
+                self._checkpoints = deque(list(self._checkpoints)[::2])
+
+    @property
+    def ahead(self) -> int:
+        """How many items of wok-error.log wait for the request log to reach their time."""
+        return self._errors.ahead
+
+    def parse(self, chunk: Chunk) -> int:
+        """Parse a chunk of lines; return the time of its last record in nanoseconds, 0 without one.
+
+        `advance` must follow with the same chunk. Until then the state is the one before it.
+        """
+        parser = self._parser
+        state = parser.state
+        parsed: list[Parsed | Forged | ZoneShift] = []
+        shift = self._errors.shift
+        for line in chunk.lines:
+            forged = forged_by(line.data)
+            if forged is not NOTHING:
+                parsed.append(forged)
+            parsed += parser.feed(line) if len(line.data) <= LONG_BYTES else self._parse_long(line)
+            if parser.shift != shift and parser.shift is not None:
+                shift = parser.shift
+                parsed.insert(len(parsed) - 1, ZoneShift(shift))
+        self._parsed = (chunk, parsed, state)
+        return next((item.time for item in reversed(parsed) if isinstance(item, Record)), 0)
+
+    def wait(self, chunk: Chunk) -> BatchResult:
+        """Return the changes so far, without those of a chunk that has been parsed and must wait.
+
+        More of wok-error.log has to be read before it.
+        """
+        waiting = chunk._replace(lines=(), events=(), caught_up=False)
+        meant = _only([], waiting)
+        return self._kept(meant, "") if self._is_kept else meant
 
     def advance(
-        self,
-        chunk: Chunk,
-        *,
-        marks: Sequence[int] = (),
-        marks_position: str = "",
-        now: int | None = None,
-        wall: int | None = None,
-        finished: bool = False,
+        self, chunk: Chunk, *, now: int | None = None, wall: int | None = None, finished: bool = False
     ) -> BatchResult:
         """Take a chunk of lines and return what it means.
 
-        `marks` are further starts of wokd, from wok-error.log; all up to the newest of these lines must be
-        known by now. `wall` is the wall clock in nanoseconds, None for a finished log; `now` is the same when the
-        reader is caught up. `finished` says that no line will ever follow.
+        All of wok-error.log up to the newest of these lines must have been offered by now. `wall` is the wall clock
+        in nanoseconds, None for a finished log; `now` is the same when the reader is caught up. `finished` says that
+        no line will ever follow.
         """
         self._tally.latest = None if wall is None else wall + AHEAD_MAX
-        if marks:
-            self._marks = sorted([*self._marks, *marks])
+        if self._parsed is None or self._parsed[0] is not chunk:
+            self.parse(chunk)
         events = self._read(chunk)
+        self._parsed = None
         if finished:
-            # wokd may have restarted after its last record, as the daemon would have seen
-            while self._marks:
-                events += self._correlator.restart(self._marks.pop(0))
             events += self._correlator.finish()
         elif now is not None:
             if self._skip_until > now:
                 # The clock was ahead at the first start, and what it has left out was not old.
                 self._skip_until = 0
-            while self._marks and self._marks[0] + SETTLE_QUIET_NANOS <= now:
-                events += self._correlator.restart(self._marks.pop(0))
             events += self._correlator.quiet(now)
         meant = _only(events, chunk)
-        return self._kept(meant, chunk.position, marks_position) if self._is_kept else meant
+        return self._kept(meant, chunk.position) if self._is_kept else meant
 
-    def _kept(self, meant: BatchResult, position: str, marks_position: str) -> BatchResult:
-        """Return what a chunk means with all that it has changed."""
+    def _kept(self, meant: BatchResult, position: str) -> BatchResult:
+        """Return what a chunk means with all that it has changed; `position` is that of the log, if it has moved."""
         for event in meant.events:
             self._tally.event(event)
         changes = self._correlator.changes()
+        self._tally.blocks({str(result): count for result, count in self._errors.take_counts().items()})
+        positions = {"log": position} if position else {}
+        while self._checkpoints and self._checkpoints[0].number <= self._errors.admitted:
+            behind = self._checkpoints.popleft()
+            positions["restarts"], self.errors_state = behind.position, behind.state
         counters, gauges, histograms = self._tally.take()
         state = {
-            "parser": self._parser.state,
+            "parser": self._parsed[2] if self._parsed is not None else self._parser.state,
             "correlator": changes.state,
-            "marks": self._marks,
+            "errors": self._errors.state,
+            "errors_read": self.errors_state,
             "skip_until": self._skip_until,
             "input": self._facts,
         }
         return meant._replace(
-            positions={"log": position, **({"restarts": marks_position} if marks_position else {})},
+            positions=positions,
             state=json.dumps(state, separators=(",", ":")),
             opened=changes.opened,
             closed=changes.closed,
@@ -195,28 +262,30 @@ class BatchProcessor:
         return parsed
 
     def _read(self, chunk: Chunk) -> list[Event]:
-        parse, correlate, marks = self._parser.feed, self._correlator.feed, self._marks
+        assert self._parsed is not None, "parse() comes first"
+        correlate = self._correlator.feed
         count = self._tally.parsed if self._is_kept else _ignore
         records, skipped, unparsed = self._facts
         events: list[Event] = []
         self._tally.chunk(chunk)
-        for line in chunk.lines:
-            for item in parse(line) if len(line.data) <= LONG_BYTES else self._parse_long(line):
-                if isinstance(item, Record):
-                    records, unparsed = records + 1, 0
-                    if self._skip_until:
-                        if item.time < self._skip_until:
-                            skipped += 1
-                            continue
-                        self._skip_until = 0
+        for item in self._parsed[1]:
+            if isinstance(item, Record):
+                records, unparsed = records + 1, 0
+                if self._skip_until:
+                    if item.time < self._skip_until:
+                        skipped += 1
+                        continue
+                    self._skip_until = 0
+                count(item)
+                events += correlate(item)
+            elif isinstance(item, Forged):
+                self._errors.discredit(item)
+            elif isinstance(item, ZoneShift):
+                self._errors.shift = item.nanos
+            else:
+                unparsed += isinstance(item, Rejected)
+                if not self._skip_until:
                     count(item)
-                    while marks and marks[0] <= item.time:
-                        events += self._correlator.restart(marks.pop(0))
-                    events += correlate(item)
-                else:
-                    unparsed += isinstance(item, Rejected)
-                    if not self._skip_until:
-                        count(item)
         self._facts = InputFacts(records, skipped, unparsed)
         return events
 

@@ -17,6 +17,7 @@ from exporter.telemetry.mapping import Telemetry
 from exporter.telemetry.resource import Identity
 from exporter.wok.messages import Messages
 from exporter.wok.operations import Operations
+from exporter.wok.task_functions import TaskFunctions
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def rules_of(config: Config, messages: Messages, *, skip_until: int = 0) -> Proc
         expiry=int(config.task_expiry.total_seconds() * NANOS),
         skip_until=skip_until,
         code_of=messages.code_of,
+        functions=TaskFunctions.load(),
     )
 
 

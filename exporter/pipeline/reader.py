@@ -1,7 +1,9 @@
 """The reading half of the pipeline: from the files to what their lines mean.
 
-The log of wokd's starts is read after each chunk of requests, and to its end: wokd writes the mark of a start
-before it serves a request, so every mark that matters to a chunk is there once the chunk is.
+wok-error.log is read after each chunk of requests: wokd writes an exception before the task's final record, and the
+mark of a start before it serves a request. So all that matters to a chunk is there once the chunk is. Of a log that
+is being caught up with, wok-error.log is read a little further than the chunk goes. When there is much of it, the
+chunk waits, and what has been read is committed in between.
 """
 
 from __future__ import annotations
@@ -9,15 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from exporter.correlate.waiting_blocks import AHEAD_ITEMS, bound_of
 from exporter.pipeline.attempt import Attempts
-from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, InputFacts, ProcessingConfig
-from exporter.records import Source
+from exporter.pipeline.batch_processor import (
+    BatchProcessor,
+    BatchResult,
+    Checkpoint,
+    InputFacts,
+    ProcessingConfig,
+)
+from exporter.records import Chunk, Source
 from exporter.store.writer import Loaded
-from exporter.wok import restart_marks as restarts
+from exporter.wok.error_log import ErrorLog
 
 READ_BYTES = 512 * 1024
 """One batch: some milliseconds of work, so that a stop is answered at once, and few commits for a long backlog."""
-MARKS_READ_BYTES = 1024 * 1024
+ERRORS_READ_BYTES = 64 * 1024
+ERRORS_STEP_CHUNKS = 64
+"""How many chunks of wok-error.log are read before what was read is committed."""
 
 OpenSource = Callable[[str], Source]
 """Opens a source at a position, as the store has kept it; an empty one is the beginning."""
@@ -36,7 +47,7 @@ class BatchReader(Protocol):
 class InProcessReader:
     """Reads, parses and correlates in this process, on from what `loaded` says.
 
-    `log` and `marks` open the log and that of wokd's starts; `wall` is the clock in nanoseconds, None for a log
+    `log` and `errors` open the log and wok-error.log; `wall` is the clock in nanoseconds, None for a log
     that is finished. `attempts` remembers the line that is being read, over the end of the process.
     """
 
@@ -46,35 +57,41 @@ class InProcessReader:
         loaded: Loaded,
         *,
         log: OpenSource,
-        marks: OpenSource | None,
+        errors: OpenSource | None,
         wall: Callable[[], int] | None,
         attempts: Attempts | None = None,
     ) -> None:
-        self._rules = rules
         self._wall = wall
         self._core = BatchProcessor(rules, loaded, attempts)
         self._log = log(loaded.positions.get("log", ""))
         self._state = loaded.state
         self._is_placed = "log" in loaded.positions
-        self._marks_position = loaded.positions.get("restarts", "")
-        self._marks = marks(self._marks_position) if marks is not None else None
+        self._errors = errors(loaded.positions.get("restarts", "")) if errors is not None else None
+        self._error_log = ErrorLog(rules.zones, self._core.errors_state)
+        self._errors_time = 0
+        # A chunk of the log that waits for more of wok-error.log, and the time of its last record.
+        self._waiting: Chunk | None = None
+        self._latest = 0
 
     def step(self) -> BatchResult | None:
         """Read what is there, up to a batch, and return what it means; None for nothing, when caught up."""
         # Asked before reading: a line that is written while we read must not be older than "now".
         wall = self._wall() if self._wall is not None else None
-        chunk = self._log.read(READ_BYTES)
-        marks = self._read_marks()
+        chunk = self._waiting or self._log.read(READ_BYTES)
+        latest = self._core.parse(chunk) if self._waiting is None else self._latest
+        found, is_enough = self._read_errors(None if chunk.caught_up else latest)
+        if not is_enough:
+            self._waiting, self._latest = chunk, latest
+            return self._core.wait(chunk)
+        self._waiting = None
         now = wall if chunk.caught_up else None
         finished = wall is None and chunk.caught_up
-        is_idle = chunk.caught_up and not (chunk.lines or chunk.events or marks or finished)
+        is_idle = chunk.caught_up and not (chunk.lines or chunk.events or found or finished)
         # A first start is kept even where it finds nothing: the next one would take another place for its first.
         is_placed, self._is_placed = self._is_placed, True
         if is_idle and is_placed and (now is None or not self._core.is_due(now)):
             return None
-        meant = self._core.advance(
-            chunk, marks=marks, marks_position=self._marks_position, now=now, wall=wall, finished=finished
-        )
+        meant = self._core.advance(chunk, now=now, wall=wall, finished=finished)
         is_changed = (
             meant.events or meant.opened or meant.closed or meant.noticed or meant.state != self._state
         )
@@ -87,19 +104,31 @@ class InProcessReader:
         """What is in the log so far."""
         return self._core.facts
 
-    def _read_marks(self) -> list[int]:
-        if self._marks is None:
-            return []
-        found: list[int] = []
-        while True:
-            chunk = self._marks.read(MARKS_READ_BYTES)
-            found += restarts.marks(chunk.lines, self._rules.zones)
-            self._marks_position = chunk.position
+    def _read_errors(self, latest: int | None) -> tuple[bool, bool]:
+        """Read wok-error.log a little beyond `latest`, or to its end; tell whether there was anything, and whether
+        that was all.
+        """
+        if self._errors is None:
+            return False, True
+        found = False
+        for _ in range(ERRORS_STEP_CHUNKS):
+            if latest is not None and self._errors_time > latest and self._core.ahead > AHEAD_ITEMS:
+                return found, True
+            chunk = self._errors.read(ERRORS_READ_BYTES)
+            items = [item for line in chunk.lines for item in self._error_log.feed(line.data)]
+            for item in items:
+                self._errors_time = max(self._errors_time, bound_of(item))
+            log = self._error_log
+            checkpoint = None if log.held else Checkpoint(log.number, chunk.position, log.state)
+            if chunk.lines:
+                found = True
+                self._core.offer(items, checkpoint)
             if chunk.caught_up or not chunk.lines:
-                return found
+                return found, True
+        return found, False
 
     def close(self) -> None:
         """Close the files."""
         self._log.close()
-        if self._marks is not None:
-            self._marks.close()
+        if self._errors is not None:
+            self._errors.close()

@@ -39,6 +39,7 @@ from exporter.source.rotation import paths_of
 from exporter.store.writer import Loaded
 from exporter.wok.messages import Messages
 from exporter.wok.operations import Operations
+from exporter.wok.task_functions import TaskFunctions
 
 _LENGTH = struct.Struct("<Q")
 _EVENTS: tuple[type[Any], ...] = (RequestSeen, TaskStarted, TaskEnded, TaskRepeated)
@@ -176,6 +177,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         task["expiry"],
         is_kept=task["is_kept"],
         code_of=Messages.load([Path(path) for path in task["messages"]]).code_of,
+        functions=TaskFunctions.load(),
     )
     loaded = Loaded(
         positions=task["positions"],
@@ -188,12 +190,12 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     gc.freeze()
     gc.set_threshold(1_000_000)
     files = [Path(path) for path in task["files"]]
-    marks = partial(Archive, paths_of(Path(task["wok_error_log"]))) if task["wok_error_log"] else None
+    errors = partial(Archive, paths_of(Path(task["wok_error_log"]))) if task["wok_error_log"] else None
     try:
         log = partial(
             Archive, files, line_bytes_max=task["line_bytes_max"], first_time=first_time(rules.zones)
         )
-        here = InProcessReader(rules, loaded, log=log, marks=marks, wall=None)
+        here = InProcessReader(rules, loaded, log=log, errors=errors, wall=None)
         caught_up = False
         while not caught_up:
             meant = here.step()

@@ -25,7 +25,7 @@ ROW_BYTES = 64
 """What a row takes beside its texts: numbers, contexts, SQLite's own."""
 
 TEXT_BYTES_MAX = 256
-LONG_TEXT_BYTES_MAX = {"message": 2048, "target_uri": 4096}
+LONG_TEXT_BYTES_MAX = {"message": 2048, "target_uri": 4096, "stack": 4096}
 """A target_uri names its task again when a further final record comes, so it is cut as late as possible."""
 
 _ELLIPSIS = "…"

@@ -92,5 +92,11 @@ def _version_2(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2)
+def _version_3(db: sqlite3.Connection) -> None:
+    # What wok-error.log says of a failed task.
+    for column in ("found_id", "exception", "stack"):
+        db.execute(f"ALTER TABLE task ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2, _version_3)
 """Migration n, counted from 1, brings a state from version n - 1 to n; a released one is never changed."""

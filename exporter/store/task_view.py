@@ -26,11 +26,12 @@ class TaskView(NamedTuple):
     """One task, ready to be shown. Its texts come from a log that anybody can write into.
 
     `end` is None while the task runs and where its end is unknown. `duration` is in nanoseconds, up
-    to now while it runs, None where it is unknown. `why` is the reason of a failure or loss.
-    `request` is the ordinal of its request, 0 without one; `user` and `address` are that request's,
-    empty when the history no longer has it. The other requests between start and end are `since <
-    ordinal <= until`, `concurrent` in number. `candidates` are the contexts of other requests that
-    an ambiguous task might belong to.
+    to now while it runs, None where it is unknown. `why` is the reason of a failure or loss;
+    `exception` and `stack` are those of wok-error.log, where they are certain. `request` is the
+    ordinal of its request, 0 without one; `user` and `address` are that request's, empty when the
+    history no longer has it. The other requests between start and end are `since < ordinal <=
+    until`, `concurrent` in number. `candidates` are the contexts of other requests that an
+    ambiguous task might belong to.
     """
 
     state: State
@@ -52,6 +53,8 @@ class TaskView(NamedTuple):
     until: int
     concurrent: int
     candidates: tuple[bytes, ...] = ()
+    exception: str = ""
+    stack: str = ""
 
 
 class Usual(NamedTuple):
@@ -99,7 +102,7 @@ def of_ended(row: TaskRow, *, user: str = "", address: str = "") -> TaskView:
         app=row.app,
         operation=row.operation,
         target_uri=row.target_uri,
-        task_id=row.task_id,
+        task_id=row.task_id or row.found_id,
         start=row.start,
         end=None if is_unknown else row.end,
         duration=None if is_unknown or is_brief else row.end - row.start,
@@ -114,6 +117,8 @@ def of_ended(row: TaskRow, *, user: str = "", address: str = "") -> TaskView:
         until=row.until,
         concurrent=row.concurrent,
         candidates=_contexts(row.candidates.hex()),
+        exception=row.exception,
+        stack=row.stack,
     )
 
 

@@ -216,8 +216,9 @@ def _task_attributes(facts: TaskFacts) -> Shared:
 def _own_of_task(event: TaskStarted | TaskEnded | TaskRepeated) -> list[bytes]:
     task = event if isinstance(event, TaskEnded) else event.record
     own = []
-    if task.task_id:
-        own.append(text_piece(_TASK_ID, task.task_id))
+    task_id = task.task_id or (event.found_id if isinstance(event, TaskEnded) else "")
+    if task_id:
+        own.append(text_piece(_TASK_ID, task_id))
     if task.target_uri:
         own.append(text_piece(_TARGET_URI, task.target_uri))
     if isinstance(event, TaskEnded):

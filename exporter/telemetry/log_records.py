@@ -1,6 +1,7 @@
 """Every event as an OTLP log record, in the context of the span that it belongs to.
 
-A failure carries `exception.type` (Wok's error code) and `exception.message`.
+A failure carries `exception.type` (Wok's error code, else the class of the exception) and
+`exception.message`, and `exception.stacktrace` where wok-error.log has the exception.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from exporter.telemetry.reasons import unreported
 from exporter.wok.sentences import Texts
 
 _BODY_BYTES_MAX: Final = 4096
+_STACK_BYTES_MAX: Final = 16384
 _UID: Final = otlp_encoding.key("log.record.uid")
 _EXCEPTION_TYPE: Final = otlp_encoding.key("exception.type")
 _EXCEPTION_MESSAGE: Final = otlp_encoding.key("exception.message")
+_EXCEPTION_STACKTRACE: Final = otlp_encoding.key("exception.stacktrace")
 _SEVERITY_TEXTS: Final = {
     otlp_encoding.SEVERITY_INFO: "INFO",
     otlp_encoding.SEVERITY_WARN: "WARN",
@@ -34,10 +37,16 @@ def reported(event: Event, record: Record, attributes: EventAttributes, texts: T
     uid = record.record_id or record_uid(record.trace_id, record.file, record.offset)
     own = [text_piece(_UID, uid)]
     if severity != otlp_encoding.SEVERITY_INFO:
-        if record.error_code:
-            own.append(text_piece(_EXCEPTION_TYPE, record.error_code))
-        if texts.error:
-            own.append(text_piece(_EXCEPTION_MESSAGE, texts.error))
+        ended = event if isinstance(event, TaskEnded) and event.exception else None
+        exception = record.error_code or (ended.exception if ended is not None else "")
+        if exception:
+            own.append(text_piece(_EXCEPTION_TYPE, exception))
+        message = ended.exception_text if ended is not None else texts.error
+        if message:
+            own.append(text_piece(_EXCEPTION_MESSAGE, message))
+        if ended is not None:
+            stack = otlp_encoding.clip(ended.stack, _STACK_BYTES_MAX)
+            own.append(otlp_encoding.text_piece(_EXCEPTION_STACKTRACE, stack))
     time = event.reported if isinstance(event, TaskEnded) else record.time
     return _encoded(event, time, event_name, severity, texts.message, attributes, own)
 

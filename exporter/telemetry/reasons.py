@@ -15,6 +15,9 @@ _NO_REASON: Final = "failed without a reason in the log"
 def failure_of(event: TaskEnded, sentences: Sentences) -> str:
     """Return the reason of a failed or lost task; empty for a task that succeeded or is unknown."""
     if event.outcome == "failure":
+        if event.exception:
+            # In the requester's language, as Wok has written it.
+            return event.exception_text.partition("\n")[0] or event.exception
         return (event.record and sentences.of(event.record).error) or _NO_REASON
     return LOST if event.outcome == "lost" else ""
 

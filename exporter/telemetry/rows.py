@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from exporter import otlp_encoding
 from exporter.records import RequestRow, RequestSeen, TaskEnded, TaskRow
 from exporter.telemetry.reasons import EXPIRED, failure_of
 from exporter.wok.sentences import People, Sentences
 
 CANDIDATES_KEPT = 32
 """Other requests that a task might belong to: as many as its span links to."""
+_STACK_BYTES_MAX: Final = 4096
+"""What the history keeps of a stack: the log record has all of it."""
 
 
 def of_request(event: RequestSeen, people: People, sentences: Sentences) -> RequestRow:
@@ -50,4 +55,7 @@ def of_task(event: TaskEnded, sentences: Sentences) -> TaskRow:
         event.since,
         event.until,
         b"".join(event.candidates[:CANDIDATES_KEPT]) if event.correlation == "ambiguous" else b"",
+        event.found_id,
+        event.exception,
+        otlp_encoding.clip(event.stack, _STACK_BYTES_MAX),
     )

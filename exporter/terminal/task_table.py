@@ -150,6 +150,7 @@ def task_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
         "trace_id": task.context[:16].hex() or None,
         "span_id": task.context[16:].hex() or None,
         "error_code": task.error_code or None,
+        "exception": task.exception or None,
         "why": task.why or None,
         "correlation": task.correlation,
     }
@@ -216,10 +217,11 @@ def asked_of(request: RequestRow) -> str:
 
 
 def why(task: TaskView) -> str:
-    """Return why a task failed or was lost, with its error's code in front."""
-    if not task.error_code or task.why.startswith(task.error_code):
+    """Return why a task failed or was lost, with its error's code or the class of its exception in front."""
+    kind = task.error_code or task.exception
+    if not kind or task.why.startswith(kind):
         return task.why.removeprefix(f"{task.state}: ")
-    return f"{task.error_code}: {task.why}"
+    return f"{kind}: {task.why}"
 
 
 def _meanwhile(listed: Listed, zone: tzinfo | None) -> str:

@@ -194,8 +194,10 @@ class _Api:
         if story is None:
             return None
         now = self._now()
+        view = _view(story.task, now, story.requests)
         return {
-            **_task_object(_view(story.task, now, story.requests), story.task.message),
+            **_task_object(view, story.task.message),
+            "stack": view.stack,
             "request": _request_object(story.request) if story.request else None,
             "usual": _usual_object(usual(story.durations)),
             "candidates": [_request_object(row) for row in story.candidates],
@@ -244,6 +246,7 @@ def _task_object(task: TaskView, request_message: str) -> dict[str, Any]:
         "address": task.address,
         "request_message": request_message,
         "error_code": task.error_code,
+        "exception": task.exception,
         "why": task.why,
         "concurrent": task.concurrent,
         "request": task.request,

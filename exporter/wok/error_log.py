@@ -37,7 +37,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exporter.parse.redact import REDACTED, redact_text
-from exporter.wok.log_time import TIME, nanos_of
+from exporter.wok.log_time import TIME, nanos_of, second_reading
 
 if TYPE_CHECKING:
     from exporter.parse.timezone import Zones
@@ -110,7 +110,8 @@ class Frame(NamedTuple):
 class Mark(NamedTuple):
     """A line that says that wokd has started, at `time` (nanoseconds, whole seconds of the host's zone).
 
-    `is_chained` when the lines that wokd writes before it stand there too. `text` is the line.
+    `is_chained` when the lines that wokd writes before it stand there too, or in no part of the file. `text` is the
+    line.
     """
 
     number: int
@@ -188,6 +189,8 @@ class ErrorLog:
         self._has_traceback: bool = kept.get("has_traceback", False)
         self._stage: int = kept.get("stage", 0)
         self._helpers: list[str] = kept.get("helpers", [])
+        self._has_chains: bool = kept.get("has_chains", False)
+        self._marked: int = kept.get("marked", 0)
         # An unfinished traceback: its lines, where the task's own begins in them, and where its text begins.
         self._lines: list[str] = []
         self._bytes = 0
@@ -195,6 +198,11 @@ class ErrorLog:
         self._text = -1
         self._raw: list[bytes] = []
         self._is_group = False
+
+    @property
+    def number(self) -> int:
+        """The number of the last item."""
+        return self._number
 
     @property
     def held(self) -> int:
@@ -212,6 +220,8 @@ class ErrorLog:
                 "has_traceback": self._has_traceback,
                 "stage": self._stage,
                 "helpers": self._helpers,
+                "has_chains": self._has_chains,
+                "marked": self._marked,
             },
             separators=(",", ":"),
         )
@@ -253,20 +263,28 @@ class ErrorLog:
         if match is None:
             return []
         said = match[5]
+        if said != b"Bus STARTED":
+            self._has_chains = True
         if said.startswith(b"Listening"):
             self._stage = max(self._stage, 1)
         elif said == b"Bus STARTING":
-            self._stage = max(self._stage, 2) if self._stage else 0
+            self._stage = max(self._stage, 2)
         elif said.startswith(b"Serving"):
             self._stage = 3 if self._stage >= 2 else self._stage
         else:
-            time = nanos_of(match[1], match[2], match[3], match[4], self._zones)
+            date = (match[1], match[2], match[3], match[4])
+            time = nanos_of(*date, self._zones)
             if time is None:
                 return []
-            is_chained = self._stage == 3
+            is_chained = self._stage == 3 or not self._has_chains
             if is_chained:
                 # A forged mark in the middle must not take the chain from the true one.
                 self._stage = 0
+                if time < self._marked:
+                    # Marks stand in their order: an hour that the clock repeats has come for the second time.
+                    later = second_reading(*date, self._zones)
+                    time = later if later is not None and later >= self._marked else time
+                self._marked = max(self._marked, time)
             return [Mark(self._next(), time, is_chained, _decoded(data))]
         return []
 

@@ -25,4 +25,13 @@ def nanos_of(day: bytes, month: bytes, year: bytes, clock: bytes, zones: Zones) 
     """Return a time in nanoseconds; None where there is no such date."""
     if month not in _MONTHS:
         return None
-    return zones.nanos(f"{year.decode()}-{_MONTHS[month]}-{day.decode()}", clock.decode(), "")
+    return zones.nanos(_date(day, month, year), clock.decode(), "")
+
+
+def second_reading(day: bytes, month: bytes, year: bytes, clock: bytes, zones: Zones) -> int | None:
+    """Return the later of the two points in time that a time in a repeated hour may be."""
+    return zones.second_reading(_date(day, month, year), clock.decode()) if month in _MONTHS else None
+
+
+def _date(day: bytes, month: bytes, year: bytes) -> str:
+    return f"{year.decode()}-{_MONTHS[month]}-{day.decode()}"

@@ -63,7 +63,8 @@ export class Detail {
     const parts = [
       h("p", { class: "lead" }, badge(task.state), " ", this.sentence(task)),
       whatOf(task) ? h("p", { class: "resource" }, whatOf(task)) : null,
-      task.why || task.error_code ? h("div", { class: "why", "data-state": task.state }, h("h3", {}, "Why"), h("p", {}, reason(task))) : null,
+      task.why || task.error_code ? h("div", { class: "why", "data-state": task.state }, h("h3", {}, "Why"), h("p", {}, reason(task)),
+        task.stack ? h("details", {}, h("summary", {}, "Stack"), h("pre", {}, task.stack)) : null) : null,
       this.usual(task),
       this.facts(task, zone, now),
       this.request(task, zone, now),

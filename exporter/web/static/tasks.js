@@ -17,7 +17,8 @@ export const whatOf = (task) => task.target_uri || task.request_message || "";
 /** The error in plain words, its code once. */
 export function reason(task) {
   const why = task.why || (task.state === "failed" ? "The log gives no reason." : "");
-  return !task.error_code || why.startsWith(task.error_code) ? why : `${task.error_code}: ${why}`;
+  const kind = task.error_code || task.exception;
+  return !kind || why.startsWith(kind) ? why : `${kind}: ${why}`;
 }
 
 const tookOf = (task, now) => (task.state === "running" ? now - task.start : task.duration);

@@ -1,0 +1,121 @@
+"""Which blocks of wok-error.log were written before a failure was decided about: those that no task can own which may
+still run.
+
+A block has no time. The log of errors may be read far ahead of the request log, and what is written there must not
+make an answer other than the one that was given when it had not been written yet.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from exporter.correlate.evidence import is_identifier
+from exporter.correlate.request_memory import Told
+from exporter.records import NANOS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from exporter.correlate.pairing import Failure
+    from exporter.correlate.request_memory import Ending, Requests
+    from exporter.correlate.waiting_blocks import WaitingBlock
+    from exporter.wok.error_log import Block
+
+COARSE_NANOS = 10_000_000
+"""The log's seconds are those of the kernel's coarse clock, up to 4 ms behind; a start this early in a second may
+be logged in the second before."""
+LATE_FRACTION = 500_000_000
+"""A start in the first half of a second has its request logged in the same second, if there is one."""
+LAST_FRACTION = 900_000_000
+"""A request's line is written a few milliseconds after the start of its task: one that starts before this has its
+request logged in the same second."""
+TOLD_CHARS_MIN = 3
+"""A shorter value stands in a text by chance."""
+EARLY_NANOS = 2 * NANOS
+"""How early a uuid1 may be where uuidd runs."""
+
+
+class WrittenBlocks:
+    """The blocks at the decision about one failure, whose target_uri can have `forms`.
+
+    `ending` are the final records that wait for their settling windows, `is_fine` tells whether the fraction of a
+    second counts in a boot.
+
+    Of tasks that may still run those do not count whose requests lack what both the failure and the exception tell:
+    a name, or a value.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        failure: Failure,
+        forms: Collection[str],
+        ending: Ending,
+        is_fine: Callable[[int], bool],
+    ) -> None:
+        self._requests = requests
+        self._failure = failure
+        self._forms = frozenset(forms)
+        self._ending = ending
+        self._is_fine = is_fine
+        self._known: dict[int, bool] = {}
+        self._behind = 0
+
+    def pass_known(self, number: int) -> None:
+        """Take a block that is known to be of a record which is not later: what stands before it was written, too,
+        and has its record.
+        """
+        self._behind = max(self._behind, number)
+
+    def has(self, waiting: WaitingBlock) -> bool:
+        """Tell whether a block was written for certain when the failure's window closed."""
+        number = waiting.block.number
+        known = self._known.get(number)
+        if known is None and number < self._behind:
+            known = self._known[number] = True
+        if known is None:
+            is_fine = self._is_fine(waiting.boot)
+            told = self._told(waiting.block)
+            known = self._known[number] = not any(
+                self._may_run(waiting, start, told, is_fine=is_fine) for start in waiting.starts
+            )
+        return known
+
+    def _may_run(self, waiting: WaitingBlock, start: int, told: Told | None, *, is_fine: bool) -> bool:
+        second, first, last = logged_at(start, is_fine=is_fine)
+        if is_fine and start - second < LAST_FRACTION:
+            last = second
+        return self._requests.may_run(waiting.app, waiting.operations, first, last, self._ending, told)
+
+    def _told(self, block: Block) -> Told | None:
+        """Return what the failure and an exception both tell of their request, if they do."""
+        failure = self._failure
+        segments = failure.target_uri.split("/")
+        if failure.code:
+            texts = {text for text in (*failure.pieces, *segments) if len(text) >= TOLD_CHARS_MIN}
+        else:
+            texts = {text for text in segments if is_identifier(text)}
+        said = {text for text in texts if _stands_in(text, block.text)}
+        known = self._requests.known_names(failure.app, self._forms, said) if said else set()
+        return Told(known, self._forms) if known else None
+
+    def may_lack(self) -> bool:
+        """Tell whether a block may be lacking that the failure could have: others of its operation run that were
+        asked for at nearly the same time.
+        """
+        names = {self._failure.operation, *self._forms}
+        near = COARSE_NANOS + EARLY_NANOS
+        return self._requests.may_run_beside(self._failure.app, names, self._forms, near, self._ending)
+
+
+def _stands_in(text: str, said: str) -> bool:
+    """Tell whether a text stands in another one, not as a part of a longer name."""
+    return re.search(rf"(?<![\w.-]){re.escape(text)}(?![\w-])", said) is not None
+
+
+def logged_at(start: int, *, is_fine: bool) -> tuple[int, int, int]:
+    """Return the second of a start, and the first and the last one in which its request can have been logged."""
+    second = start // NANOS * NANOS
+    first = second - NANOS if start - second < COARSE_NANOS else second
+    return second, first, second + NANOS + (0 if is_fine else EARLY_NANOS)
