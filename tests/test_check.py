@@ -91,6 +91,7 @@ def test_a_log_that_is_understood(tmp_path: Path) -> None:
     expected = """\
 All lines can be parsed: 4 lines in 1 file.
 From 2016-08-12 14:49:55 UTC to 2016-08-12 14:49:55 UTC.
+All task records since 2016-08-12 14:49:55 UTC have ids. 1 of 1 ended tasks (100 %) have ids.
 Warning: The log's times are -03 (-03:00), but the configured time zone is UTC (+00:00). Set --timezone to the zone of\
  Wok's host: the times in wok-error.log have no zone of their own.
 Warning: All records are older than start_at (24 h ago): the daemon would skip them the first time. Set --start-at, or\
@@ -178,6 +179,14 @@ def test_everything_for_programs(tmp_path: Path) -> None:
         },
         "first": "2016-08-12T14:49:55+00:00",
         "last": "2016-08-12T14:49:55+00:00",
+        "task_ids": {
+            "has_plugin": None,
+            "since": "2016-08-12T14:49:55+00:00",
+            "last_with_ids": "2016-08-12T14:49:55+00:00",
+            "tasks": 1,
+            "tasks_with_ids": 1,
+            "share": 1.0,
+        },
         "restarts": None,
         "older_than_start_at": 4,
         "warnings": [

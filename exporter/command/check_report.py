@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from time import time_ns
 from typing import Any, Final, NamedTuple
 
+from exporter.command.task_ids import TaskIds
 from exporter.config.options import Config
 from exporter.config.values import StartAt
 from exporter.correlate.error_evidence import ErrorEvidence
@@ -184,6 +185,7 @@ class CheckReport:
         self.running: set[bytes] = set()
         self.first = self.last = 0
         self.zones = ZoneWords(config)
+        self.task_ids = TaskIds()
         self.rejections: list[Rejection] = []
         self.errors: ErrorSurvey | None = None
         self.damages: list[str] = []
@@ -207,6 +209,7 @@ class CheckReport:
         self.first = min(self.first or time, time)
         self.last = max(self.last, time)
         self.zones.record(record, data)
+        self.task_ids.record(record)
         if self.start is not None and time < self.start:
             self.skipped += 1
 
@@ -227,6 +230,7 @@ class CheckReport:
             elif isinstance(event, TaskEnded):
                 _count(self.tasks, (event.app, event.operation), (OTHER, OTHER))
                 self.ends[event.outcome, event.correlation] += 1
+                self.task_ids.ended(event)
             elif isinstance(event, TaskRepeated):
                 self.repeats += 1
 
@@ -238,6 +242,10 @@ class CheckReport:
             self.errors.results.update(errors.take_counts())
             self.errors.shift = errors.shift
             self.errors.restarts = errors.restarts
+
+    def shown(self, nanos: int) -> str:
+        """Return a time of the log in the configured zone, for people."""
+        return f"{local(nanos, self.zone):%Y-%m-%d %H:%M:%S %Z}"
 
     @property
     def is_understood(self) -> bool:
@@ -319,6 +327,7 @@ def as_object(survey: CheckReport) -> dict[str, Any]:
             },
             "repeated_records": survey.repeats,
         },
+        "task_ids": survey.task_ids.as_object(lambda time: iso(time, survey.zone)),
         "restarts": survey.restarts,
         "older_than_start_at": survey.skipped,
         "warnings": list(survey.warnings()),
@@ -342,10 +351,9 @@ def report(survey: CheckReport) -> Iterator[str]:
     """Yield everything for a person, the verdict first and what is wrong last, where it is seen."""
     yield survey.verdict()
     if survey.last:
-        first, last = (
-            f"{local(time, survey.zone):%Y-%m-%d %H:%M:%S %Z}" for time in (survey.first, survey.last)
-        )
-        yield f"From {first} to {last}."
+        yield f"From {survey.shown(survey.first)} to {survey.shown(survey.last)}."
+    if sentence := survey.task_ids.sentence(survey.shown):
+        yield sentence
     for warning in survey.warnings():
         yield f"Warning: {warning}"
     parts = survey.parts
