@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.config.config import load
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import BatchProcessor, ProcessingConfig
+from exporter.pipeline.commit_builder import CommitBuilder
+from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.pipeline import Pipeline
+from exporter.pipeline.reader import InProcessReader
 from exporter.records import NANOS, Chunk, Event, Line, OpenTask, Record, TaskEnded
-from exporter.store.writer import Loaded
+from exporter.store.writer import Loaded, Store
 from exporter.wok.error_log import Item, Mark
 from exporter.wok.forgery import forged_by
 from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
 
 from .error_log_made import BOOT, SWAPS_CREATE, block, header, parsed, task_id
+from .error_score import CORPUS, SETS
 from .records_made import EPOCH, Log
+from .test_pipeline import Pieces, Seen, seen
 
 NAMING = Operations.load()
 FUNCTIONS = TaskFunctions.load()
@@ -289,3 +298,50 @@ def test_a_line_that_forges_is_known_before_the_next_record() -> None:
     core.advance(Chunk([line], "p"))
 
     assert task_id(1) in json.loads(json.loads(core.advance(Chunk([], "q")).state)["errors"])["reasons"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_real_logs_in_pieces_give_the_same_state(name: str, tmp_path: Path) -> None:
+    """Both logs of a real Wok, cut anywhere, with the pipeline made again from the store all the time, give what one
+    reading gives: bytes for the backends, counters, histories.
+    """
+    folder = CORPUS / name
+    if not folder.is_dir():
+        pytest.skip("no corpus beside the checkout")
+    zone = SETS[name]
+    flags = {"timezone": zone, "instance": "test", "messages": "off"}
+    config = load(flags | {"wok_error_log": str(folder / "wok-error.log")}, {}, "replay")
+    messages = messages_of(config)
+    rules = rules_of(config, messages)
+    telemetry = telemetry_of(config, messages, "user-requests.data")
+    composer = CommitBuilder(telemetry, signals=frozenset(("traces", "logs")))
+
+    def run(state: Path, sizes: Callable[[], int], restarts: int) -> Seen:
+        store = Store(state)
+        try:
+            pipeline = Pipeline(
+                store,
+                composer,
+                lambda loaded: InProcessReader(
+                    rules,
+                    loaded,
+                    log=lambda position: Pieces(folder / "user-requests.data", position, sizes),
+                    errors=lambda position: Pieces(folder / "wok-error.log", position, sizes),
+                    wall=None,
+                ),
+                now=lambda: 0.0,
+            )
+            steps = 0
+            while not pipeline.step().caught_up:
+                steps += 1
+                if restarts and steps % restarts == 0:
+                    pipeline.restart()
+            pipeline.close()
+            return seen(store)
+        finally:
+            store.close()
+
+    numbers = random.Random(7)
+    whole = run(tmp_path / "whole", lambda: 1 << 30, 0)
+
+    assert run(tmp_path / "pieces", lambda: numbers.randint(30, 400), 3) == whole

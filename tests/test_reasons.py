@@ -126,7 +126,7 @@ class Running:
         ]
         if alike:
             self.asked.remove(alike[-1])
-            self.memory.end(alike[-1], is_sure=len(alike) == 1)
+            self.memory.end(alike[-1].request.context, is_sure=len(alike) == 1)
         return decision
 
     def count(self, app: str, form: str, until: int) -> int:
@@ -693,8 +693,8 @@ def test_requests_are_forgotten_after_their_tasks() -> None:
     requests = [Started(number * NANOS, bytes([number])) for number in range(4)]
     for number, request in enumerate(requests):
         memory.add(Asked("kimchi", "x", ("a", f"b{number}"), request))
-    for number, request in enumerate(requests[:3]):
-        memory.end(Asked("kimchi", "x", ("a", f"b{number}"), request), is_sure=True)
+    for request in requests[:3]:
+        memory.end(request.context, is_sure=True)
     again = RequestMemory(2, memory.state)
 
     assert memory.logged("kimchi", "a", 0, 9 * NANOS) == requests[1:]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from exporter.wok.forgery import Forged
     from exporter.wok.operations import Operations
 
-ENDED_REQUESTS_MAX = 4096
+ENDED_REQUESTS_MAX = 128
 """Requests of ended tasks that are remembered: a block may name the request of a task that another end was given to."""
 QUIET_NANOS = 3 * NANOS
 """When caught up, windows close by the wall clock, one second later than by the log's."""
@@ -41,7 +41,7 @@ TEXT_BYTES_MAX = 16 * 1024
 class ErrorEvidence:
     """The memory of what wok-error.log says, beside a correlator; times are nanoseconds.
 
-    `expiry` is how long a task may run. `shift` is how far the times of wok-error.log are from where they seem to be:
+    `expiry` is how long a task may run. Without `functions` no wok-error.log is read, and nothing is remembered. `shift` is how far the times of wok-error.log are from where they seem to be:
     the request log may show that wokd is in another zone than the configured one. `restarts` counts those that were
     believed.
     """
@@ -51,6 +51,7 @@ class ErrorEvidence:
     ) -> None:
         kept = json.loads(state) if state else {}
         self._requests = RequestMemory(ENDED_REQUESTS_MAX, kept.get("requests", ""))
+        self._is_read = functions is not None
         self._reasons = Reasons(
             naming,
             functions or TaskFunctions(()),
@@ -139,15 +140,17 @@ class ErrorEvidence:
 
     def asked(self, request: PendingRequest) -> None:
         """Take a request whose task may run."""
-        self._requests.add(_asked(request))
+        if self._is_read:
+            self._requests.add(_asked(request))
 
     def over(self, request: PendingRequest, *, is_sure: bool) -> None:
         """Say that the task of a request has ended, if it ran; `is_sure` when it was certainly this one."""
-        self._requests.end(_asked(request), is_sure=is_sure)
+        self._requests.end(request.context, is_sure=is_sure)
 
     def failed(self, record: Record) -> None:
         """Take the final record of a failure."""
-        self._reasons.failed(record)
+        if self._is_read:
+            self._reasons.failed(record)
 
     def withdraw(self, record: Record) -> None:
         """Take the final record of a failure for a repeat of another one: it has no reason of its own."""
@@ -158,6 +161,8 @@ class ErrorEvidence:
 
         `ending` are the final records that wait for their windows, this one included.
         """
+        if not self._is_read:
+            return None
         decision = self._reasons.decide(record, ending)
         block = decision.block
         if block is None:

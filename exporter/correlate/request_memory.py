@@ -118,7 +118,7 @@ class RequestMemory:
         self._ended: deque[Asked] = deque()
         self._by_form: dict[tuple[str, str], dict[int, list[Started]]] = {}
         # The tasks that run, by their requests' spans; how many of each form; and those that may run.
-        self._running: set[bytes] = set()
+        self._running: dict[bytes, Asked] = {}
         self._running_forms: Counter[tuple[str, str]] = Counter()
         # By operation, and by each form.
         self._possible: dict[tuple[str, str], dict[int, dict[bytes, Asked]]] = {}
@@ -135,20 +135,19 @@ class RequestMemory:
     def add(self, asked: Asked) -> None:
         """Remember a request whose task runs."""
         self._find(asked)
-        self._running.add(asked.request.context)
+        self._running[asked.request.context] = asked
         for form in asked.forms:
             self._running_forms[asked.app, form] += 1
         self._let_run(asked)
 
-    def end(self, asked: Asked, *, is_sure: bool) -> None:
+    def end(self, context: bytes, *, is_sure: bool) -> None:
         """Say that the task of a request has ended, if it is known to run; the oldest of these are forgotten.
 
         `is_sure` when it is certain that it was this one.
         """
-        context = asked.request.context
-        if context not in self._running:
+        asked = self._running.pop(context, None)
+        if asked is None:
             return
-        self._running.remove(context)
         if is_sure:
             self._stop(asked)
         else:

@@ -58,7 +58,7 @@ def rules_of(config: Config, messages: Messages, *, skip_until: int = 0) -> Proc
         expiry=int(config.task_expiry.total_seconds() * NANOS),
         skip_until=skip_until,
         code_of=messages.code_of,
-        functions=TaskFunctions.load(),
+        functions=TaskFunctions.load() if config.wok_error_log is not None else None,
     )
 
 

@@ -177,7 +177,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         task["expiry"],
         is_kept=task["is_kept"],
         code_of=Messages.load([Path(path) for path in task["messages"]]).code_of,
-        functions=TaskFunctions.load(),
+        functions=TaskFunctions.load() if task["wok_error_log"] else None,
     )
     loaded = Loaded(
         positions=task["positions"],
