@@ -30,6 +30,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.records import Chunk, Line, TailEvent
@@ -69,6 +71,10 @@ POSITION_VERSION = 1
 
 KNOWN_BYTES = 64 * 1024
 """What is read before a position to know its last lines, where the position does not have them."""
+
+QUIET_NANOS = 1_000_000_000
+"""How long the names of a folder have not changed when its listing may be used again: its time of change is as coarse
+as the kernel's tick, and on some file systems a second."""
 
 TIMES_MAX = 20_000
 """Files whose times are remembered; more than anybody keeps, a megabyte or two."""
@@ -122,6 +128,10 @@ class Tail:
         self._bytes_behind = 0
         self._damage_reads = 0
         self._plan: list[Generation] = []  # what was listed when a finished file was begun, from that file on
+        self._plan_times: tuple[
+            int, ...
+        ] = ()  # of the folders, when that was listed; empty if it may be stale
+        self._listed_times: tuple[int, ...] = ()
         self._was_cut = False  # the live file was cut, and nothing of it has been read since
         self._written_marks: list[FileMark] | None = None
         self._written = ""
@@ -156,7 +166,20 @@ class Tail:
         return Chunk(lines, self._position(), events, is_caught_up, self._bytes_behind)
 
     def _generations(self) -> list[Generation]:
+        times = self._folder_times()
+        now = time.time_ns()
+        is_quiet = bool(times) and all(time_ns + QUIET_NANOS < now for time_ns in times)
+        self._listed_times = times if is_quiet else ()
         return generations(self._path, olddir=self._olddir, time_of=self._times)
+
+    def _folder_times(self) -> tuple[int, ...]:
+        """Return when names last changed in the folders of the log; nothing if that cannot be told."""
+        real = Path(os.path.realpath(self._path)).parent
+        folders = (real,) if self._olddir is None else (real, real / self._olddir)
+        try:
+            return tuple(folder.stat().st_mtime_ns for folder in folders)
+        except OSError:
+            return ()
 
     def close(self) -> None:
         """Close the open file, if any; a later read opens it again."""
@@ -374,11 +397,12 @@ class Tail:
         self._waited = []
         self._damage_reads = 0
         one = listed[index]
-        if len(self._plan) > 1 and self._plan[1] == one:
+        if self._plan_times and len(self._plan) > 1 and self._plan[1] == one:
             del self._plan[0]
             self._newer_bytes -= one.size
         else:
             self._plan = list(listed[index:])
+            self._plan_times = self._listed_times
             self._newer_bytes = sum(one.size for one in listed[index + 1 :] if not one.is_live)
         self._past = _rotated(listed) if one.is_live else None
         if mark is not None and not self._known:
@@ -427,10 +451,12 @@ class Tail:
     def _planned(self) -> list[Generation]:
         """Return the open file and its successor, if that is a rotated one of the last listing.
 
-        Such a file stays its successor whatever happens; to list a directory of thousands for each would take
-        minutes. The log itself is another one after each rotation.
+        To list a directory of thousands for each of its files would take minutes. The listing holds as long as no name
+        has changed: inode numbers are used again, so they alone do not prove it.
         """
         plan = self._plan
+        if not self._plan_times or self._plan_times != self._folder_times():
+            return []
         if len(plan) < 2 or plan[1].is_live or plan[1].is_stranger or not plan[1].size:
             return []
         return plan[:2]
