@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-tools lint types format score newest bench instructions crash weather fuzz soak rotate docs screenshots dashboards lock dist packages check clean
+.PHONY: help demo test e2e e2e-tools lint types format score newest bench instructions crash weather fuzz bounds soak rotate docs screenshots dashboards lock dist packages check clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ weather: .venv/development ## test random sequences of faults on the real daemon
 
 fuzz: .venv/fuzz ## look for inputs that break parsers, guided by coverage (FUZZ_SECONDS=n for each of 10 targets)
 	$(BIN)/python -m tests.fuzz_run --seconds $${FUZZ_SECONDS:-600} $(FUZZ_TARGETS)
+
+bounds: .venv/development ## attack the daemon and write its bounds into docs/reliability.md (ten minutes)
+	$(BIN)/python -m tests.bounds
 
 soak: .venv/development ## run for an hour at 100 times a busy Wok, with faults, and draw the chart
 	$(BIN)/python -m tests.soak --chart docs/images/soak.svg

@@ -115,8 +115,8 @@ class Reader:
         if not parts:
             if not is_inside:
                 self._newlines = 0
-            # One more, because one may be cut in two by the end of a read.
-            self._newlines += data.count(ESCAPED_NEWLINE) + 1
+            # One may be cut in two by the end of a read.
+            self._newlines += data.count(ESCAPED_NEWLINE) + data.endswith(b"\\")
             self._move(len(data), data[-PROOF_BYTES:], self._start)
             return []
         lines: list[Line] = []
