@@ -197,11 +197,11 @@ class Exporter:
         return self._words.read_text().splitlines()
 
     def total(self, name: str) -> int:
-        """Return a counter's sum over its series; of those that have a reason, over gaps alone."""
+        """Return a counter's sum over its series."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         samples = (sample for family in families for sample in family.samples if sample.name == name)
-        return int(sum(sample.value for sample in samples if sample.labels.get("reason", "gap") == "gap"))
+        return int(sum(sample.value for sample in samples))
 
 
 def rotate(setup: Setup, *, seconds: float, per_second: float, seed: int) -> Facts:
@@ -238,7 +238,7 @@ def rotate(setup: Setup, *, seconds: float, per_second: float, seed: int) -> Fac
                 spans=sink.spans(),
                 logs=sink.logs(),
                 counts=counts,
-                gaps=exporter.total("wok_exporter_lost_records_total"),
+                gaps=exporter.total("wok_exporter_log_gaps_total"),
                 warnings=exporter.warnings(),
                 rotations=rotations,
                 refused=refused,

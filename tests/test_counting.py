@@ -183,7 +183,7 @@ def test_lines_bytes_and_rotations() -> None:
     assert counters == {
         ("wok_exporter_read_bytes_total",): 14,
         ("wok_exporter_rotations_total", "rename"): 1,
-        ("wok_exporter_lost_records_total", "gap"): 1,
+        ("wok_exporter_log_gaps_total",): 1,
         ("wok_exporter_lines_total", "forged"): 1,
         ("wok_exporter_lines_total", "continuation"): 1,
         ("wok_exporter_lines_total", "rejected"): 1,

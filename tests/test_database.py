@@ -393,6 +393,24 @@ def test_the_state_of_the_first_version(tmp_path: Path) -> None:
         store.close()
 
 
+def test_gaps_counted_by_the_previous_version(tmp_path: Path) -> None:
+    """Gaps in the log that were counted among the lost records go on under the metric of their own."""
+    db = open_writer(tmp_path / "state.db", on_broken="fail", migrations=MIGRATIONS[:3])
+    lost = "wok_exporter_lost_records_total"
+    with transaction(db):
+        for series, value in (((lost, "gap"), 3.0), ((lost, "journal_full"), 5.0)):
+            db.execute("INSERT INTO counter VALUES (?, ?)", (json.dumps(series), value))
+    db.close()
+    store = Store(tmp_path)
+    try:
+        gap = ("wok_exporter_log_gaps_total",)
+        store.count({gap: 1.0})
+        with closing(store.reader()) as reader:
+            assert reader.snapshot().counters == {gap: 4.0, (lost, "journal_full"): 5.0}
+    finally:
+        store.close()
+
+
 def test_broken_files_do_not_pile_up(tmp_path: Path) -> None:
     """However often a state breaks, only the newest broken files are kept, under numbers that rise."""
     for number in range(1, 7):
@@ -487,7 +505,7 @@ def test_newer_state_is_refused(tmp_path: Path) -> None:
     open_writer(file, on_broken="fail", migrations=(*MIGRATIONS, _add_column)).close()
     content = file.read_bytes()
     for opened in (lambda: Store(tmp_path, on_broken="restart"), lambda: Reader(tmp_path)):
-        with pytest.raises(StoreError, match=r"written by a later release \(version 4, this one knows 3\)"):
+        with pytest.raises(StoreError, match=r"written by a later release \(version 5, this one knows 4\)"):
             opened()
 
     assert content == file.read_bytes()

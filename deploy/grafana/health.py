@@ -71,8 +71,7 @@ def _at_a_glance() -> Row:
             ),
             number(
                 "Lost",
-                "Spans and log records that were dropped in the selected time, and gaps in the log (one "
-                "each).",
+                "Spans and log records that were dropped in the selected time.",
                 f"round({increase('wok_exporter_lost_records_total', '', over=IN_RANGE)})",
                 steps={1: BAD},
                 decimals=0,
@@ -114,6 +113,12 @@ def _exporters() -> Row:
                     Column(
                         f"{increase('wok_exporter_lost_records_total', by, over=IN_RANGE)}",
                         "Lost",
+                        bad_from=1,
+                        decimals=0,
+                    ),
+                    Column(
+                        f"{increase('wok_exporter_log_gaps_total', by, over=IN_RANGE)}",
+                        "Gaps in the log",
                         bad_from=1,
                         decimals=0,
                     ),
@@ -183,7 +188,22 @@ def _reading() -> Row:
                 ],
                 bars=True,
                 empty="No rotation",
-                width=12,
+                width=8,
+                height=7,
+            ),
+            graph(
+                "Gaps in the log",
+                "Log files that were gone before they were read to their end. The number of lost lines "
+                "is unknown.",
+                [
+                    Curve(
+                        f"{increase('wok_exporter_log_gaps_total', 'instance')} > 0",
+                        "{{instance}}",
+                    )
+                ],
+                bars=True,
+                empty="No gap",
+                width=8,
                 height=7,
             ),
             graph(
@@ -192,7 +212,7 @@ def _reading() -> Row:
                 "previous scrape.",
                 [Curve(increase("wok_exporter_collect_errors_total", "instance"), "{{instance}}")],
                 bars=True,
-                width=12,
+                width=8,
                 height=7,
             ),
             graph(
@@ -266,7 +286,16 @@ def _understanding() -> Row:
                 "Ended tasks by how certain their request is: exact, likely, ambiguous, or none.",
                 [Curve(increase("wok_exporter_correlations_total", "result"), "{{result}}")],
                 bars=True,
-                width=12,
+                width=8,
+                height=8,
+            ),
+            graph(
+                "Exceptions in wok-error.log",
+                "Exceptions of tasks, by result: matched with a failed task, unsure, discredited (may be "
+                "forged), or without a record in the log.",
+                [Curve(increase("wok_exporter_error_blocks_total", "result"), "{{result}}")],
+                bars=True,
+                width=8,
                 height=8,
             ),
             listing(
@@ -277,7 +306,7 @@ def _understanding() -> Row:
                 [Column(f"{grown('wok_task_repeats_total', 'app, operation')} > 0", "Repeats", decimals=0)],
                 sort_by="Repeats",
                 empty="None",
-                width=12,
+                width=8,
                 height=8,
             ),
         ],

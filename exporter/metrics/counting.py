@@ -71,7 +71,7 @@ class Tally:
         for event in chunk.events:
             if event.kind == "gap":
                 # How many records a lost file held is not known: the loss is counted, not its size.
-                self._add(("wok_exporter_lost_records_total", "gap"))
+                self._add(("wok_exporter_log_gaps_total",))
             elif event.kind != "unreadable":
                 self._add(("wok_exporter_rotations_total", event.kind))
 

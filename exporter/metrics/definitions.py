@@ -211,8 +211,15 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "wok_exporter_lost_records_total",
         "counter",
         ("reason",),
-        "Spans and log records dropped before they were sent, and gaps in the log (reason gap, 1 for each gap).",
-        known=(("journal_full",), ("switched_off",), ("damaged",), ("gap",)),
+        "Spans and log records dropped before they were sent, by reason.",
+        known=(("journal_full",), ("switched_off",), ("damaged",)),
+    ),
+    MetricDefinition(
+        "wok_exporter_log_gaps_total",
+        "counter",
+        (),
+        "Log files that were gone before they were read to their end. The number of lost lines is unknown.",
+        known=((),),
     ),
     MetricDefinition(
         "wok_exporter_state_bytes",

@@ -98,5 +98,13 @@ def _version_3(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE task ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
 
 
-MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2, _version_3)
+def _version_4(db: sqlite3.Connection) -> None:
+    # Gaps in the log were counted among the lost records.
+    db.execute(
+        "UPDATE counter SET series = '[\"wok_exporter_log_gaps_total\"]'"
+        ' WHERE series = \'["wok_exporter_lost_records_total", "gap"]\''
+    )
+
+
+MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2, _version_3, _version_4)
 """Migration n, counted from 1, brings a state from version n - 1 to n; a released one is never changed."""

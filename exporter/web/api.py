@@ -316,6 +316,7 @@ _COUNTED: Mapping[tuple[str, ...], str] = {
     ("wok_exporter_lines_total", "rejected"): "rejected_lines",
     ("wok_exporter_lines_total", "forged"): "forged_lines",
     ("wok_exporter_lost_records_total",): "lost_records",
+    ("wok_exporter_log_gaps_total",): "log_gaps",
     ("wok_exporter_rejected_by_backend_total",): "refused_items",
 }
 

@@ -18,8 +18,8 @@ export class Health {
     say(this.verdict, problems.length ? plural(problems.length, "problem") : "Exporter OK");
     const behind = log.behind_bytes ? `${bytes(log.behind_bytes)} of the log unread` : "log read to its end";
     const sent = delivery.length ? delivery.map((each) => `${each.signal} ${sentFact(each)}`) : ["no backend configured"];
-    const counted = [[counts.rejected_lines, "rejected line"], [counts.lost_records, "lost record"], [counts.refused_items, "rejected item"]];
-    const bad = counted.filter(([count]) => count).map(([count, name]) => plural(count, name));
+    const counted = [[counts.rejected_lines, "rejected line"], [counts.lost_records, "lost record"], [counts.log_gaps, "gap in the log", "gaps in the log"], [counts.refused_items, "rejected item"]];
+    const bad = counted.filter(([count]) => count).map(([count, one, many]) => plural(count, one, many));
     say(this.facts, [behind, ...sent, ...bad].join(" · "));
     keyed(this.problems, problems.map((problem, at) => [at, problem]), ([at]) => at, ([, { what, remedy }]) => JSON.stringify([what, remedy]),
       ([, { what, remedy }]) => h("li", {}, h("strong", {}, prose(what)), remedy ? h("span", {}, prose(remedy)) : null));
@@ -43,7 +43,7 @@ export class Health {
       ...delivery.map((each) => [each.signal, deliverySentence(each, when)]),
       ["Tasks", `${number(counts.running)} running, ${number(counts.success)} done, ${number(counts.failure)} failed, ${number(counts.lost)} lost, ${number(counts.unknown)} with an unknown end`],
       ["Lines", `${number(counts.rejected_lines)} rejected, ${number(counts.forged_lines)} that imitate records`],
-      ["Losses", `${number(counts.lost_records)} records lost, ${number(counts.refused_items)} items rejected by a backend`],
+      ["Losses", `${number(counts.lost_records)} records dropped, ${number(counts.log_gaps)} gaps in the log, ${number(counts.refused_items)} items rejected by a backend`],
     ];
     const version = JSON.stringify(pairs);
     if (version === this.version) return;
