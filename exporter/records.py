@@ -11,7 +11,7 @@ All times are integer nanoseconds since the epoch, UTC, as in OTLP. A *context* 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +23,13 @@ Dialect = Literal["text", "coded", "rfc", "json"]
 Outcome = Literal["success", "failure", "lost", "unknown"]
 Grade = Literal["exact", "likely", "ambiguous", "none"]
 Signal = Literal["traces", "logs"]
+RejectReason = Literal["json", "shape", "time", "too_long", "unsafe", "encoding", "nul", "torn"]
+"""Why a line is not a record: it is not JSON; JSON of another shape; no valid timestamp; longer than
+the limit; too costly to decode; not UTF-8; a hole of NUL bytes; the beginning of a torn record."""
 
 SIGNALS: tuple[Signal, ...] = ("traces", "logs")
 OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "lost", "unknown")
+REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 
 
 class Line(NamedTuple):
@@ -122,12 +126,9 @@ class Continuation(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A line, or a part of one, that is no record; `excerpt` is redacted and safe for a terminal.
+    """A line, or a part of one, that is not a record; `excerpt` is redacted and safe for a terminal."""
 
-    `reason` is one of json, shape, time, too_long, unsafe, encoding, nul, torn.
-    """
-
-    reason: str
+    reason: RejectReason
     file: bytes
     offset: int
     excerpt: str
@@ -298,7 +299,7 @@ class Histogram(NamedTuple):
 
 
 Series = tuple[str, ...]
-"""A metric's family followed by its label values in the order of the contract."""
+"""A metric's name followed by its label values, in the order of its definition."""
 
 
 class Commit(NamedTuple):

@@ -1,6 +1,6 @@
 """Scores what is made of wok-error.log against sets with ground truth: `score_of`, and `python -m tests.error_score`.
 
-The real core reads both logs, once as a replay does (wok-error.log first), once as a daemon does (a line at a time,
+The real processor reads both logs, once as a replay does (wok-error.log first), once as a daemon does (a line at a time,
 and of wok-error.log only what had been written by then).
 """
 
@@ -84,25 +84,25 @@ class Run(NamedTuple):
 def run_of(folder: Path, zone: str, *, has_errors: bool = True, live: bool = False) -> Run:
     """Read both logs of a set, or the request log alone; `live` reads no block before it was written."""
     zones = Zones(zone)
-    rules = ProcessingConfig(
+    config = ProcessingConfig(
         "score", zones, Operations.load(), EXPIRY, functions=TaskFunctions.load() if has_errors else None
     )
     items = list(_items(folder / "wok-error.log", zones)) if has_errors else []
-    core = BatchProcessor(rules, EMPTY)
+    processor = BatchProcessor(config, EMPTY)
     results: list[BatchResult] = []
     if live:
         coming = deque(zip(_written(folder, items), items, strict=True))
         for line in _lines(folder / "user-requests.data"):
             chunk = Chunk([line], "1")
-            latest = core.parse(chunk)
+            latest = processor.parse(chunk)
             while coming and coming[0][0] <= latest:
-                core.offer([coming.popleft()[1]])
-            results.append(core.advance(chunk))
-        core.offer([item for _, item in coming])
+                processor.offer([coming.popleft()[1]])
+            results.append(processor.advance(chunk))
+        processor.offer([item for _, item in coming])
     else:
-        core.offer(items)
-        results.append(core.advance(Chunk(list(_lines(folder / "user-requests.data")), "1")))
-    results.append(core.advance(Chunk([], "1", caught_up=True), finished=True))
+        processor.offer(items)
+        results.append(processor.advance(Chunk(list(_lines(folder / "user-requests.data")), "1")))
+    results.append(processor.advance(Chunk([], "1", caught_up=True), finished=True))
     blocks: Counter[str] = Counter()
     for result in results:
         for series, count in result.counters.items():

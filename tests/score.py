@@ -64,17 +64,17 @@ class Match(NamedTuple):
 
 
 def events_of(folder: Path, zone: str) -> list[Event]:
-    """Run the real core over a set, with its wok-error.log where it has one."""
+    """Run the real processor over a set, with its wok-error.log where it has one."""
     zones = Zones(zone)
     log = next(path for name in ("user-requests.data", "wok-req.log") if (path := folder / name).exists())
-    rules = ProcessingConfig("score", zones, Operations.load(), EXPIRY, functions=TaskFunctions.load())
-    core = BatchProcessor(rules, Loaded(positions={}, state="", open_tasks=[], ended=[], series=set()))
+    config = ProcessingConfig("score", zones, Operations.load(), EXPIRY, functions=TaskFunctions.load())
+    processor = BatchProcessor(config, Loaded(positions={}, state="", open_tasks=[], ended=[], series=set()))
     errors = folder / "wok-error.log"
     if errors.exists():
         reader = ErrorLog(zones)
-        core.offer([item for line in _lines(errors) for item in reader.feed(line.data)])
-    events = [*core.advance(Chunk(list(_lines(log)), "-")).events]
-    return [*events, *core.advance(Chunk([], "-", caught_up=True), finished=True).events]
+        processor.offer([item for line in _lines(errors) for item in reader.feed(line.data)])
+    events = [*processor.advance(Chunk(list(_lines(log)), "-")).events]
+    return [*events, *processor.advance(Chunk([], "-", caught_up=True), finished=True).events]
 
 
 def _lines(path: Path) -> Iterator[Any]:

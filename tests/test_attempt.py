@@ -31,12 +31,12 @@ LINES = [line(1), line(2, 2 * LONG_BYTES), line(3), line(4, LONG_BYTES)]
 def read(path: Path, chunk: Chunk) -> BatchResult:
     """What a start reads that has not committed anything yet."""
     loaded = Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
-    rules = ProcessingConfig("test", Zones("UTC"), Operations.load(), 10**15)
-    return BatchProcessor(rules, loaded, Attempts(path)).advance(chunk)
+    config = ProcessingConfig("test", Zones("UTC"), Operations.load(), 10**15)
+    return BatchProcessor(config, loaded, Attempts(path)).advance(chunk)
 
 
-def users(meant: BatchResult) -> list[str]:
-    return [event.record.user for event in meant.events if isinstance(event, RequestSeen)]
+def users(result: BatchResult) -> list[str]:
+    return [event.record.user for event in result.events if isinstance(event, RequestSeen)]
 
 
 def test_a_line_that_ends_the_process_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,10 +54,10 @@ def test_a_line_that_ends_the_process_is_read_once(tmp_path: Path, monkeypatch: 
         patch.setattr(Parser, "feed", die)
         with pytest.raises(SystemExit):
             read(path, chunk)
-    meant = read(path, chunk)
+    result = read(path, chunk)
 
-    assert users(meant) == ["user 1", "user 3", "user 4"]
-    assert meant.counters["wok_exporter_rejected_lines_total", "unsafe"] == 1
+    assert users(result) == ["user 1", "user 3", "user 4"]
+    assert result.counters["wok_exporter_rejected_lines_total", "unsafe"] == 1
     assert users(read(path, chunk)) == ["user 1", "user 3", "user 4"]
 
 

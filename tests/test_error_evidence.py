@@ -17,7 +17,7 @@ from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import BatchProcessor, ProcessingConfig
 from exporter.pipeline.commit_builder import CommitBuilder
-from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.from_config import messages_of, processing_config_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader import InProcessReader
 from exporter.records import NANOS, Chunk, Event, Line, OpenTask, Record, TaskEnded
@@ -277,27 +277,27 @@ def test_batches_and_restarts_over_both_files_change_nothing(data: st.DataObject
 
 def test_a_state_of_the_version_before_keeps_its_marks() -> None:
     """Restarts that were found, and not yet told, by a version that kept them as times, are told."""
-    rules = ProcessingConfig("test", Zones("UTC"), NAMING, EXPIRY, functions=FUNCTIONS)
+    processing_config = ProcessingConfig("test", Zones("UTC"), NAMING, EXPIRY, functions=FUNCTIONS)
     empty = Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
-    state = json.loads(BatchProcessor(rules, empty).advance(Chunk([], "p")).state)
+    state = json.loads(BatchProcessor(processing_config, empty).advance(Chunk([], "p")).state)
     del state["errors"], state["errors_read"]
     state["marks"] = [EPOCH * NANOS]
-    core = BatchProcessor(rules, empty._replace(state=json.dumps(state)))
+    processor = BatchProcessor(processing_config, empty._replace(state=json.dumps(state)))
 
-    assert core.is_due((EPOCH + 10) * NANOS)
-    core.advance(Chunk([], "p", caught_up=True), now=(EPOCH + 10) * NANOS)
-    assert not core.is_due((EPOCH + 10) * NANOS)
+    assert processor.is_due((EPOCH + 10) * NANOS)
+    processor.advance(Chunk([], "p", caught_up=True), now=(EPOCH + 10) * NANOS)
+    assert not processor.is_due((EPOCH + 10) * NANOS)
 
 
 def test_a_line_that_forges_is_known_before_the_next_record() -> None:
     """What a parameter has brought into wok-error.log counts from its line on, wherever the batch ends."""
-    rules = ProcessingConfig("test", Zones("UTC"), NAMING, EXPIRY, functions=FUNCTIONS)
+    processing_config = ProcessingConfig("test", Zones("UTC"), NAMING, EXPIRY, functions=FUNCTIONS)
     empty = Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
-    core = BatchProcessor(rules, empty)
+    processor = BatchProcessor(processing_config, empty)
     line = Line(b"f" * 16, 0, b'{"x": "a\\nError in async_task ' + task_id(1).encode() + b'"}', 80)
-    core.advance(Chunk([line], "p"))
+    processor.advance(Chunk([line], "p"))
 
-    assert task_id(1) in json.loads(json.loads(core.advance(Chunk([], "q")).state)["errors"])["reasons"]
+    assert task_id(1) in json.loads(json.loads(processor.advance(Chunk([], "q")).state)["errors"])["reasons"]
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -312,18 +312,18 @@ def test_real_logs_in_pieces_give_the_same_state(name: str, tmp_path: Path) -> N
     flags = {"timezone": zone, "instance": "test", "messages": "off"}
     config = load(flags | {"wok_error_log": str(folder / "wok-error.log")}, {}, "replay")
     messages = messages_of(config)
-    rules = rules_of(config, messages)
+    processing_config = processing_config_of(config, messages)
     telemetry = telemetry_of(config, messages, "user-requests.data")
-    composer = CommitBuilder(telemetry, signals=frozenset(("traces", "logs")))
+    commit_builder = CommitBuilder(telemetry, signals=frozenset(("traces", "logs")))
 
     def run(state: Path, sizes: Callable[[], int], restarts: int) -> Seen:
         store = Store(state)
         try:
             pipeline = Pipeline(
                 store,
-                composer,
+                commit_builder,
                 lambda loaded: InProcessReader(
-                    rules,
+                    processing_config,
                     loaded,
                     log=lambda position: Pieces(folder / "user-requests.data", position, sizes),
                     errors=lambda position: Pieces(folder / "wok-error.log", position, sizes),

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.metrics.definitions import FAMILIES
 from exporter.parse import parser as parse
 from exporter.parse.dialects import MAX_SALVAGE_TRIES
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
-from exporter.records import NANOS, Continuation, Line, Parsed, Record, Rejected
+from exporter.records import NANOS, REJECT_REASONS, Continuation, Line, Parsed, Record, Rejected
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 FILE = bytes(range(16))
@@ -393,6 +394,29 @@ def test_rejected(line: bytes, reason: str) -> None:
 
     assert isinstance(rejected, Rejected)
     assert (rejected.reason, rejected.file, rejected.offset) == (reason, FILE, 1000)
+
+
+def test_each_reason_has_lines_and_a_series() -> None:
+    """The parser rejects lines for each of the declared reasons, and the metric has exactly these at 0."""
+    whole = (
+        b"hello",
+        E5[:-1],
+        as_json(time="x"),
+        b'{"info": ' + b"[" * 100_000,
+        b'{"a": ' + b"\xff",
+        bytes(5),
+    )
+    lines = [
+        *lines_of(*whole),
+        Line(FILE, 7, b"{", 1 << 30),
+        Line(FILE, 9, E5[:-9], len(E5) - 9, ended=False),
+    ]
+    items = [item for line in lines for item in new_parser().feed(line)]
+    metric = next(family for family in FAMILIES if family.name == "wok_exporter_rejected_lines_total")
+
+    reasons = {item.reason for item in items if isinstance(item, Rejected)}
+    assert reasons == set(REJECT_REASONS)
+    assert {label for (label,) in metric.known} == reasons
 
 
 def test_excerpt_of_a_fragment() -> None:

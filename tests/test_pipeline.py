@@ -16,7 +16,7 @@ from exporter.config.config import load
 from exporter.pipeline import commit_builder
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.pipeline.commit_builder import CommitBuilder
-from exporter.pipeline.from_config import messages_of, rules_of, telemetry_of
+from exporter.pipeline.from_config import messages_of, processing_config_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader import InProcessReader, OpenSource
 from exporter.records import NANOS, SIGNALS, Chunk, Line, Signal
@@ -32,15 +32,15 @@ BOTH: frozenset[Signal] = frozenset(("traces", "logs"))
 class Means(NamedTuple):
     """What decides what a log means, and what says it."""
 
-    rules: ProcessingConfig
-    composer: CommitBuilder
+    processing_config: ProcessingConfig
+    commit_builder: CommitBuilder
 
     def pipeline(self, store: Store, log: OpenSource, wall: Callable[[], int] | None = None) -> Pipeline:
         """A pipeline that reads `log` into `store`."""
         return Pipeline(
             store,
-            self.composer,
-            lambda loaded: InProcessReader(self.rules, loaded, log=log, errors=None, wall=wall),
+            self.commit_builder,
+            lambda loaded: InProcessReader(self.processing_config, loaded, log=log, errors=None, wall=wall),
             now=lambda: 0.0,
         )
 
@@ -50,7 +50,8 @@ def _means() -> Means:
     config = load({"timezone": "UTC", "instance": "test", "messages": "off"}, {}, "replay")
     messages = messages_of(config)
     return Means(
-        rules_of(config, messages), CommitBuilder(telemetry_of(config, messages, "wok-req.log"), signals=BOTH)
+        processing_config_of(config, messages),
+        CommitBuilder(telemetry_of(config, messages, "wok-req.log"), signals=BOTH),
     )
 
 
@@ -240,7 +241,9 @@ def test_a_first_start_leaves_out_what_is_older(means: Means, log: Path, tmp_pat
     """`skip_until` counts and sends nothing that is older, and is over with the first younger record."""
     store = _fresh(tmp_path)
     later = datetime(2026, 8, 12, 10, tzinfo=UTC).timestamp()
-    later_means = means._replace(rules=means.rules._replace(skip_until=int(later) * NANOS))
+    later_means = means._replace(
+        processing_config=means.processing_config._replace(skip_until=int(later) * NANOS)
+    )
     run(store, later_means, log, lambda: 50)
     reader = store.reader()
     times = [row.time for row in reader.requests_between(0, 1 << 40, 100_000)]

@@ -1,4 +1,4 @@
-"""The reading half in a process of its own gives what it gives here, and ends with its parent."""
+"""A reader in a process of its own gives the same results as one in this process, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _logs(tmp_path: Path) -> tuple[Path, Path]:
     return requests, errors
 
 
-def ahead(files: list[Path], errors: Path | None = None, *, is_kept: bool = True) -> SubprocessReader:
+def subprocess_reader(
+    files: list[Path], errors: Path | None = None, *, is_kept: bool = True
+) -> SubprocessReader:
     return SubprocessReader(
         EMPTY,
         files,
@@ -49,13 +51,13 @@ def ahead(files: list[Path], errors: Path | None = None, *, is_kept: bool = True
     )
 
 
-def everything(front: BatchReader) -> list[BatchResult]:
+def everything(reader: BatchReader) -> list[BatchResult]:
     found: list[BatchResult] = []
     while not found or not found[-1].caught_up:
-        meant = front.step()
-        assert meant is not None
-        found.append(meant)
-    front.close()
+        result = reader.step()
+        assert result is not None
+        found.append(result)
+    reader.close()
     return found
 
 
@@ -63,30 +65,30 @@ def everything(front: BatchReader) -> list[BatchResult]:
 def test_what_crosses_the_pipe_is_equal(logs: tuple[Path, Path], is_kept: bool) -> None:
     """Events, changes, counters and histograms arrive as the very values they were."""
     requests, errors = logs
-    rules = ProcessingConfig("test", Zones("UTC"), Operations.load(), EXPIRY, is_kept=is_kept)
-    here = InProcessReader(
-        rules, EMPTY, log=partial(Archive, [requests]), errors=partial(Archive, [errors]), wall=None
+    config = ProcessingConfig("test", Zones("UTC"), Operations.load(), EXPIRY, is_kept=is_kept)
+    in_process = InProcessReader(
+        config, EMPTY, log=partial(Archive, [requests]), errors=partial(Archive, [errors]), wall=None
     )
 
-    assert everything(ahead([requests], errors, is_kept=is_kept)) == everything(here)
+    assert everything(subprocess_reader([requests], errors, is_kept=is_kept)) == everything(in_process)
 
 
 def test_a_file_that_is_missing_is_an_error_of_the_archive(tmp_path: Path) -> None:
     """What the child cannot read is told as the parent would tell it: with the file's name."""
-    front = ahead([tmp_path / "nothing.log"])
+    reader = subprocess_reader([tmp_path / "nothing.log"])
     with pytest.raises(ArchiveError, match=r"nothing\.log"):
-        front.step()
-    front.close()
+        reader.step()
+    reader.close()
 
 
 def test_a_child_that_is_killed_is_an_error(logs: tuple[Path, Path]) -> None:
     """A reading process that has gone is told in a sentence, and waited for."""
-    front = ahead([logs[0]])
-    os.kill(front._child.pid, signal.SIGKILL)
-    front._child.wait()
+    reader = subprocess_reader([logs[0]])
+    os.kill(reader._child.pid, signal.SIGKILL)
+    reader._child.wait()
     # What it had written before may still be in the pipe.
     with pytest.raises(ArchiveError, match="was killed by signal 9"):
-        everything(front)
-    front.close()
+        everything(reader)
+    reader.close()
 
-    assert front._child.returncode is not None
+    assert reader._child.returncode is not None

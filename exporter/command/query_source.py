@@ -17,7 +17,7 @@ from exporter.command.file_kind import names_of_kinds
 from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.pipeline.commit_builder import CommitBuilder
-from exporter.pipeline.from_config import archive_of, messages_of, rules_of, telemetry_of
+from exporter.pipeline.from_config import archive_of, messages_of, processing_config_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader import InProcessReader
 from exporter.source.archive import Archive
@@ -64,13 +64,13 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
     log = archive_of(config, files)
     errors = partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
     messages = messages_of(config)
-    composer = CommitBuilder(telemetry_of(config, messages, files[0].name), signals=frozenset())
+    commit_builder = CommitBuilder(telemetry_of(config, messages, files[0].name), signals=frozenset())
     pipeline = Pipeline(
         store,
-        composer,
+        commit_builder,
         # the state is new, so the files are read from their beginning, once
         lambda loaded: InProcessReader(
-            rules_of(config, messages), loaded, log=lambda _: log, errors=errors, wall=None
+            processing_config_of(config, messages), loaded, log=lambda _: log, errors=errors, wall=None
         ),
         now=lambda: 0.0,
     )

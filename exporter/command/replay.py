@@ -94,14 +94,14 @@ class Replay:
                 )
             )
             self._deliveries = Deliveries(self.store, environ)
-            composer = CommitBuilder(
+            commit_builder = CommitBuilder(
                 telemetry_of(config, messages_of(config), _base_name(files[0]), _base_names(files)),
                 signals=self._deliveries.signals,
                 # A temporary state needs no history, which is a fifth of the work.
                 keeps_history=config.state is not None,
             )
             self._pipeline = self._resources.enter_context(
-                closing(Pipeline(self.store, composer, partial(_ahead, config, files), now=time.time))
+                closing(Pipeline(self.store, commit_builder, partial(_ahead, config, files), now=time.time))
             )
             self._resources = self._resources.pop_all()
         self.endpoints = self._deliveries.endpoints

@@ -33,7 +33,7 @@ from exporter.http.server import Server, ServerError, Tls
 from exporter.metrics.scrape import StoreCollector, metrics_handler
 from exporter.pipeline.attempt import Attempts
 from exporter.pipeline.commit_builder import CommitBuilder
-from exporter.pipeline.from_config import messages_of, rules_of, tail_of, telemetry_of
+from exporter.pipeline.from_config import messages_of, processing_config_of, tail_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline, Progress
 from exporter.pipeline.reader import InProcessReader
 from exporter.records import NANOS
@@ -96,7 +96,7 @@ class Daemon:
         self._is_ready = False
         self._turn_since: float | None = None  # monotonic; None between turns
         self._tail: Tail | None = None
-        self._front: InProcessReader | None = None
+        self._reader: InProcessReader | None = None
         self._noted: Problem | None = None
         self._serving: Thread | None = None
         with self._resources:
@@ -110,7 +110,7 @@ class Daemon:
         config = self._config
         first = config.first_time(self._wall())
         messages = messages_of(config)
-        rules = rules_of(config, messages, skip_until=first or 0)
+        processing_config = processing_config_of(config, messages, skip_until=first or 0)
 
         assert config.state is not None, "a daemon has a state of its own"
         attempts = Attempts(config.state / "line-being-read")
@@ -123,7 +123,7 @@ class Daemon:
                     f"{config.state} contains the state of a replay, not of a daemon: set"
                     " --state to another directory"
                 ) from error
-            if position and self._front is None and config.origins["start_at"] != "default":
+            if position and self._reader is None and config.origins["start_at"] != "default":
                 log.warning(
                     "%s is ignored: %s has the position in the log already. To send older records, run `wok-exporter"
                     " replay FILE ...`. To have them in metrics and on the page, too, start with an empty directory"
@@ -133,17 +133,17 @@ class Daemon:
                 )
             return self._tail
 
-        def open_front(loaded: Loaded) -> InProcessReader:
+        def open_reader(loaded: Loaded) -> InProcessReader:
             errors = partial(Tail, config.wok_error_log) if config.wok_error_log else None
-            self._front = InProcessReader(
-                rules, loaded, log=open_log, errors=errors, wall=self._wall, attempts=attempts
+            self._reader = InProcessReader(
+                processing_config, loaded, log=open_log, errors=errors, wall=self._wall, attempts=attempts
             )
-            return self._front
+            return self._reader
 
-        composer = CommitBuilder(
+        commit_builder = CommitBuilder(
             telemetry_of(config, messages, config.log.name), signals=self._deliveries.signals
         )
-        return Pipeline(self.store, composer, open_front, now=lambda: self._wall() / NANOS)
+        return Pipeline(self.store, commit_builder, open_reader, now=lambda: self._wall() / NANOS)
 
     def _serve(self) -> Server | None:
         config = self._config
@@ -271,9 +271,9 @@ class Daemon:
             self._pipeline = self._resources.enter_context(closing(self._make_pipeline()))
 
     def _input_problem(self) -> Problem | None:
-        if self._front is None or not self._is_ready:
+        if self._reader is None or not self._is_ready:
             return None
-        return input_problem(self._front.facts, self._config.log, self._config.start_at)
+        return input_problem(self._reader.facts, self._config.log, self._config.start_at)
 
     def require_writable_state(self) -> None:
         """Raise StoreError if the state cannot be written, so that the next daemon could not start

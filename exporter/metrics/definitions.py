@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Literal, NamedTuple
 
-from exporter.records import SIGNALS
+from exporter.records import REJECT_REASONS, SIGNALS
 
 DURATION_BOUNDS_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200)
 """Upper bounds of `wok_task_duration_seconds`, from a snapshot's second to a migration's half day."""
@@ -104,16 +104,7 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "counter",
         ("reason",),
         "Lines, or parts of lines, that could not be parsed as a record, by reason.",
-        known=(
-            ("json",),
-            ("shape",),
-            ("time",),
-            ("too_long",),
-            ("unsafe",),
-            ("encoding",),
-            ("nul",),
-            ("torn",),
-        ),
+        known=tuple((reason,) for reason in REJECT_REASONS),
     ),
     MetricDefinition(
         "wok_exporter_correlations_total",

@@ -27,6 +27,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+from exporter.records import RejectReason
+
 MAX_SALVAGE_TRIES = 8
 """Places in a torn line where a later record is looked for: one record has at most three that look like it."""
 INT64 = 1 << 63
@@ -62,10 +64,6 @@ def _integer(digits: str) -> int | str:
 _DECODE = json.JSONDecoder(parse_int=_integer).raw_decode
 
 
-MalformedReason = Literal["json", "shape", "encoding", "nul", "torn"]
-"""Not JSON; JSON of another shape than a record; no UTF-8; a hole of NUL bytes; the beginning of a record."""
-
-
 class Decoded(NamedTuple):
     """A record as it stands in the log: of a known shape, but with nothing checked, redacted or bounded.
 
@@ -90,7 +88,7 @@ class Decoded(NamedTuple):
 class Malformed(NamedTuple):
     """What is no record, and why."""
 
-    reason: MalformedReason
+    reason: RejectReason
 
 
 class Part(NamedTuple):

@@ -28,7 +28,7 @@ from exporter.parse.continuation import ContinuationProof
 from exporter.parse.dialects import Decoded, Part, first_object, parts_of, read
 from exporter.parse.redact import may_hold_secret, redact_value, safe_excerpt
 from exporter.parse.timezone import Zones
-from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected
+from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected, RejectReason
 
 # Limits in characters: what is longer is nobody's name, and would only fill the backends.
 MAX_APP_CHARS = 64
@@ -195,7 +195,7 @@ class Parser:
         """Reject a line without looking into it."""
         return self._unread("unsafe", line, max(line.newlines, line.data.count(b"\\n")))
 
-    def _unread(self, reason: str, line: Line, newlines: int) -> Rejected:
+    def _unread(self, reason: RejectReason, line: Line, newlines: int) -> Rejected:
         """Reject a line that is not decoded; nobody can prove what stands behind it, so none of it is believed."""
         doubted = self._proof.lines if self._proof is not None else 0
         if not line.data.startswith(_JSON_STARTS):

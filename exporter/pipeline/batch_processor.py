@@ -97,7 +97,7 @@ def no_code(_: str) -> str:
 
 
 class ProcessingConfig(NamedTuple):
-    """All that decides what a log means, besides the log: equal rules and equal logs give equal events.
+    """All that decides what a log means, besides the log: equal configurations and equal logs give equal events.
 
     `code_of` finds the message code of a sentence, for the releases that wrote no codes (2.1, 2.2).
     `expiry` is in nanoseconds. `skip_until` is the time before which a first start leaves records out
@@ -119,11 +119,11 @@ class ProcessingConfig(NamedTuple):
 class BatchProcessor:
     """Parser, correlator and tally as one, as they were when `loaded` was committed."""
 
-    def __init__(self, rules: ProcessingConfig, loaded: Loaded, attempts: Attempts | None = None) -> None:
+    def __init__(self, config: ProcessingConfig, loaded: Loaded, attempts: Attempts | None = None) -> None:
         kept = json.loads(loaded.state) if loaded.state else {}
-        self._parser = Parser(rules.instance, rules.zones, kept.get("parser", ""))
+        self._parser = Parser(config.instance, config.zones, kept.get("parser", ""))
         self._errors = ErrorEvidence(
-            rules.naming, rules.functions, expiry=rules.expiry, state=kept.get("errors", "")
+            config.naming, config.functions, expiry=config.expiry, state=kept.get("errors", "")
         )
         for mark in kept.get("marks", ()):
             self._errors.expect(mark)
@@ -131,18 +131,18 @@ class BatchProcessor:
         self._checkpoints: deque[Checkpoint] = deque()
         self._parsed: tuple[Chunk, list[Parsed | Forged | ZoneShift], str] | None = None
         self._correlator = Correlator(
-            rules.naming,
-            expiry=rules.expiry,
-            code_of=rules.code_of,
+            config.naming,
+            expiry=config.expiry,
+            code_of=config.code_of,
             state=kept.get("correlator", ""),
             open_tasks=loaded.open_tasks,
             ended=loaded.ended,
             errors=self._errors,
         )
-        self._tally = Tally(SeriesLimits(loaded.series, rules.naming.tasks))
-        self._is_kept = rules.is_kept
+        self._tally = Tally(SeriesLimits(loaded.series, config.naming.tasks))
+        self._is_kept = config.is_kept
         self._attempts = attempts
-        self._skip_until: int = kept.get("skip_until", rules.skip_until)
+        self._skip_until: int = kept.get("skip_until", config.skip_until)
         # a state of an earlier release does not say: it has had records
         self._facts = InputFacts(*kept.get("input", (1, 0, 0) if kept else (0, 0, 0)))
 
@@ -196,8 +196,8 @@ class BatchProcessor:
         More of wok-error.log has to be read before it.
         """
         waiting = chunk._replace(lines=(), events=(), caught_up=False)
-        meant = _only([], waiting)
-        return self._kept(meant, "") if self._is_kept else meant
+        result = _only([], waiting)
+        return self._kept(result, "") if self._is_kept else result
 
     def advance(
         self, chunk: Chunk, *, now: int | None = None, wall: int | None = None, finished: bool = False
@@ -220,12 +220,12 @@ class BatchProcessor:
                 # The clock was ahead at the first start, and what it has left out was not old.
                 self._skip_until = 0
             events += self._correlator.quiet(now)
-        meant = _only(events, chunk)
-        return self._kept(meant, chunk.position) if self._is_kept else meant
+        result = _only(events, chunk)
+        return self._kept(result, chunk.position) if self._is_kept else result
 
-    def _kept(self, meant: BatchResult, position: str) -> BatchResult:
+    def _kept(self, result: BatchResult, position: str) -> BatchResult:
         """Return what a chunk means with all that it has changed; `position` is that of the log, if it has moved."""
-        for event in meant.events:
+        for event in result.events:
             self._tally.event(event)
         changes = self._correlator.changes()
         self._tally.blocks({str(result): count for result, count in self._errors.take_counts().items()})
@@ -242,7 +242,7 @@ class BatchProcessor:
             "skip_until": self._skip_until,
             "input": self._facts,
         }
-        return meant._replace(
+        return result._replace(
             positions=positions,
             state=json.dumps(state, separators=(",", ":")),
             opened=changes.opened,

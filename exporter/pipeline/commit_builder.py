@@ -38,25 +38,25 @@ class CommitBuilder:
         self._signals = signals
         self._keeps_history = keeps_history
 
-    def commit(self, meant: BatchResult) -> Commit:
+    def commit(self, result: BatchResult) -> Commit:
         """Return everything the chunk has changed."""
         requests: list[RequestRow] = []
         tasks: list[TaskRow] = []
         journal: Iterable[JournalRow]
-        if len(meant.events) <= EVENTS_AT_ONCE:
-            journal = self._encode(meant.events, requests, tasks)
+        if len(result.events) <= EVENTS_AT_ONCE:
+            journal = self._encode(result.events, requests, tasks)
         else:
             # A restart of wokd with 60,000 open tasks: 129 MiB, encoded while the store writes it.
-            journal = _Encoded(self, meant.events)
-            self._encode(meant.events, requests, tasks, signals=frozenset())
+            journal = _Encoded(self, result.events)
+            self._encode(result.events, requests, tasks, signals=frozenset())
         return Commit(
-            positions=meant.positions,
-            state=meant.state,
-            opened=meant.opened,
-            closed=meant.closed,
-            counters=meant.counters,
-            gauges=meant.gauges,
-            histograms=meant.histograms,
+            positions=result.positions,
+            state=result.state,
+            opened=result.opened,
+            closed=result.closed,
+            counters=result.counters,
+            gauges=result.gauges,
+            histograms=result.histograms,
             journal=journal,
             requests=requests,
             tasks=tasks,

@@ -49,7 +49,7 @@ def archive_of(config: Config, files: Sequence[Path]) -> Archive:
     return Archive(files, line_bytes_max=config.line_bytes_max, first_time=first_time(Zones(config.timezone)))
 
 
-def rules_of(config: Config, messages: Messages, *, skip_until: int = 0) -> ProcessingConfig:
+def processing_config_of(config: Config, messages: Messages, *, skip_until: int = 0) -> ProcessingConfig:
     """Return what decides what the configured host's log means; `skip_until` is in nanoseconds."""
     return ProcessingConfig(
         instance=config.instance,

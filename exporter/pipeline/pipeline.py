@@ -17,7 +17,7 @@ from exporter.store.writer import Loaded, Store
 
 log = logging.getLogger(__name__)
 
-OpenFront = Callable[[Loaded], BatchReader]
+OpenReader = Callable[[Loaded], BatchReader]
 """Opens the reading half, on from what the store has."""
 
 
@@ -39,40 +39,45 @@ class Pipeline:
     """
 
     def __init__(
-        self, store: Store, composer: CommitBuilder, open_front: OpenFront, *, now: Callable[[], float]
+        self,
+        store: Store,
+        commit_builder: CommitBuilder,
+        open_reader: OpenReader,
+        *,
+        now: Callable[[], float],
     ) -> None:
         self._store = store
-        self._composer = composer
-        self._open_front = open_front
+        self._commit_builder = commit_builder
+        self._open_reader = open_reader
         self._now = now
-        self._front: BatchReader | None = None
+        self._reader: BatchReader | None = None
         self.restart()
 
     def restart(self) -> None:
         """Begin again from the store."""
         self.close()
-        self._front = self._open_front(self._store.load())
+        self._reader = self._open_reader(self._store.load())
 
     def step(self) -> Progress:
         """Take what the next lines mean, up to a batch, and commit it."""
-        assert self._front is not None, "restart() opens it"
-        meant = self._front.step()
-        if meant is None:
+        assert self._reader is not None, "restart() opens it"
+        result = self._reader.step()
+        if result is None:
             return Progress(0, committed=False, caught_up=True, behind=0)
-        for event in meant.noticed:
+        for event in result.noticed:
             log.warning("%s: %s", event.kind, event.detail)
-        self._store.commit(self._composer.commit(meant), self._now())
+        self._store.commit(self._commit_builder.commit(result), self._now())
         return Progress(
-            meant.lines,
+            result.lines,
             committed=True,
-            caught_up=meant.caught_up,
-            behind=meant.behind,
-            damages=[event.detail for event in meant.noticed if event.kind == "unreadable"],
-            events=len(meant.events),
+            caught_up=result.caught_up,
+            behind=result.behind,
+            damages=[event.detail for event in result.noticed if event.kind == "unreadable"],
+            events=len(result.events),
         )
 
     def close(self) -> None:
         """Close the reading half; the store stays open."""
-        if self._front is not None:
-            self._front.close()
-            self._front = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None

@@ -53,7 +53,7 @@ class InProcessReader:
 
     def __init__(
         self,
-        rules: ProcessingConfig,
+        config: ProcessingConfig,
         loaded: Loaded,
         *,
         log: OpenSource,
@@ -62,12 +62,12 @@ class InProcessReader:
         attempts: Attempts | None = None,
     ) -> None:
         self._wall = wall
-        self._core = BatchProcessor(rules, loaded, attempts)
+        self._processor = BatchProcessor(config, loaded, attempts)
         self._log = log(loaded.positions.get("log", ""))
         self._state = loaded.state
         self._is_placed = "log" in loaded.positions
         self._errors = errors(loaded.positions.get("restarts", "")) if errors is not None else None
-        self._error_log = ErrorLog(rules.zones, self._core.errors_state)
+        self._error_log = ErrorLog(config.zones, self._processor.errors_state)
         self._errors_time = 0
         # A chunk of the log that waits for more of wok-error.log, and the time of its last record.
         self._waiting: Chunk | None = None
@@ -78,31 +78,31 @@ class InProcessReader:
         # Asked before reading: a line that is written while we read must not be older than "now".
         wall = self._wall() if self._wall is not None else None
         chunk = self._waiting or self._log.read(READ_BYTES)
-        latest = self._core.parse(chunk) if self._waiting is None else self._latest
+        latest = self._processor.parse(chunk) if self._waiting is None else self._latest
         found, is_enough = self._read_errors(None if chunk.caught_up else latest)
         if not is_enough:
             self._waiting, self._latest = chunk, latest
-            return self._core.wait(chunk)
+            return self._processor.wait(chunk)
         self._waiting = None
         now = wall if chunk.caught_up else None
         finished = wall is None and chunk.caught_up
         is_idle = chunk.caught_up and not (chunk.lines or chunk.events or found or finished)
         # A first start is kept even where it finds nothing: the next one would take another place for its first.
         is_placed, self._is_placed = self._is_placed, True
-        if is_idle and is_placed and (now is None or not self._core.is_due(now)):
+        if is_idle and is_placed and (now is None or not self._processor.is_due(now)):
             return None
-        meant = self._core.advance(chunk, now=now, wall=wall, finished=finished)
+        result = self._processor.advance(chunk, now=now, wall=wall, finished=finished)
         is_changed = (
-            meant.events or meant.opened or meant.closed or meant.noticed or meant.state != self._state
+            result.events or result.opened or result.closed or result.noticed or result.state != self._state
         )
-        self._state = meant.state
+        self._state = result.state
         # What the clock was expected to change may have been settled by a clock that was set: nothing to commit.
-        return None if is_idle and is_placed and not is_changed else meant
+        return None if is_idle and is_placed and not is_changed else result
 
     @property
     def facts(self) -> InputFacts:
         """What is in the log so far."""
-        return self._core.facts
+        return self._processor.facts
 
     def _read_errors(self, latest: int | None) -> tuple[bool, bool]:
         """Read wok-error.log a little beyond `latest`, or to its end; tell whether there was anything, and whether
@@ -112,7 +112,7 @@ class InProcessReader:
             return False, True
         found = False
         for _ in range(ERRORS_STEP_CHUNKS):
-            if latest is not None and self._errors_time > latest and self._core.ahead > AHEAD_ITEMS:
+            if latest is not None and self._errors_time > latest and self._processor.ahead > AHEAD_ITEMS:
                 return found, True
             chunk = self._errors.read(ERRORS_READ_BYTES)
             items = [item for line in chunk.lines for item in self._error_log.feed(line.data)]
@@ -122,7 +122,7 @@ class InProcessReader:
             checkpoint = None if log.held else Checkpoint(log.number, chunk.position, log.state)
             if chunk.lines:
                 found = True
-                self._core.offer(items, checkpoint)
+                self._processor.offer(items, checkpoint)
             if chunk.caught_up or not chunk.lines:
                 return found, True
         return found, False

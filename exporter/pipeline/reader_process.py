@@ -170,7 +170,7 @@ def _event(number: int, fields: tuple[Any, ...]) -> Any:
 
 
 def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
-    rules = ProcessingConfig(
+    config = ProcessingConfig(
         task["instance"],
         Zones(task["zone"]),
         Operations.load(),
@@ -193,23 +193,23 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     errors = partial(Archive, paths_of(Path(task["wok_error_log"]))) if task["wok_error_log"] else None
     try:
         log = partial(
-            Archive, files, line_bytes_max=task["line_bytes_max"], first_time=first_time(rules.zones)
+            Archive, files, line_bytes_max=task["line_bytes_max"], first_time=first_time(config.zones)
         )
-        here = InProcessReader(rules, loaded, log=log, errors=errors, wall=None)
+        reader = InProcessReader(config, loaded, log=log, errors=errors, wall=None)
         caught_up = False
         while not caught_up:
-            meant = here.step()
-            assert meant is not None, "a finished log is never idle"
-            caught_up = meant.caught_up
+            result = reader.step()
+            assert result is not None, "a finished log is never idle"
+            caught_up = result.caught_up
             plain: dict[str, Any] = {
-                **meant._asdict(),
-                "events": [_plain(event) for event in meant.events],
-                "opened": [tuple(row) for row in meant.opened],
-                "histograms": {series: tuple(added) for series, added in meant.histograms.items()},
-                "noticed": [tuple(event) for event in meant.noticed],
+                **result._asdict(),
+                "events": [_plain(event) for event in result.events],
+                "opened": [tuple(row) for row in result.opened],
+                "histograms": {series: tuple(added) for series, added in result.histograms.items()},
+                "noticed": [tuple(event) for event in result.noticed],
             }
             _send(pipe, tuple(plain.values()))
-        here.close()
+        reader.close()
     except ArchiveError as error:
         _send(pipe, str(error))
 
