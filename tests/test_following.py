@@ -94,6 +94,7 @@ def test_an_upgraded_wok_is_followed(host: Path) -> None:
         until(host, requests(7))
 
     assert counts.get("wok_exporter_lost_records_total", 0) == 0
+    assert counts.get("wok_exporter_log_gaps_total", 0) == 0
 
 
 def test_a_log_that_comes_later_is_found(host: Path) -> None:
