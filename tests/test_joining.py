@@ -72,10 +72,76 @@ def test_a_start_long_before_a_request_is_not_its_tasks() -> None:
 
 @pytest.mark.parametrize(("late", "grade"), [(1, "exact"), (5, "likely"), (FAR_SECONDS + 2, "none")])
 def test_the_later_a_request_the_less_sure(late: int, grade: str) -> None:
-    """A request's line just behind the start is the task's, one some seconds later may be, a minute later is not."""
+    """A request's line just behind the start is the task's, one some seconds later may be, one far behind is not."""
     log = Log("json")
 
     assert joined(run([clone(log, late), log.finished(90, clone_of(0.5))]))[0][1] == grade
+
+
+def test_a_task_whose_request_is_missing_takes_no_end_from_the_next() -> None:
+    """A clone that began half a minute before a request leaves that request's task to its own end."""
+    log = Log("json")
+    first, second = clone(log, 0), clone(log, 60)
+    records = [
+        first,
+        second,
+        *(log.finished(at, clone_of(start)) for at, start in ((100, 30), (110, 0.1), (120, 60.1))),
+    ]
+
+    assert joined(run(records)) == [
+        (-1, "none", "success"),
+        (first.offset, "exact", "success"),
+        (second.offset, "exact", "success"),
+    ]
+
+
+def test_a_request_before_the_clock_was_set_back_is_a_rival() -> None:
+    """Its time lies behind the end, its line before it: the end may be that of its task, so no match is exact."""
+    log = Log("json")
+    first, second = migrate(log, 3600), migrate(log, 100)
+
+    assert joined(run([first, second, log.finished(200, MIGRATE)])) == [
+        (second.offset, "ambiguous", "success")
+    ]
+
+
+def test_an_end_after_an_expiry_may_be_the_expired_tasks() -> None:
+    """A task that was given up may end after all: one later end of its target is not surely the new task's."""
+    log = Log("json")
+    expired = migrate(log, 0)
+    hours = [quiet(log, hour * 3600) for hour in range(1, 26)]
+    second, second_end = migrate(log, DAY + 4000), log.finished(DAY + 4030, MIGRATE)
+    third, third_end = migrate(log, DAY + 4300), log.finished(DAY + 4330, MIGRATE)
+
+    assert joined(run([expired, *hours, second, second_end, third, third_end])) == [
+        (expired.offset, "exact", "unknown"),
+        (second.offset, "likely", "success"),
+        (third.offset, "exact", "success"),
+    ]
+
+
+@pytest.mark.parametrize(("status", "error_code"), [(200, ""), (201, ""), (400, "X1E"), (500, "X1E")])
+def test_a_request_that_a_task_names_is_its_whatever_the_status(status: int, error_code: str) -> None:
+    """An id needs no evidence: a request that a start has named is joined when its line comes, also a failed one."""
+    log = Log("json")
+    start = log.started(0, SWAP, "t1", app="ginger", request_id="r1")
+    request = swap(log, 1, status=status, error_code=error_code)._replace(record_id="r1")
+    end = log.finished(9, SWAP, "t1", app="ginger", request_id="r1")
+
+    assert joined(run([start, request, end])) == [(request.offset, "exact", "success")]
+
+
+def test_a_request_without_a_task_of_its_own_takes_no_start_by_its_target() -> None:
+    """A request of status 200 that only a nested task names leaves the start beside it to nobody."""
+    log = Log("json")
+    records = [
+        log.started(0, SWAP, "t1", app="ginger"),
+        log.started(0, "/nested", "t2", app="ginger", request_id="r1", parent="t0"),
+        swap(log, 0, status=200)._replace(record_id="r1"),
+        log.finished(9, SWAP, "t1", app="ginger"),
+    ]
+
+    assert joined(run(records)) == [(-1, "none", "success")]
 
 
 def test_the_start_chooses_among_neighbours() -> None:

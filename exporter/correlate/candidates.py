@@ -18,8 +18,9 @@ NEAR_SECONDS = 2
 NEAR_NANOS = NEAR_SECONDS * NANOS
 """How long after the start of its task a request's line is written, at most: the gap was always under a second,
 and the log has whole seconds."""
-FAR_SECONDS = 60
-"""A request's line that is later than that behind the start of a task is not its request's: no host is so slow."""
+FAR_SECONDS = 10
+"""A request's line that is later than that behind the start of a task is not its request's: it would take an end from
+the task of the request that is."""
 COARSE_NANOS = 10_000_000
 """How far the second of a line may be behind: Wok takes it from the coarse clock, which is up to 4 ms late."""
 
@@ -88,13 +89,14 @@ def candidates_of(naming: Operations, index: Index, final: PendingEnd, *, expiry
         for request in requests:
             if _may_end(request, final, earliest, latest):
                 form = request.form_of(target.text)
-                # Digits that cannot be a time are only a name; and a clock may have been set back.
-                if (form.timed and not is_told) or request.time >= latest:
-                    form = form._replace(named=False)
+                # Digits that cannot be a time are only a name.
+                is_named = form.named and (is_told or not form.timed)
+                # A clock may have been set back: a rival all the same, but never sure.
+                form = form._replace(named=is_named and request.time < latest)
                 candidate = _candidate(request, form)
                 if is_told:
                     timed[request.seq] = candidate
-                elif form.named:
+                elif is_named:
                     named[request.seq] = candidate
                 else:
                     plain.setdefault(request.seq, candidate)

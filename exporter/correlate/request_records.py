@@ -65,18 +65,25 @@ class RequestRecords:
         # A 500 without an error may have started its task all the same (Wok 3.0.0's clean-up of old tasks raises
         # after the thread has begun). It opens nothing by itself.
         is_accepted = record.status == 202
-        if is_accepted or (record.status == 500 and not record.error_code):
+        may_start = is_accepted or (record.status == 500 and not record.error_code)
+        if may_start or self._is_named(record.record_id):
             request = self._make_request(record, seq, context, operation)
-            starter = self._take_start(request)
+            starter = self._take_start(request, by_forms=may_start)
             if starter is not None:
                 start = min(starter.start, record.time)
-            elif not self._is_claimed(request):
+            elif not self._is_claimed(request) and may_start:
                 opens_task = is_accepted and record.dialect == "json"
                 self._offer(request, record, opens_task=opens_task)
         self._tell(RequestSeen(record, operation, context, start, self._meanwhile.ordinal, opens_task))
 
-    def _take_start(self, request: PendingRequest) -> Task | None:
-        """Let a request take the start records that name or seek it; return the one of its own task."""
+    def _is_named(self, request_id: str) -> bool:
+        """Tell whether a record of a task has named this request: it has started one, whatever its status says."""
+        if not request_id:
+            return False
+        return bool(self._index.of_request(request_id)) or self._request_ids.get(request_id) is not None
+
+    def _take_start(self, request: PendingRequest, *, by_forms: bool) -> Task | None:
+        """Let a request take the start records that name it, or `by_forms` seek it; return that of its own task."""
         own: Task | None = None
         for task in self._index.of_request(request.record_id):
             if task.origin:
@@ -87,7 +94,7 @@ class RequestRecords:
                     self._claims.take_named(task, request)
                     continue
             self._claims.link(task, request.context, request.ordinal)
-        if own is not None or self._request_ids.get(request.record_id) is not None:
+        if own is not None or not by_forms or self._request_ids.get(request.record_id) is not None:
             return own
         own, former = self._claims.take_start(request)
         if former is not None:

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.correlate.candidates import COARSE_NANOS, FAR_SECONDS, NEAR_NANOS
+from exporter.correlate.candidates import COARSE_NANOS, NEAR_NANOS
 from exporter.correlate.evidence import general_targets, is_general
 from exporter.correlate.index import Index
 from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.task_state import PendingRequest, Phase, Step, Task
 from exporter.records import NANOS
 from exporter.wok.operations import Form, Operations
+
+EPOCH_OFF_NANOS = 60 * NANOS
+"""A time in a target_uri that is further than that from its start record was not made by this clock."""
 
 
 class StartMatcher:
@@ -157,6 +160,6 @@ class StartMatcher:
 def _is_possible(start: Task, request: PendingRequest) -> bool:
     """Tell whether a request can have started a task at the time in its target_uri, where that has one."""
     epoch = start.epoch
-    if not epoch or abs(start.start - epoch) > FAR_SECONDS * NANOS:
+    if not epoch or abs(start.start - epoch) > EPOCH_OFF_NANOS:
         return True
     return (request.time + NANOS + COARSE_NANOS) > epoch

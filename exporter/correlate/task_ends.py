@@ -164,6 +164,9 @@ class TaskEnds:
                 self._orphan(final)
             return
         is_alone = len(candidates.found) == 1
+        if not candidates.epoch and self._is_late(record):
+            # It may be the end of a task that was given up, and not of one that was asked for since.
+            candidates = candidates._replace(is_sure=False)
         proved = _proved(final, candidates)
         candidates = quoted_by(candidates, values_of(record.error_params), record.target_uri)
         chosen = self._choose(final, candidates)
