@@ -29,10 +29,11 @@ from exporter.records import (
 from exporter.telemetry.attributes import _SHARED_MAX, RequestFacts, TaskFacts
 from exporter.telemetry.mapping import SCHEMA_URL, SCOPE, Telemetry
 from exporter.telemetry.resource import _RESOURCES_MAX, Identity
+from exporter.telemetry.spans import _FORMATS_MAX, _LINKS_MAX
 from exporter.wok.sentences import People, Privacy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sized
 
 TIME = 1_479_000_000 * NANOS
 FILE = bytes(range(16, 32))
@@ -269,9 +270,12 @@ def test_a_request_starts_with_its_task() -> None:
     [
         (None, "", {"type": None, "sent": None, "span": 0, "severity": "INFO"}),
         (99, "", {"type": None, "sent": None, "span": 0, "severity": "INFO"}),
+        (100, "", {"type": None, "sent": 100, "span": 0, "severity": "INFO"}),
         (200, "KCHVM0035E", {"type": None, "sent": 200, "span": 0, "severity": "INFO"}),
+        (399, "", {"type": None, "sent": 399, "span": 0, "severity": "INFO"}),
         (404, "", {"type": "404", "sent": 404, "span": 0, "severity": "WARN"}),
         (400, "KCHVM0035E", {"type": "KCHVM0035E", "sent": 400, "span": 0, "severity": "WARN"}),
+        (499, "", {"type": "499", "sent": 499, "span": 0, "severity": "WARN"}),
         (500, "", {"type": "500", "sent": 500, "span": 2, "severity": "ERROR"}),
         (599, "KCHVM0035E", {"type": "KCHVM0035E", "sent": 599, "span": 2, "severity": "ERROR"}),
         (600, "", {"type": None, "sent": None, "span": 0, "severity": "INFO"}),
@@ -665,6 +669,73 @@ def test_rows() -> None:
     assert outcomes == messages
 
 
+def test_a_task_whose_exception_is_known() -> None:
+    """An exception of wok-error.log is the reason of its task: its first line in the span and the row, all
+    of it in the log record, with Wok's id of the task where no record has one.
+    """
+    event = a_task(
+        outcome="failure",
+        task_id="",
+        found_id="uuid-1",
+        record=a_task_record(dialect="json", status=400, failed=True, text="", task_id=""),
+        exception="OSError",
+        exception_text="disk full\nno room",
+        stack="Traceback\nOSError: disk full",
+    )
+    sender = telemetry()
+    sent = log(event)["attributes"]
+    row = sender.task_row(event)
+
+    assert span(event)["status"] == (2, "disk full")
+    assert span(event._replace(exception_text=""))["status"] == (2, "OSError")
+    assert {name: sent[name] for name in sent if name.startswith("exception.")} == {
+        "exception.type": "OSError",
+        "exception.message": "disk full\nno room",
+        "exception.stacktrace": "Traceback\nOSError: disk full",
+    }
+    assert (sent["wok.task.id"], row.found_id) == ("uuid-1", "uuid-1")
+    assert (row.exception, row.message, row.stack) == ("OSError", "disk full", event.stack)
+
+
+def test_an_error_code_is_the_type_of_an_exception() -> None:
+    """Where a record has an error code, it is the type, and the exception says the rest."""
+    event = a_task(
+        outcome="failure",
+        record=a_task_record(**FAILED),
+        exception="OSError",
+        exception_text="disk full",
+        stack="x" * 20_000,
+    )
+    sent = log(event)["attributes"]
+
+    assert (sent["exception.type"], sent["exception.message"]) == ("KCHVM0035E", "disk full")
+    assert len(sent["exception.stacktrace"].encode()) == 16_384
+    assert len(telemetry().task_row(event).stack.encode()) == 4096
+
+
+def test_a_record_of_another_file_names_that_file() -> None:
+    """A record of a rotated file has that file's name, any other record the name of the log."""
+    sender = Telemetry(
+        IDENTITY,
+        log_file_name="user-requests.data",
+        privacy="plain",
+        messages=Tables(),
+        file_names={FILE: "user-requests.data.1"},
+    )
+    names = [span(a_request(file=file), sender)["attributes"]["log.file.name"] for file in (FILE, bytes(16))]
+
+    assert names == ["user-requests.data.1", "user-requests.data"]
+
+
+def test_candidates_are_kept_of_a_guess_alone() -> None:
+    """The history keeps the first 32 candidates of an ambiguous match, and none of any other."""
+    event = a_task(candidates=OTHERS)
+    sender = telemetry()
+
+    assert sender.task_row(event).candidates == b""
+    assert sender.task_row(event._replace(correlation="ambiguous")).candidates == b"".join(OTHERS[:32])
+
+
 hostile = st.text(st.characters(codec=None), max_size=30) | st.sampled_from(
     ["\ud800", "\x00", "a\nb", "\x1b[2J", "<script>", "x" * 5000, "(KCHVM0001E ", "'", "%(name)s", "\u202e"]
 )
@@ -758,15 +829,37 @@ def test_nothing_in_a_log_breaks_an_item(events: list[Event], privacy: Privacy) 
 
 
 def test_caches_stay_bounded() -> None:
-    """A log that names another user on every line does not grow the memory without end, nor change a span."""
+    """A log that names another user on every line fills the caches to their bounds and no further, and
+    changes no span.
+    """
     sender = telemetry()
+    caches: list[Sized] = [
+        sender._attributes._shared,
+        sender._resources._encoded,
+        sender._spans._request_formats,
+    ]
+    sizes = []
     for number in range(_SHARED_MAX + 100):
         sender.span(a_request(user=f"user{number}"))
         sender.resource(f"app{number}")
+        sizes.append([len(cache) for cache in caches])
 
-    assert len(sender._attributes._shared) <= _SHARED_MAX
-    assert len(sender._resources._encoded) <= _RESOURCES_MAX
+    assert [max(of_one) for of_one in zip(*sizes, strict=True)] == [_SHARED_MAX, _RESOURCES_MAX, _FORMATS_MAX]
     assert telemetry().span(a_request()) == sender.span(a_request())
+
+
+def test_cached_links_stay_bounded() -> None:
+    """The links to requests are kept up to their bound, and are the same before and after it is reached."""
+    links = telemetry()._spans._concurrent
+    contexts = [REQUEST[:16] + number.to_bytes(8, "big") for number in range(1, _LINKS_MAX + 3)]
+    first, sizes = links[contexts[0]], []
+    for context in contexts:
+        assert links[context]
+        sizes.append(len(links))
+
+    assert max(sizes) == _LINKS_MAX
+    assert contexts[0] not in links
+    assert links[contexts[0]] == first
 
 
 REQUEST_CHANGES: dict[str, Any] = {
