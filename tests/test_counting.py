@@ -429,3 +429,19 @@ def test_a_restart_does_not_take_room_for_the_table() -> None:
     own = [n for n in range(300) if made.task("xyz", f"job{n}") != ("other", "other")]
 
     assert own == list(range(149))
+
+
+def test_a_store_that_has_more_than_the_bound_gets_no_more() -> None:
+    """Where the store has more series than a bound allows, each keeps its own, and a new name is `other`."""
+    pairs = [("xyz", f"job{n}") for n in range(200)]
+    requests: list[Series] = [("wok_requests_total", f"app{n}", "POST", "200") for n in range(500)]
+    failures: list[Series] = [("wok_task_failures_total", *CLONE, f"E{n}") for n in range(800)]
+    started: list[Series] = [("wok_tasks_started_total", *pair) for pair in pairs]
+    made = SeriesLimits([*started, *requests, *failures], OPERATIONS.tasks)
+
+    assert [made.task(*pair) for pair in pairs] == pairs
+    assert made.task("xyz", "late") == ("other", "other")
+    assert made.request("app499", "POST", 200) == requests[499]
+    assert made.request("late", "POST", 200)[1] == "other"
+    assert made.failure(*CLONE, "E799") == failures[799]
+    assert made.failure(*CLONE, "LATE")[3] == "other"

@@ -296,6 +296,9 @@ def test_the_status_of_a_request(status: int | None, code: str, expected: dict[s
         "severity": log(event)["severity"][1],
     }
     assert attributes.get("wok.error.code", "") == code
+    # a request that did not fail has no exception, whatever code it names
+    failed = expected["severity"] != "INFO"
+    assert (code if failed else "") == log(event)["attributes"].get("exception.type", "")
 
 
 def test_a_failed_request_says_why_in_its_log_record() -> None:
