@@ -24,6 +24,7 @@ from exporter.command.doctor.doctor import doctor
 from exporter.command.doctor.findings import Finding
 from exporter.command.doctor.host_checks import clock
 from exporter.command.doctor.log_checks import is_shift
+from tests.error_log_made import BOOT
 from tests.program import environ, free_port, request_line, run, running, wait_until
 from tests.sink import Reply, Sink
 
@@ -311,6 +312,13 @@ def test_an_error_log_in_another_zone(host: Host) -> None:
     assert [finding.level for finding in shifted] == ["ok", "problem"]
     assert "another time zone" in shifted[1].what
     assert [finding.level for finding in gone] == ["warning"]
+
+
+def test_a_mark_alone_is_no_start(host: Host) -> None:
+    """A line of a start without those that wokd writes before it is not counted: anybody can write it."""
+    host.errors.write_bytes(b"\n".join([*BOOT, b"", BOOT[-1], b""]))
+
+    assert ": 1 start of wokd, the last one " in asked(host)[1]["wok-error.log"][0].what
 
 
 @pytest.mark.parametrize(

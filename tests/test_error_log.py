@@ -316,6 +316,7 @@ def test_marks_and_their_chain() -> None:
     assert isinstance(only, Mark)
     assert only.is_chained
     assert not half.is_chained
+    assert parsed([line + b"\r" for line in BOOT]) == [mark]
     assert parsed(BOOT, ErrorLog(Zones("America/Sao_Paulo"))) == [
         mark._replace(time=mark.time + 3 * 3600 * NANOS)
     ]
@@ -335,6 +336,9 @@ def test_other_lines_say_nothing() -> None:
         b"[99/Aug/2016:00:00:02] ENGINE Bus STARTED",
         b"[01/Foo/2016:00:00:02] ENGINE Bus STARTED",
         b"[01/Aug/2016:00:00:02] ENGINE Bus STOPPED",
+        b"[01/Aug/2016:00:00:02] ENGINE Caught signal SIGTERM.",
+        b"x [01/Aug/2016:00:00:02] ENGINE Bus STARTED",
+        b"\xff\xfe [01/Aug/2016:00:00:02] ENGINE Bus STARTED",
         b"Error in async_task 11 ",
         b"Error in async_task 69ae76e6-e6ec-41f1-a1fa-02fc00000001",
         b"x Error in async_task " + ONE.encode(),

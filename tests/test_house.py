@@ -176,8 +176,9 @@ def test_links_in_the_docs_lead_somewhere() -> None:
 
 
 def test_files_named_in_the_docs_exist() -> None:
-    """Where DESIGN.md names a module of the package, there is one."""
-    names = set(re.findall(r"`(\w+\.(?:py|tsv))`", (ROOT / "DESIGN.md").read_text("utf-8")))
+    """Where DESIGN.md or CONTRIBUTING.md names a module of the package, there is one."""
+    text = (ROOT / "DESIGN.md").read_text("utf-8") + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    names = set(re.findall(r"`(\w+\.(?:py|tsv))`", text))
     there = {path.name for path in (*PACKAGE.rglob("*"), *(ROOT / "tests").glob("*.py"))}
 
     assert names - there == set()

@@ -17,7 +17,7 @@ from exporter.records import NANOS, Line, Record
 from exporter.simulate.busy import busy
 from exporter.simulate.records import ADA, FAILED, STARTED, Dialect, Failure, record, task_record
 from exporter.simulate.story import story
-from exporter.wok.restart_marks import marks
+from exporter.wok.error_log import ErrorLog, Item, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -158,10 +158,12 @@ def test_the_restart(dialect: Dialect) -> None:
     """The error log has a mark for each start of wokd, in local time, and the request log none."""
     zone = timezone(timedelta(hours=5, minutes=30))
     lines = list(story(dialect, start=START.astimezone(zone)))
-    errors = [Line(bytes(16), 0, line.data, len(line.data)) for line in lines if line.log == "errors"]
-    found = marks(errors, Zones("Asia/Kolkata"))
+    log = ErrorLog(Zones("Asia/Kolkata"))
+    items: list[Item] = [item for line in lines if line.log == "errors" for item in log.feed(line.data)]
+    marks = [item for item in items if isinstance(item, Mark)]
 
-    assert [int(START.timestamp() + at) * NANOS for at in (0, 28)] == found
+    assert [mark.time for mark in marks] == [int(START.timestamp() + at) * NANOS for at in (0, 28)]
+    assert all(mark.is_chained for mark in marks)
     assert not [line for line in lines if line.log == "requests" and b"ENGINE" in line.data]
 
 

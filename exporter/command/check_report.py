@@ -120,7 +120,6 @@ class ErrorSurvey:
     def __init__(self) -> None:
         self.blocks = 0
         self.marks = 0
-        self.unchained = 0
         self.results: Counter[str] = Counter()
         self.shift = 0
         self.restarts = 0
@@ -132,7 +131,6 @@ class ErrorSurvey:
                 self.blocks += 1
             elif isinstance(item, Mark):
                 self.marks += 1
-                self.unchained += not item.is_chained
 
     def as_object(self) -> dict[str, Any]:
         """Return everything for JSON."""

@@ -21,7 +21,7 @@ from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.rotation import paths_of
 from exporter.terminal.task_table import duration
-from exporter.wok import restart_marks
+from exporter.wok.error_log import ErrorLog, Mark
 from exporter.wok.log_time import TIME, nanos_of
 
 SAMPLE_BYTES = 1024 * 1024
@@ -185,16 +185,9 @@ def error_log(config: Config, user: str, root: Path) -> Iterator[Finding]:
         )
         return
     zones = Zones(config.timezone)
-    starts: list[int] = []
-    for file in paths_of(path):
-        try:
-            starts += (
-                restart_marks.marks(_end_of(file), zones) if not file.name.endswith((".gz", ".zst")) else []
-            )
-        except OSError:
-            continue
+    starts = _starts(path, zones)
     last = f", the last one {shown_time(max(starts), config)}" if starts else ""
-    yield ok("wok-error.log", f"{path}: {len(starts):,} starts of wokd{last}")
+    yield ok("wok-error.log", f"{path}: {len(starts):,} start{'' if len(starts) == 1 else 's'} of wokd{last}")
     newest = _last_time(path, zones)
     try:
         written = path.stat().st_mtime
@@ -207,6 +200,24 @@ def error_log(config: Config, user: str, root: Path) -> Iterator[Finding]:
             f" {'later' if written > newest / NANOS else 'earlier'}: its times are in another time zone",
             "Set `timezone` to the zone of Wok's host: times in wok-error.log have no zone of their own",
         )
+
+
+def _starts(path: Path, zones: Zones) -> list[int]:
+    """Return the times of wokd's starts, from the same lines that make the daemon believe in one."""
+    reader = ErrorLog(zones)
+    starts: list[int] = []
+    for file in paths_of(path):
+        if file.name.endswith((".gz", ".zst")):
+            continue
+        try:
+            lines = _end_of(file)
+        except OSError:
+            continue
+        for line in lines:
+            starts += [
+                item.time for item in reader.feed(line.data) if isinstance(item, Mark) and item.is_chained
+            ]
+    return starts
 
 
 def _last_time(path: Path, zones: Zones) -> int:
