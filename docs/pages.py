@@ -17,7 +17,8 @@ DOCS = Path(__file__).parent
 
 METRICS_HEAD = """\
 The metrics that `/metrics` serves, in Prometheus' text format and as OpenMetrics. OpenMetrics also
-has exemplars with the trace id of a task.
+has exemplars with the trace id of a task. The `process_*` metrics of the exporter (CPU time,
+memory, open files, start) are there, too.
 
 Alert on `wok_tasks_finished_total{outcome="failure"}`: it exists at 0 before the first failure.
 [deploy/prometheus](../deploy/prometheus/README.md) has ready-made alerts.

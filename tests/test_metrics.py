@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -280,7 +282,9 @@ def test_openmetrics_has_exemplars(store: Store, reader: Reader) -> None:
     ]
 
     assert answer.content_type.startswith("application/openmetrics-text; version=1.0.0")
-    assert set(families) == {doc.name.removesuffix("_total") for doc in FAMILIES}
+    assert {name for name in families if not name.startswith("process_")} == {
+        doc.name.removesuffix("_total") for doc in FAMILIES
+    }
     assert exemplars == [("2.0", {"trace_id": TRACE_ID}, 1.5)]
     assert TRACE_ID not in ask(made).body.decode()
 
@@ -309,7 +313,9 @@ def test_answers_are_compressed_and_restricted(store: Store, reader: Reader) -> 
     """Gzip for those who accept it; `name[]` shows just the samples named."""
     store.commit(BUSY, 1.0)
     made = collector(reader.snapshot)
-    plain, packed = ask(made), ask(made, Accept_Encoding="deflate, GZIP;q=1")
+    # Without `process_*`, which differ from scrape to scrape.
+    ours = {"name[]": ["wok_exporter_lines_total", "wok_exporter_build_info"]}
+    plain, packed = ask(made, ours), ask(made, ours, Accept_Encoding="deflate, GZIP;q=1")
     named = ask(made, {"name[]": ["wok_exporter_behind_bytes", "wok_exporter_lines_total", "nonsense"]})
 
     assert gzip.decompress(packed.body) == plain.body
@@ -318,6 +324,23 @@ def test_answers_are_compressed_and_restricted(store: Store, reader: Reader) -> 
         "wok_exporter_behind_bytes",
         "wok_exporter_lines_total",
     }
+
+
+def test_the_process_is_beside_the_store(store: Store, reader: Reader) -> None:
+    """A scrape has the process_* metrics of this process: CPU, memory, open files, and when it started."""
+    before = time.time()
+    found = samples(ask(collector(reader.snapshot)).body.decode())
+    ticks, fields = (
+        os.sysconf("SC_CLK_TCK"),
+        Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split(),
+    )
+    boot = next(int(line.split()[1]) for line in Path("/proc/stat").read_text("utf-8").splitlines() if line.startswith("btime"))  # fmt: skip
+
+    assert abs(found["process_start_time_seconds",] - (boot + int(fields[19]) / ticks)) < 2
+    assert found["process_start_time_seconds",] < before
+    assert 0 < found["process_cpu_seconds_total",] <= time.process_time()
+    assert found["process_virtual_memory_bytes",] > found["process_resident_memory_bytes",] > 2**20
+    assert 0 < found["process_open_fds",] < found["process_max_fds",]
 
 
 def test_scrape_during_a_write(tmp_path: Path, store: Store, reader: Reader) -> None:

@@ -27,6 +27,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 
 from exporter.http.routes import Handler, Request, Response
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS, FAMILIES, MetricDefinition
+from exporter.metrics.process import PROCESS_FAMILIES, process_values
 from exporter.metrics.series import TASKS_MAX
 from exporter.records import NANOS, OUTCOMES, Histogram, Series
 from exporter.store.database import StoreError
@@ -125,6 +126,14 @@ class StoreCollector:
                 finished.setdefault((*task, outcome), 0)
 
 
+class _ProcessCollector:
+    """Makes the families of this process, at each scrape."""
+
+    def collect(self) -> Iterator[Metric]:
+        values = process_values()
+        return (_filled(doc, {(): values[doc.name]}, {}) for doc in PROCESS_FAMILIES if doc.name in values)
+
+
 def _add_stored(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: Snapshot) -> None:
     # A family of another release that was once tried out on this state is not shown.
     arity = {doc.name: len(doc.labels) for doc in FAMILIES}
@@ -212,6 +221,7 @@ def metrics_handler(collector: StoreCollector) -> Handler:
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
+    registry.register(_ProcessCollector())
 
     def handle(request: Request) -> Response:
         try:
