@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -247,6 +248,27 @@ def test_zstd(tmp_path: Path) -> None:
     else:
         with pytest.raises(ArchiveError, match="install the Python package `zstandard`"):
             read_all(packed)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "name"),
+    [(b"PK\x03\x04", "zip"), (b"\x1f\x9d\x90", "compress"), (b"\x04\x22\x4d\x18", "lz4")],
+)
+def test_a_compression_that_nothing_can_undo(beginning: bytes, name: str, tmp_path: Path) -> None:
+    """A file in such a format is named with it, and not read as a log of garbage."""
+    path = tmp_path / "user-requests.data-20261123.packed"
+    path.write_bytes(beginning + bytes(100))
+
+    with pytest.raises(ArchiveError, match=rf"it is in the format of {name}; unpack it"):
+        read_all([path])
+
+
+def test_the_old_format_of_xz(tmp_path: Path) -> None:
+    """A `.lzma` file, as `compresscmd lzma` makes it, is read like an `.xz` file."""
+    path = tmp_path / "log.1.lzma"
+    path.write_bytes(lzma.compress(b"one\ntwo\n", format=lzma.FORMAT_ALONE))
+
+    assert read_all([path]) == [b"one", b"two"]
 
 
 def test_order_by_what_the_records_say(tmp_path: Path) -> None:

@@ -227,3 +227,12 @@ def test_time_of_decoys() -> None:
 
     assert (users(found), forged(found)) == (["ada"], 1)
     assert spent < 10
+
+
+@pytest.mark.parametrize("nested", [{"a": f"x\n{FORGED}"}, ["q", [f"x\n{FORGED}"]]], ids=["dict", "list"])
+def test_nested_values(nested: object) -> None:
+    """A value inside of another one proves a forged record as one at the top does."""
+    line = record("ada", {"name": "b"}, f"Create guest 'x\n{FORGED}'").replace('"b"', json.dumps(nested), 1)
+    found = parsed(line, GENUINE)
+
+    assert (users(found), forged(found)) == (["ada", "genuine"], 1)

@@ -138,6 +138,39 @@ def test_the_end_of_a_log_confirms_two_records(times: tuple[int, ...], expected:
     assert again.now == START + expected * SECOND
 
 
+def test_the_end_of_a_log_confirms_no_jump_of_years() -> None:
+    """Two records of 2036 at the end of a log are a clock's mistake, and end nothing that runs."""
+    assert finished_after(0, 315_360_000, 315_360_001) == 0
+
+
+def finished_after(*times: int) -> int:
+    clock = LogClock()
+    for time in times:
+        clock.pass_record(START + time * SECOND)
+    clock.finish()
+    return (clock.now - START) // SECOND
+
+
+@pytest.mark.parametrize(
+    ("wall", "moved", "expected"),
+    [
+        (100, True, 100),
+        (40, True, 50),
+        (400 * 86_400 - 3600, False, 400 * 86_400),
+        (-10 * 365 * 86_400, False, 400 * 86_400),
+    ],
+    ids=["agrees", "a little behind", "another zone", "a wall clock that is wrong itself"],
+)
+def test_a_first_record_from_the_future(wall: int, moved: bool, expected: int) -> None:
+    """Where the wall clock confirms the last records, a clock that began more than a day ahead goes back."""
+    clock = LogClock()
+    for at in (400 * 86_400, 10, 50):
+        clock.pass_record(START + at * SECOND)
+
+    assert (clock.pass_wall(START + wall * SECOND), clock.was_ahead) == (moved, moved)
+    assert clock.now == START + expected * SECOND
+
+
 # Settling windows
 
 

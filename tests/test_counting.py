@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.correlate.correlator import Correlator
@@ -123,6 +123,19 @@ def test_hostile_labels_end_as_other() -> None:
     assert again["wok_requests_total", "other", "POST", "other"] == 1
 
 
+def test_the_last_record_is_not_in_the_future() -> None:
+    """The last record of a log may have a wrong clock's time: no gauge shows it, and the one before stays."""
+    log = Log("json")
+    made = tally()
+    made.latest = (EPOCH + 100) * NANOS
+    for seconds in (10, 315_360_000):
+        made.parsed(log.request(seconds, "KCHVM0004L"))
+    _, gauges, _ = made.take()
+
+    assert gauges["wok_exporter_last_record_timestamp_seconds",] == EPOCH + 10
+
+
+@settings(deadline=None)  # up to 400 copies take longer where the machine is busy
 @given(
     names=st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), min_size=1, max_size=5),
     copies=st.integers(1, 400),

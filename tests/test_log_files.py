@@ -105,6 +105,7 @@ EDITS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "head -n -5": lambda lines: lines[:-5],
     "every third": lambda lines: lines[::3],
     "a new first line": lambda lines: [b"# edited", *lines],
+    "unix2dos": lambda lines: [line + b"\r" for line in lines],
     "one line changed": lambda lines: [line.replace(b"guest7", b"guest70") for line in lines],
 }
 

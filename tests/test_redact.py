@@ -314,6 +314,7 @@ argument_lists = st.tuples(
     st.sampled_from(VALUE_OPTIONS),
     st.permutations(["name", "value", "op"]),
     st.booleans(),
+    st.booleans(),
 ).map(
     lambda drawn: [
         "iscsiadm",
@@ -321,7 +322,7 @@ argument_lists = st.tuples(
             argument
             for part in drawn[2]
             for argument in {
-                "name": ["--name", drawn[0]],
+                "name": [f"--name={drawn[0]}"] if drawn[4] else ["--name", drawn[0]],
                 "op": ["--op", "update"],
                 "value": [f"{drawn[1]}={CANARY}"] if drawn[3] else [drawn[1], CANARY],
             }[part]

@@ -4,8 +4,9 @@ A clock that was ahead writes some records dated in the future; then the log goe
 runs, and the clock must not stay there. So a time that lies more than a minute from where the log was is not
 believed until the log has gone on there for ten minutes. Ages are counted in hours: it is early enough.
 
-The wall clock of a reader that has caught up moves this one on. It never sets it back: a log may be ahead of the wall
-clock for other reasons (another time zone), and what is said of tasks must not depend on when they are read.
+The wall clock of a reader that has caught up moves this one on. It sets it back only where the log
+was more than a day ahead and its last records agree with the wall clock: a log may be ahead by a time zone, and what is
+said of tasks must not depend on when they are read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ STEP_NANOS = 60 * NANOS
 """Records as near as this to the clock move it on."""
 CONFIRM_NANOS = 600 * NANOS
 """A jump is believed when the log has gone on behind it for so long."""
+AHEAD_NANOS = 86_400 * NANOS
+"""What is further ahead of the wall clock is no other time zone, but a clock's mistake."""
+END_JUMP_NANOS = 366 * 86_400 * NANOS
+"""The end of a log does not confirm a longer jump: a Wok that was unused for years is rarer than a wrong clock."""
 
 
 class LogClock:
@@ -62,14 +67,23 @@ class LogClock:
         """Take the wall clock of a reader that has caught up; tell whether the clock has moved."""
         self.was_ahead = False
         if now <= self.now:
-            return False
+            return self._is_ahead_of_wall(now)
         self.now, self._jump = now, None
         return True
 
+    def _is_ahead_of_wall(self, now: int) -> bool:
+        """Go back where the wall clock confirms what the last records say: the first ones were ahead."""
+        jump = self._jump
+        if jump is None or self.now <= now + AHEAD_NANOS or abs(now - jump[1]) > AHEAD_NANOS:
+            return False
+        self.now, self._jump = max(now, jump[1]), None
+        self.was_ahead = True
+        return True
+
     def finish(self) -> None:
-        """Believe a jump of two records or more behind which nothing will follow."""
+        """Believe a jump of two records or more, and at most a year, behind which nothing will follow."""
         self.was_ahead = False
-        if self._jump is not None and self._jump[2] > 1:
+        if self._jump is not None and self._jump[2] > 1 and self._jump[1] - self.now <= END_JUMP_NANOS:
             self.now, self._jump = self._jump[1], None
 
     def to_json(self) -> list[Any]:

@@ -82,7 +82,8 @@ class Tally:
             counters[_RECORD_LINES] = counters.get(_RECORD_LINES, 0) + 1
             series = ("wok_exporter_records_total", _KINDS[item.kind], item.dialect)
             counters[series] = counters.get(series, 0) + 1
-            self.gauges[_LAST_RECORD] = item.time / NANOS
+            if self.latest is None or item.time <= self.latest:
+                self.gauges[_LAST_RECORD] = item.time / NANOS
         elif isinstance(item, Rejected):
             self._add(("wok_exporter_lines_total", "rejected"))
             self._add(("wok_exporter_rejected_lines_total", item.reason))

@@ -27,7 +27,7 @@ import binascii
 import hashlib
 import zlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from exporter.parse.dialects import Decoded, first_object, objects_in
@@ -115,10 +115,7 @@ class ContinuationProof:
             return None
         # Wok on Python 2 writes the text as UTF-8 that may hold surrogates.
         strings = {
-            value
-            for params in (record.params, record.error_params)
-            for value in params.values()
-            if type(value) is str and ("\n" in value or '{"' in value)
+            value for value in _strings(record.params, record.error_params) if "\n" in value or '{"' in value
         }
         posing = sorted(value for value in strings if '{"' in value)
         if not posing or not any("\n" in value for value in strings):
@@ -211,6 +208,19 @@ class ContinuationProof:
         self.doubted = max(0, self.doubted - 1)
         seen = _SeenLine(data)
         return max([_UNBEGUN, *(_step(value, seen) for value in self._values)])
+
+
+def _strings(*values: Any) -> Iterator[str]:
+    """Return all strings in decoded JSON, nested ones too: a text may show any of them."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if type(value) is str:
+            yield value
+        elif type(value) is dict:
+            waiting += value.values()
+        elif type(value) is list:
+            waiting += value
 
 
 def _may_pose(lines: list[bytes]) -> bool:

@@ -227,7 +227,7 @@ def _is_secret_name(text: str) -> bool:
     return (
         len(text) <= 4 * MAX_KEY_CHARS
         and _SECRET_NAME.fullmatch(text) is not None
-        and is_secret(text.partition("=")[0])
+        and any(is_secret(part) for part in text.split("=", 1))
     )
 
 

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 UNPACK_BYTES = 128 * 1024
 """Text asked from a decompressor at a time: bounds the memory that a hostile archive can claim."""
 
-_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")
+_MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh", b"\x5d\x00\x00")
+_FOREIGN = {
+    b"PK\x03\x04": "zip",
+    b"\x1f\x9d": "compress",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"LZIP": "lzip",
+    b"\x89LZO": "lzop",
+    b"7z\xbc\xaf": "7z",
+}
+"""Compressions that nothing here can undo, by the first bytes of their files."""
 _MAGIC_BYTES = 6
 PACKED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
 
@@ -148,7 +157,7 @@ def _unpacked(raw: BinaryIO, magic: bytes, path: Path) -> Any:
         return gzip.GzipFile(fileobj=raw, mode="rb")
     if magic.startswith(b"BZh"):
         return bz2.BZ2File(raw)
-    if magic.startswith(b"\xfd7zXZ"):
+    if magic.startswith((b"\xfd7zXZ", b"\x5d\x00\x00")):
         return lzma.LZMAFile(raw)
     try:
         return importlib.import_module("compression.zstd").ZstdFile(raw)
@@ -175,6 +184,7 @@ def open_log(path: Path) -> LogFile:
         status = os.fstat(descriptor)
         require_regular(path, status)
         magic = os.pread(descriptor, _MAGIC_BYTES, 0)
+        _require_readable(path, magic)
         if not magic.startswith(_MAGIC):
             return PlainFile(path, descriptor, status)
         raw = os.fdopen(os.dup(descriptor), "rb")
@@ -188,6 +198,12 @@ def open_log(path: Path) -> LogFile:
         raise
     os.close(descriptor)
     return packed
+
+
+def _require_readable(path: Path, magic: bytes) -> None:
+    for beginning, name in _FOREIGN.items():
+        if magic.startswith(beginning):
+            raise UnsupportedError(f"cannot decompress {path}: it is in the format of {name}; unpack it")
 
 
 def require_regular(path: Path, status: os.stat_result) -> None:

@@ -183,6 +183,8 @@ def _print(line: bytes) -> bytes:
         and line[at + 8 : at + 9] == b"-"
     ):
         line = line[at : at + _UUID_CHARS]
+    # An editor that converts the ends of lines leaves the lines themselves.
+    line = line.removesuffix(b"\r")
     return hashlib.blake2b(line, digest_size=PRINT_BYTES).digest()
 
 
