@@ -1,12 +1,12 @@
-"""The nouns of the program: small frozen values, made in one place and compared whole in tests.
+"""The values that pass between the parts of the program: small, immutable, compared whole in tests.
 
-They follow the one direction of the data: a `Line` is read by the tail, becomes a `Record` (or a
-`Continuation`, or a `Rejected`) in the parser, and an event (`RequestSeen`, `TaskStarted`, `TaskEnded`,
-`TaskRepeated`) in the correlator. Telemetry turns events into bytes and rows, and a `Commit` carries all
-that one batch of lines has changed into the store.
+They follow the data. The tail reads a `Line`. The parser turns it into a `Record`, a `Continuation`
+or a `Rejected`. The correlator turns records into events (`RequestSeen`, `TaskStarted`,
+`TaskEnded`, `TaskRepeated`). Telemetry encodes events as bytes and rows. A `Commit` carries all
+changes of one batch of lines into the store.
 
-All times are integer nanoseconds since the epoch, UTC, as in OTLP. A *context* is 24 bytes: the trace id
-(16) and the span id (8) of the span that a request or a task became.
+All times are integer nanoseconds since the epoch, UTC, as in OTLP. A *context* is 24 bytes: the
+trace id (16) and the span id (8) of the span of a request or a task.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ Outcome = Literal["success", "failure", "lost", "unknown"]
 Grade = Literal["exact", "likely", "ambiguous", "none"]
 Signal = Literal["traces", "logs"]
 RejectReason = Literal["json", "shape", "time", "too_long", "unsafe", "encoding", "nul", "torn"]
-"""Why a line is not a record: it is not JSON; JSON of another shape; no valid timestamp; longer than
-the limit; too costly to decode; not UTF-8; a hole of NUL bytes; the beginning of a torn record."""
+"""Why a line is not a record: it is not JSON; JSON of another shape; no valid timestamp; longer
+than the limit; too costly to decode; not UTF-8; a hole of NUL bytes; the beginning of a torn
+record.
+"""
 
 SIGNALS: tuple[Signal, ...] = ("traces", "logs")
 OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "lost", "unknown")
@@ -35,11 +37,11 @@ REJECT_REASONS: tuple[RejectReason, ...] = get_args(RejectReason)
 class Line(NamedTuple):
     r"""One physical line of a log, without its newline.
 
-    `file` is the identity of the file: the first 16 bytes of the SHA-256 of its first line. `offset` is the
-    byte offset of the line in the (decompressed) file. `length` is the line's true length in bytes; when it
-    is larger than `len(data)` the line was over-long and only its beginning was kept; `newlines` are then the
-    escaped ones (`\n`) in all of it. `ended` is False for the unfinished last line of a file that nobody will
-    write to any more.
+    `file` is the identity of the file: the first 16 bytes of the SHA-256 of its first line.
+    `offset` is the byte offset of the line in the (decompressed) file. `length` is the true length
+    of the line in bytes. If it is larger than `len(data)`, the line was too long and only its
+    beginning was kept. Then `newlines` is the number of escaped newlines (`\n`) in the whole line.
+    `ended` is False for a last line without a newline, in a file that is no longer written to.
     """
 
     file: bytes
@@ -58,11 +60,11 @@ class TailEvent(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What one read of a source gave: lines, the position after them, and what was noticed.
+    """The result of one read of a source: lines, the position after them, and events of the file.
 
-    `position` is opaque JSON text that the store keeps and hands back to the source on the next start.
-    `caught_up` is True when the source had no further complete line at that moment. `behind` is the number
-    of bytes that are known to be still unread.
+    `position` is opaque JSON text. The store keeps it and passes it to the source at the next
+    start. `caught_up` is True if the source had no further complete line at that moment. `behind`
+    is the number of bytes known to be unread.
     """
 
     lines: Sequence[Line]
@@ -73,25 +75,27 @@ class Chunk(NamedTuple):
 
 
 class Source(Protocol):
-    """Where lines come from: a growing log (`tail.Tail`) or a set of finished files (`archive.Archive`)."""
+    """Where lines come from: a growing log (`tail.Tail`) or finished files (`archive.Archive`)."""
 
     def read(self, limit: int) -> Chunk:
         """Return at most about `limit` bytes of complete lines; never block."""
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the open file, if any."""
 
 
 class Record(NamedTuple):
     """One record of the log, of any dialect, with secrets already redacted.
 
-    `time` is its time in nanoseconds (the log has whole seconds). `app` is normalised (`kimchi`, `wok`).
-    `method` is POST, PUT, DELETE or TASK. `status` is None where the dialect has none. `code` is Wok's
-    message code, `text` the first line of the English sentence where the dialect carries it; either may be
-    empty. `trace_id` is the record's uuid, or derived from (instance, file, offset, line) when it has none;
-    `record_id` is the uuid as text, or empty. For TASK records `target_uri` and `task_id` are set where
-    known, `request_id` and `parent_task_id` where an extended Wok wrote them (the record of the task's request,
-    and the task that started this one), and `failed` tells failures from successes.
+    `time` is in nanoseconds (the log has whole seconds). `app` is normalised (`kimchi`, `wok`).
+    `method` is POST, PUT, DELETE or TASK. `status` is None if the dialect has none. `code` is Wok's
+    message code. `text` is the first line of the English sentence, if the dialect has one. Both may
+    be empty. `trace_id` is the uuid of the record, or derived from (instance, file, offset, line)
+    if it has none. `record_id` is the uuid as text, or empty.
+
+    In TASK records, `target_uri` and `task_id` are set if known. `request_id` (the record of the
+    task's request) and `parent_task_id` (the task that started this one) are set if an extended Wok
+    wrote them. `failed` distinguishes failures from successes.
     """
 
     kind: Kind
@@ -119,14 +123,16 @@ class Record(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """A further physical line of a multi-line record; `forged` when it posed as a record of its own."""
+    """A further physical line of a multi-line record; `forged` if it imitates a record."""
 
     forged: bool
     offset: int
 
 
 class Rejected(NamedTuple):
-    """A line, or a part of one, that is not a record; `excerpt` is redacted and safe for a terminal."""
+    """A line, or a part of one, that is not a record; `excerpt` is redacted and safe for a
+    terminal.
+    """
 
     reason: RejectReason
     file: bytes
@@ -138,8 +144,10 @@ Parsed = Record | Continuation | Rejected
 
 
 class RequestSeen(NamedTuple):
-    """A request record became a span. `start` is earlier than `record.time` only where its task's start
-    record stands before it. `ordinal` numbers the requests of this state from 1.
+    """A request record, which becomes a span.
+
+    `start` is earlier than `record.time` only if the start record of its task comes first in the
+    log. `ordinal` numbers the requests of this state from 1.
     """
 
     record: Record
@@ -151,8 +159,10 @@ class RequestSeen(NamedTuple):
 
 
 class TaskStarted(NamedTuple):
-    """A start record (status 1000) found its request, or its settling window closed without one. `counts` is
-    False when the request's 202 had already opened, and counted, the task that it claims.
+    """A start record (status 1000), once it has its request or its settling window closed without
+    one.
+
+    `counts` is False if the request's 202 already opened and counted this task.
     """
 
     record: Record
@@ -165,17 +175,22 @@ class TaskStarted(NamedTuple):
 
 
 class TaskEnded(NamedTuple):
-    """A task has ended, by a final record, a restart of wokd, or expiry.
+    """A task that ended: by a final record, a restart of wokd, or expiry.
 
-    `parent` is the context of its request, or of the task that started it (empty without one), `candidates` the contexts of the other
-    requests it might belong to, `links` those of the first 32 other requests between its start and its end,
-    `concurrent` the number of all of them. `record` is the final record (None for lost and unknown).
-    `reported` is the time of its log record: `end`, or start + expiry. `counts_start` is True for a final
-    record without a task or request: it is counted as started here, and has no duration.
-    `request` is the ordinal of its request, 0 without one; `since` and `until` are the ordinals of the last
-    request before its start and before its final record.
-    `found_id` is Wok's id of the task where wok-error.log alone has it; `exception`, `exception_text` and `stack` say
-    why it failed (the class as Python prints it), redacted. All are empty where that is not certain.
+    * `parent` is the context of its request, or of the task that started it; empty if there is
+      none.
+    * `candidates` are the contexts of the other requests that it might belong to.
+    * `links` are the contexts of the first 32 other requests between its start and its end, and
+      `concurrent` is the number of all of these requests.
+    * `record` is the final record, None for the outcomes `lost` and `unknown`.
+    * `reported` is the time of its log record: `end`, or start + expiry.
+    * `counts_start` is True for a final record without a task or request: its start is counted
+      here, and it has no duration.
+    * `request` is the ordinal of its request, 0 if there is none. `since` and `until` are the
+      ordinals of the last request before its start and before its final record.
+    * `found_id` is Wok's id of the task if only wok-error.log has it. `exception` (the class as
+      Python prints it), `exception_text` and `stack` are why it failed, redacted. All four are
+      empty if that is not certain.
     """
 
     context: bytes
@@ -204,7 +219,7 @@ class TaskEnded(NamedTuple):
 
 
 class TaskRepeated(NamedTuple):
-    """A further final record of a task that has already ended: `context` is that task's."""
+    """Another final record of a task that already ended; `context` is the context of that task."""
 
     record: Record
     operation: str
@@ -216,7 +231,7 @@ Event = RequestSeen | TaskStarted | TaskEnded | TaskRepeated
 
 
 class OpenTask(NamedTuple):
-    """A running task as the store keeps it: columns for people and queries, `data` for the correlator."""
+    """A running task in the store: columns for people and queries, `data` for the correlator."""
 
     key: bytes
     context: bytes
@@ -231,7 +246,7 @@ class OpenTask(NamedTuple):
 
 
 class RequestRow(NamedTuple):
-    """A request as the history keeps it, for `tasks` and the page; `message` is the rendered sentence."""
+    """A request in the history, for `tasks` and the page; `message` is the rendered sentence."""
 
     ordinal: int
     time: int
@@ -247,9 +262,11 @@ class RequestRow(NamedTuple):
 
 
 class TaskRow(NamedTuple):
-    """An ended task as the history keeps it; `since` and `until` are the ordinals of the last request before
-    its start and before its final record, so that the requests between are `since < ordinal <= until`. `found_id`,
-    `exception` and `stack` are what wok-error.log says.
+    """An ended task in the history.
+
+    `since` and `until` are the ordinals of the last request before its start and before its final
+    record. So the requests between them have `since < ordinal <= until`. `found_id`, `exception`
+    and `stack` come from wok-error.log.
     """
 
     context: bytes
@@ -275,9 +292,11 @@ class TaskRow(NamedTuple):
 
 
 class JournalRow(NamedTuple):
-    """Encoded items of one signal and one resource, in order: `payload` is what stands inside OTLP's
-    ScopeSpans (or ScopeLogs) after the scope, i.e. `items` length-delimited fields of number 2, one after
-    the other. `resource` is an encoded Resource message. `first` and `last` are times in nanoseconds.
+    """Encoded items of one signal and one resource, in order.
+
+    `payload` is the part of OTLP's ScopeSpans (or ScopeLogs) after the scope: `items`
+    length-delimited fields with number 2, one after the other. `resource` is an encoded Resource
+    message. `first` and `last` are times in nanoseconds.
     """
 
     signal: Signal
@@ -289,8 +308,10 @@ class JournalRow(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Increments of one series of a histogram: `buckets` are plain (not cumulative) counts, one for each
-    bound and one for +Inf; `exemplars` are (bucket index, seconds, trace id in hex, time in seconds).
+    """Increments of one series of a histogram.
+
+    `buckets` are plain (not cumulative) counts, one for each bound and one for +Inf. `exemplars`
+    are (bucket index, seconds, trace id in hex, time in seconds).
     """
 
     buckets: Sequence[int]
@@ -303,11 +324,11 @@ Series = tuple[str, ...]
 
 
 class Commit(NamedTuple):
-    """Everything one batch of lines has changed; the store writes it in one transaction.
+    """All changes of one batch of lines; the store writes them in one transaction.
 
-    `positions` maps a source's role (`log`, `restarts`) to its opaque position. `state` is the correlator's
-    and parser's small state as JSON text. `counters` are increments, `gauges` are the last
-    values, both by series.
+    `positions` maps the role of a source (`log`, `restarts`) to its opaque position. `state` is the
+    small state of the parser and the correlator, as JSON text. `counters` are increments and
+    `gauges` are the last values, both by series.
     """
 
     positions: Mapping[str, str]
@@ -323,10 +344,11 @@ class Commit(NamedTuple):
 
 
 class DeliveryStatus(NamedTuple):
-    """How the delivery of one signal stands. Times are in seconds since the epoch.
+    """The state of the delivery of one signal. Times are in seconds since the epoch.
 
-    `held`: nothing will change before a person changes something. `message` and `rejection` (why the backend
-    last rejected an item for good) are a backend's own words, bounded and printable.
+    `held` is True if delivery cannot continue until somebody fixes the cause. `message` and
+    `rejection` (why the backend last rejected an item permanently) are texts of the backend,
+    bounded and printable.
     """
 
     endpoint: str
@@ -344,7 +366,7 @@ class DeliveryStatus(NamedTuple):
         return self._replace(failing_since=since, reason=reason, message=message, held=held, remedy=remedy)
 
     def recovered(self, last_success: float | None = None) -> DeliveryStatus:
-        """Return the status without a failure; `last_success` None keeps the time of the last one."""
+        """Return the status without a failure; if `last_success` is None, its value stays."""
         return DeliveryStatus(
             self.endpoint,
             self.last_success if last_success is None else last_success,

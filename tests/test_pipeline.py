@@ -30,7 +30,7 @@ BOTH: frozenset[Signal] = frozenset(("traces", "logs"))
 
 
 class Means(NamedTuple):
-    """What decides what a log means, and what says it."""
+    """How a log is processed, and how its events are encoded."""
 
     processing_config: ProcessingConfig
     commit_builder: CommitBuilder

@@ -1,1 +1,1 @@
-"""From log files to one transaction for each batch: read, process, build the commit, commit."""
+"""Turns log files into one transaction per batch: read, process, build the commit, commit."""

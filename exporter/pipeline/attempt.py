@@ -1,11 +1,13 @@
-"""Which line is being read, on disk, so that no start dies twice of the same one.
+"""Records on disk which long line is being parsed, so that one line cannot crash every start.
 
-What a line costs is bounded, as far as anybody knows. Should a line end the process all the same, by all memory that
-there is or a fault in a library, the service manager starts it again, it reads the same line, and so on for ever. So the
-place of each long line is written down before it is read, and taken back behind it. A place that is found at a start
-is that of a line which was not survived: it is not read again, but rejected and counted.
+The cost of a line is bounded as far as we know. If a line crashes the process anyway (it uses all
+memory, or hits a fault in a library), the service manager restarts the process, which reads the
+same line again, forever. So the position of each long line is written to a file before the line is
+parsed and removed afterwards. A position that is found at a start belongs to a line that crashed
+the process. That line is rejected and counted instead of parsed.
 
-Short lines are not written down: there is nothing in them that could cost much, and it would take half of their time.
+Short lines are not recorded. They cannot cost much, and recording them would take half of the time
+of parsing them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ LONG_BYTES = 64 * 1024
 
 
 class Attempts:
-    """The line that is being read, in the file `path`. Without the file's directory nothing is written down."""
+    """The line that is being parsed, stored in the file `path`.
+
+    If the directory of the file does not exist, nothing is stored.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -28,7 +33,7 @@ class Attempts:
             self._failed = path.read_text("ascii")
 
     def begin(self, line: Line) -> bool:
-        """Write down that the line is being read; return False if an earlier attempt to read it was not survived."""
+        """Store the position of the line; return False if parsing it crashed an earlier process."""
         place = f"{line.file.hex()} {line.offset}"
         if place == self._failed:
             return False
@@ -37,7 +42,10 @@ class Attempts:
         return True
 
     def end(self) -> None:
-        """Take back what `begin` has written; a line that was not survived stays known until its rejection is committed."""
+        """Remove the position that `begin` stored.
+
+        A line that crashed an earlier process stays recorded until its rejection is committed.
+        """
         with suppress(OSError):
             if self._failed:
                 self._path.write_text(self._failed, "ascii")

@@ -1,8 +1,8 @@
-"""The middle of the program, first half: a chunk of lines in, what it means out.
+"""Parses, correlates and counts a chunk of lines. Pure: it has no clock and no files.
 
-`Core.advance` parses the lines, correlates the records and counts all of it. It has no clock and no files. What it
-returns is everything the chunk has changed; what it keeps is the same thing in memory. When that cannot be
-committed, the core is thrown away and made again from the store: that is the only recovery.
+`BatchProcessor.advance` returns everything that the chunk changes, and applies the same changes to
+its own memory. If they cannot be committed, the processor is discarded and a new one is built from
+the store. There is no other recovery.
 """
 
 from __future__ import annotations
@@ -39,11 +39,15 @@ from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
 
 CHECKPOINTS_MAX = 64
-"""Places in wok-error.log from which it may be read again; above it, every second one is forgotten."""
+"""Checkpoints kept for wok-error.log; above this limit, every second one is dropped."""
 
 
 class Checkpoint(NamedTuple):
-    """A place in wok-error.log where nothing was half read: behind item `number`, with the reader's own `state`."""
+    """A position in wok-error.log from which reading can resume.
+
+    It is directly after item `number`, with no item half read. `state` is the state of the reader
+    there.
+    """
 
     number: int
     position: str
@@ -51,20 +55,22 @@ class Checkpoint(NamedTuple):
 
 
 class ZoneShift(NamedTuple):
-    """From here on the log's own zone is so far, in nanoseconds, from the configured one."""
+    """From here on, the zone in the log differs from the configured zone by `nanos` nanoseconds."""
 
     nanos: int
 
 
 AHEAD_MAX = 24 * 3600 * NANOS
-"""A record further ahead of this host's clock is a clock's mistake, and no gauge shows it. Hosts of one log are at most
-a time zone apart."""
+"""A record that is further ahead of the host's clock has a wrong timestamp, and gauges ignore it.
+A host that wrote the log is at most a time zone away."""
 
 
 class BatchResult(NamedTuple):
-    """What a chunk of lines means: events in order, and all that has changed, as in `records.Commit`.
+    """Everything that a chunk of lines produces: the events in order, and the changes to the state.
 
-    `lines` were read, `noticed` happened to the file, `behind` bytes are known to be still unread.
+    The changes have the form of `records.Commit`. `lines` is the number of lines read. `noticed`
+    lists events of the log file, such as rotations. `behind` is the number of bytes known to be
+    unread.
     """
 
     events: Sequence[Event]
@@ -82,8 +88,10 @@ class BatchResult(NamedTuple):
 
 
 class InputFacts(NamedTuple):
-    """What is in the log so far: `records` of which `skipped` are older than the configured start, and
-    `unparsed` parts of lines since the last record.
+    """Counts of what the log contained so far.
+
+    Of the `records`, `skipped` ones are older than the configured start. `unparsed` is the number
+    of rejected lines, or parts of lines, since the last record.
     """
 
     records: int
@@ -92,18 +100,18 @@ class InputFacts(NamedTuple):
 
 
 def no_code(_: str) -> str:
-    """Know no sentence: what Wok's message tables would, where there are none."""
+    """Return no message code: the lookup that is used without Wok's message tables."""
     return ""
 
 
 class ProcessingConfig(NamedTuple):
-    """All that decides what a log means, besides the log: equal configurations and equal logs give equal events.
+    """The settings for processing a log: with equal settings, equal logs give equal events.
 
     `code_of` finds the message code of a sentence, for the releases that wrote no codes (2.1, 2.2).
-    `expiry` is in nanoseconds. `skip_until` is the time before which a first start leaves records out
-    (`--start-at`); the first record that is not older ends it. `is_kept` is False where the state is thrown away
-    and nobody can ask for metrics: nothing is counted then, and what runs is not written down. `functions` tells
-    whose exception a traceback is.
+    `expiry` is in nanoseconds. A first start skips records older than `skip_until` (`--start-at`),
+    up to the first record that is not older. `is_kept` is False if the state is temporary and no
+    metrics are served. Then nothing is counted, and running tasks are not stored. `functions` finds
+    the operations that an exception can belong to.
     """
 
     instance: str
@@ -117,7 +125,9 @@ class ProcessingConfig(NamedTuple):
 
 
 class BatchProcessor:
-    """Parser, correlator and tally as one, as they were when `loaded` was committed."""
+    """Parser, correlator and counters together, restored from what the store last committed
+    (`loaded`).
+    """
 
     def __init__(self, config: ProcessingConfig, loaded: Loaded, attempts: Attempts | None = None) -> None:
         kept = json.loads(loaded.state) if loaded.state else {}
@@ -143,22 +153,25 @@ class BatchProcessor:
         self._is_kept = config.is_kept
         self._attempts = attempts
         self._skip_until: int = kept.get("skip_until", config.skip_until)
-        # a state of an earlier release does not say: it has had records
+        # The state of an earlier release has no such counts, but it has seen records.
         self._facts = InputFacts(*kept.get("input", (1, 0, 0) if kept else (0, 0, 0)))
 
     @property
     def facts(self) -> InputFacts:
-        """What is in the log so far."""
+        """Counts of what the log contained so far."""
         return self._facts
 
     def is_due(self, now: int) -> bool:
-        """Tell whether the wall clock alone (in nanoseconds) gives something to do: a window to close, a task
-        that has expired, a restart that is certain by now.
+        """Return whether the wall clock alone (in nanoseconds) causes a change, without new lines.
+
+        It can close a settling window, expire a task, or make a restart of wokd certain.
         """
         return self._correlator.is_due(now)
 
     def offer(self, items: Sequence[Item], checkpoint: Checkpoint | None = None) -> None:
-        """Take what wok-error.log says next; `checkpoint` is the place behind it, where nothing is half read."""
+        """Add the next items of wok-error.log; `checkpoint` is the position directly after them, if
+        any.
+        """
         self._errors.offer(items)
         if checkpoint is not None:
             self._checkpoints.append(checkpoint)
@@ -167,13 +180,16 @@ class BatchProcessor:
 
     @property
     def ahead(self) -> int:
-        """How many items of wok-error.log wait for the request log to reach their time."""
+        """The number of items of wok-error.log that are later than the request
+        log has been read.
+        """
         return self._errors.ahead
 
     def parse(self, chunk: Chunk) -> int:
         """Parse a chunk of lines; return the time of its last record in nanoseconds, 0 without one.
 
-        `advance` must follow with the same chunk. Until then the state is the one before it.
+        Call `advance` with the same chunk next. Until then, the stored state is that before the
+        chunk.
         """
         parser = self._parser
         state = parser.state
@@ -191,9 +207,9 @@ class BatchProcessor:
         return next((item.time for item in reversed(parsed) if isinstance(item, Record)), 0)
 
     def wait(self, chunk: Chunk) -> BatchResult:
-        """Return the changes so far, without those of a chunk that has been parsed and must wait.
+        """Return the changes so far, without those of the parsed chunk.
 
-        More of wok-error.log has to be read before it.
+        The chunk has to wait until more of wok-error.log is read.
         """
         waiting = chunk._replace(lines=(), events=(), caught_up=False)
         result = _only([], waiting)
@@ -202,11 +218,11 @@ class BatchProcessor:
     def advance(
         self, chunk: Chunk, *, now: int | None = None, wall: int | None = None, finished: bool = False
     ) -> BatchResult:
-        """Take a chunk of lines and return what it means.
+        """Process a chunk of lines and return its result.
 
-        All of wok-error.log up to the newest of these lines must have been offered by now. `wall` is the wall clock
-        in nanoseconds, None for a finished log; `now` is the same when the reader is caught up. `finished` says that
-        no line will ever follow.
+        Before this, offer all items of wok-error.log up to the time of the newest line. `wall` is
+        the wall clock in nanoseconds, None for a finished log. `now` is the same if the reader has
+        caught up, else None. `finished` means that no further line will follow.
         """
         self._tally.latest = None if wall is None else wall + AHEAD_MAX
         if self._parsed is None or self._parsed[0] is not chunk:
@@ -217,14 +233,17 @@ class BatchProcessor:
             events += self._correlator.finish()
         elif now is not None:
             if self._skip_until > now:
-                # The clock was ahead at the first start, and what it has left out was not old.
+                # The clock was wrong (ahead) at the first start, so the skipped records were not
+                # old.
                 self._skip_until = 0
             events += self._correlator.quiet(now)
         result = _only(events, chunk)
         return self._kept(result, chunk.position) if self._is_kept else result
 
     def _kept(self, result: BatchResult, position: str) -> BatchResult:
-        """Return what a chunk means with all that it has changed; `position` is that of the log, if it has moved."""
+        """Return the result with all changes; `position` is the new one of the log, empty if
+        unchanged.
+        """
         for event in result.events:
             self._tally.event(event)
         changes = self._correlator.changes()
@@ -295,7 +314,7 @@ def _ignore(_: Parsed) -> None:
 
 
 def _only(events: Sequence[Event], chunk: Chunk) -> BatchResult:
-    """Return what a chunk means, without what it has changed."""
+    """Return the result of a chunk without the changes to the state."""
     return BatchResult(
         events=events,
         positions={},

@@ -1,6 +1,7 @@
-"""The middle of the program, second half: what a chunk means, as the one commit that the store writes.
+"""Builds the commit that the store writes from the result of a batch. Pure.
 
-Pure: encoded spans and log records by signal and resource, rows for the history, and the changes as they are.
+A commit has encoded spans and log records by signal and resource, rows for the history, and the
+changes of the state as they are.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from exporter.records import (
 from exporter.telemetry.mapping import Telemetry
 
 EVENTS_AT_ONCE = 8192
-"""More than the events of any batch of lines."""
+"""More events than a batch of lines has, other than after a restart of wokd."""
 
 
 class CommitBuilder:
-    """Says what events mean to backends and people.
+    """Encodes events as spans, log records and rows of the history.
 
-    Items of `signals` alone are journalled. `keeps_history` is False where nobody will ask: in a state that is
-    thrown away, and is never loaded again.
+    Only the items of `signals` are queued for delivery. `keeps_history` is False for a temporary
+    state, which nobody queries.
     """
 
     def __init__(
@@ -39,14 +40,15 @@ class CommitBuilder:
         self._keeps_history = keeps_history
 
     def commit(self, result: BatchResult) -> Commit:
-        """Return everything the chunk has changed."""
+        """Return the commit for the result of a batch."""
         requests: list[RequestRow] = []
         tasks: list[TaskRow] = []
         journal: Iterable[JournalRow]
         if len(result.events) <= EVENTS_AT_ONCE:
             journal = self._encode(result.events, requests, tasks)
         else:
-            # A restart of wokd with 60,000 open tasks: 129 MiB, encoded while the store writes it.
+            # A restart of wokd with 60,000 open tasks gives 129 MiB: encode it in portions, during
+            # the write.
             journal = _Encoded(self, result.events)
             self._encode(result.events, requests, tasks, signals=frozenset())
         return Commit(
@@ -63,7 +65,7 @@ class CommitBuilder:
         )
 
     def journal_of(self, events: Sequence[Event]) -> list[JournalRow]:
-        """Return the encoded items of events alone."""
+        """Return the encoded items of the events, without rows of the history."""
         return self._encode(events)
 
     def _encode(
@@ -74,12 +76,14 @@ class CommitBuilder:
         *,
         signals: frozenset[Signal] | None = None,
     ) -> list[JournalRow]:
-        """Return the items of events by signal and resource, and add their rows to the histories."""
+        """Return the encoded items by signal and resource; add the rows of the history to the
+        lists.
+        """
         telemetry = self._telemetry
         signals = self._signals if signals is None else signals
         has_traces, has_logs = "traces" in signals, "logs" in signals
         by_app: dict[str, tuple[_Items, _Items]] = {}
-        # One pass: what is said of an event is worked out once for its row, its span and its log record.
+        # One pass: the row, the span and the log record of an event share computed values.
         for event in events:
             app = telemetry.service(event)
             items = by_app.get(app)
@@ -112,7 +116,7 @@ class CommitBuilder:
 
 
 class _Encoded:
-    """The journal rows of many events, made a portion at a time whenever they are iterated over."""
+    """Journal rows of many events, encoded in portions on each iteration to bound the memory."""
 
     def __init__(self, builder: CommitBuilder, events: Sequence[Event]) -> None:
         self._builder = builder
@@ -124,5 +128,5 @@ class _Encoded:
 
 
 _Items = tuple[list[int], list[bytes]]
-"""Times and encoded items, one for one."""
+"""Times and encoded items; both lists have the same length and order."""
 _SIGNALS: tuple[Signal, Signal] = ("traces", "logs")

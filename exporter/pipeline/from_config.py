@@ -1,4 +1,4 @@
-"""What decides what a log means, and what says it, as a configuration has them: the same for every command."""
+"""Builds the parts of a pipeline from the configuration, in the same way for every command."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ log = logging.getLogger(__name__)
 
 
 def tables_of(config: Config) -> Sequence[Path]:
-    """Return where Wok's message tables are: as configured, else those of the Wok that is installed."""
+    """Return the paths of Wok's message tables: as configured, else those of the installed Wok."""
     return Messages.default_paths() if config.messages is None else config.messages
 
 
 def messages_of(config: Config) -> Messages:
-    """Return the message tables, read once for all that need them; what could not be read is in `problems`."""
+    """Read the message tables; unreadable ones are listed in `problems`."""
     return Messages.load(tables_of(config))
 
 
 def tail_of(config: Config, position: str, *, from_end: bool) -> Tail:
-    """Return a reader of the growing log. Raises ValueError for a position that is none."""
+    """Return a reader of the growing log. Raises ValueError for an invalid position."""
     return Tail(
         config.log,
         position,
@@ -50,7 +50,7 @@ def archive_of(config: Config, files: Sequence[Path]) -> Archive:
 
 
 def processing_config_of(config: Config, messages: Messages, *, skip_until: int = 0) -> ProcessingConfig:
-    """Return what decides what the configured host's log means; `skip_until` is in nanoseconds."""
+    """Return the settings for processing the configured log; `skip_until` is in nanoseconds."""
     return ProcessingConfig(
         instance=config.instance,
         zones=Zones(config.timezone),
@@ -65,9 +65,10 @@ def processing_config_of(config: Config, messages: Messages, *, skip_until: int 
 def telemetry_of(
     config: Config, messages: Messages, log_name: str, file_names: Mapping[bytes, str] | None = None
 ) -> Telemetry:
-    """Return what says it to backends, and warn of tables that could not be read.
+    """Return the encoder of spans and log records; log a warning for each unreadable message table.
 
-    `log_name` is the log's base name as spans carry it; `file_names` has those of other files, by identity.
+    `log_name` is the base name of the log, for the attributes of spans. `file_names` has the names
+    of other files, by identity.
     """
     for problem in messages.problems:
         log.warning("%s", problem)

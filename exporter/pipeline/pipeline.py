@@ -1,8 +1,8 @@
-"""From a log into the store: read, understand, compose, commit.
+"""Moves a log into the store: read, process, build the commit, commit.
 
-A step takes what some lines mean and commits it in one transaction. Memory is never ahead of disk: when a commit
-fails, the front half is thrown away and made again from the store, which is also what a start does. There is no
-other recovery.
+A step processes a batch of lines and commits its result in one transaction. Memory is never ahead
+of disk: if a commit fails, the reader is discarded and a new one is opened from the store, exactly
+as at a start. There is no other recovery.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from exporter.store.writer import Loaded, Store
 log = logging.getLogger(__name__)
 
 OpenReader = Callable[[Loaded], BatchReader]
-"""Opens the reading half, on from what the store has."""
+"""Opens a reader that continues from the state of the store."""
 
 
 class Progress(NamedTuple):
-    """What a step has done. `committed` tells whether the store has changed, `damages` which files broke off."""
+    """The outcome of a step.
+
+    `committed` is True if the store changed. `damages` describes files that could not be read to
+    the end.
+    """
 
     lines: int
     committed: bool
@@ -33,9 +37,9 @@ class Progress(NamedTuple):
 
 
 class Pipeline:
-    """One log, read into one store; `now` gives the time of a commit, in seconds, for people.
+    """Reads one log into one store; `now` returns the timestamp of a commit, in seconds.
 
-    Every method raises StoreError when the store fails; call `restart` before the next step then.
+    Every method raises StoreError if the store fails. Then call `restart` before the next step.
     """
 
     def __init__(
@@ -54,12 +58,12 @@ class Pipeline:
         self.restart()
 
     def restart(self) -> None:
-        """Begin again from the store."""
+        """Reopen the reader from the state of the store."""
         self.close()
         self._reader = self._open_reader(self._store.load())
 
     def step(self) -> Progress:
-        """Take what the next lines mean, up to a batch, and commit it."""
+        """Process the next lines, at most a batch, and commit the result."""
         assert self._reader is not None, "restart() opens it"
         result = self._reader.step()
         if result is None:
@@ -77,7 +81,7 @@ class Pipeline:
         )
 
     def close(self) -> None:
-        """Close the reading half; the store stays open."""
+        """Close the reader; the store stays open."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None

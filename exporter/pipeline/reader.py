@@ -1,9 +1,10 @@
-"""The reading half of the pipeline: from the files to what their lines mean.
+"""Reads batches of lines from the log files and processes them.
 
-wok-error.log is read after each chunk of requests: wokd writes an exception before the task's final record, and the
-mark of a start before it serves a request. So all that matters to a chunk is there once the chunk is. Of a log that
-is being caught up with, wok-error.log is read a little further than the chunk goes. When there is much of it, the
-chunk waits, and what has been read is committed in between.
+wok-error.log is read after each chunk of the request log. wokd writes an exception before the final
+record of its task, and a start mark before it serves a request. So once a chunk is there, all
+entries of wok-error.log that concern it are there too. While the exporter catches up, it reads
+wok-error.log a little beyond the chunk. If that is a lot of data, the chunk waits, and what was
+read so far is committed in between.
 """
 
 from __future__ import annotations
@@ -25,30 +26,33 @@ from exporter.store.writer import Loaded
 from exporter.wok.error_log import ErrorLog
 
 READ_BYTES = 512 * 1024
-"""One batch: some milliseconds of work, so that a stop is answered at once, and few commits for a long backlog."""
+"""Size of a batch: some milliseconds of work for a quick stop, and few commits
+for a long backlog.
+"""
 ERRORS_READ_BYTES = 64 * 1024
 ERRORS_STEP_CHUNKS = 64
-"""How many chunks of wok-error.log are read before what was read is committed."""
+"""Chunks of wok-error.log that are read before their result is committed."""
 
 OpenSource = Callable[[str], Source]
-"""Opens a source at a position, as the store has kept it; an empty one is the beginning."""
+"""Opens a source at a stored position; an empty position is the beginning."""
 
 
 class BatchReader(Protocol):
-    """What a pipeline reads from."""
+    """Where a pipeline gets its results from."""
 
     def step(self) -> BatchResult | None:
-        """Return what the next lines mean; None when nothing has happened that would have to be kept."""
+        """Return the result of the next lines; None if there is nothing to commit."""
 
     def close(self) -> None:
-        """Release what is open."""
+        """Close files and processes."""
 
 
 class InProcessReader:
-    """Reads, parses and correlates in this process, on from what `loaded` says.
+    """Reads, parses and correlates in this process, continuing from the stored state `loaded`.
 
-    `log` and `errors` open the log and wok-error.log; `wall` is the clock in nanoseconds, None for a log
-    that is finished. `attempts` remembers the line that is being read, over the end of the process.
+    `log` and `errors` open the log and wok-error.log. `wall` is the wall clock in nanoseconds, None
+    for a finished log. `attempts` records the line that is being parsed, for the next start after a
+    crash.
     """
 
     def __init__(
@@ -69,13 +73,16 @@ class InProcessReader:
         self._errors = errors(loaded.positions.get("restarts", "")) if errors is not None else None
         self._error_log = ErrorLog(config.zones, self._processor.errors_state)
         self._errors_time = 0
-        # A chunk of the log that waits for more of wok-error.log, and the time of its last record.
+        # The chunk that waits for more of wok-error.log, and the time of its last record.
         self._waiting: Chunk | None = None
         self._latest = 0
 
     def step(self) -> BatchResult | None:
-        """Read what is there, up to a batch, and return what it means; None for nothing, when caught up."""
-        # Asked before reading: a line that is written while we read must not be older than "now".
+        """Read at most a batch and return its result; None if caught up and there is nothing to
+        commit.
+        """
+        # Get the time before reading: a line that is written meanwhile must not be older than
+        # `now`.
         wall = self._wall() if self._wall is not None else None
         chunk = self._waiting or self._log.read(READ_BYTES)
         latest = self._processor.parse(chunk) if self._waiting is None else self._latest
@@ -87,7 +94,8 @@ class InProcessReader:
         now = wall if chunk.caught_up else None
         finished = wall is None and chunk.caught_up
         is_idle = chunk.caught_up and not (chunk.lines or chunk.events or found or finished)
-        # A first start is kept even where it finds nothing: the next one would take another place for its first.
+        # Commit a first start even without lines: the next start must continue from the same
+        # position.
         is_placed, self._is_placed = self._is_placed, True
         if is_idle and is_placed and (now is None or not self._processor.is_due(now)):
             return None
@@ -96,17 +104,19 @@ class InProcessReader:
             result.events or result.opened or result.closed or result.noticed or result.state != self._state
         )
         self._state = result.state
-        # What the clock was expected to change may have been settled by a clock that was set: nothing to commit.
+        # If the clock was set, the change that was due may not happen: then there is nothing to
+        # commit.
         return None if is_idle and is_placed and not is_changed else result
 
     @property
     def facts(self) -> InputFacts:
-        """What is in the log so far."""
+        """Counts of what the log contained so far."""
         return self._processor.facts
 
     def _read_errors(self, latest: int | None) -> tuple[bool, bool]:
-        """Read wok-error.log a little beyond `latest`, or to its end; tell whether there was anything, and whether
-        that was all.
+        """Read wok-error.log a little beyond `latest`, or to its end if that is None.
+
+        Return whether there were any lines, and whether enough was read.
         """
         if self._errors is None:
             return False, True

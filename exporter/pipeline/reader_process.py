@@ -1,7 +1,8 @@
-"""Reads and understands a history one chunk ahead, in a process of its own, so that two processors are of use.
+"""Reads and processes finished logs one chunk ahead, in a child process, to use two processors.
 
-What crosses the pipes is plain tuples in Python's `marshal` format: both ends are the same program, the format is
-never stored, and nothing is faster. The child only reads files; it ends when its pipe does.
+The pipes carry plain tuples in Python's `marshal` format, which is the fastest there is. This is
+safe because both ends are the same program and the format is never stored. The child only reads
+files. It exits when its pipe is closed.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ _RECORDS = tuple(kind._fields.index("record") for kind in _EVENTS)
 
 
 class SubprocessReader:
-    """The reading half of a pipeline over `files` (and Wok's error log), in a child that is one chunk ahead.
+    """Reads `files` (and Wok's error log) in a child process that is one chunk ahead.
 
-    `zone` is the name that `Zones` takes. Raises ArchiveError for what the child could not read.
+    `zone` is a name that `Zones` accepts. Raises ArchiveError for files that the child cannot read.
     """
 
     def __init__(
@@ -82,12 +83,12 @@ class SubprocessReader:
             "series": list(loaded.series),
         }
         self._child = subprocess.Popen(  # noqa: S603 - this very program
-            # -P: as for `wok-exporter` itself, no module is taken from the directory in which somebody stands.
+            # -P: import no modules from the current directory, like `wok-exporter` itself.
             [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            start_new_session=True,  # Ctrl-C is for the parent, which then closes the pipes
+            start_new_session=True,  # only the parent gets Ctrl-C; it then closes the pipes
         )
         try:
             _send(_opened(self._child.stdin), task)
@@ -96,7 +97,7 @@ class SubprocessReader:
             raise self._ended() from None
 
     def step(self) -> BatchResult:
-        """Return what the next lines mean; waits for the child."""
+        """Return the result of the next lines; wait for the child."""
         try:
             fields = _receive(_opened(self._child.stdout))
         except EOFError:
@@ -118,10 +119,10 @@ class SubprocessReader:
         )
 
     def close(self) -> None:
-        """End the child."""
+        """Stop the child."""
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):  # it may have ended before it has read all
+                with suppress(BrokenPipeError):  # the child may exit before it reads everything
                     pipe.close()
         self._child.terminate()
         self._child.wait()
@@ -140,7 +141,7 @@ def _send(pipe: IO[bytes], value: Any) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> Any:
-    """Return what the other end has sent; raises EOFError when it has ended, if need be in the middle of it."""
+    """Return the next value of the other end; raise EOFError if it exited, even within a value."""
     header = pipe.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
         raise EOFError
@@ -186,7 +187,8 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         ended=[TaskRow._make(row) for row in task["ended"]],
         series=set(task["series"]),
     )
-    # What a chunk makes is freed by reference counts; looking for rings among it would take a fifth of the time.
+    # Reference counts free the objects of a chunk; the cycle collector would take a fifth of the
+    # time.
     gc.freeze()
     gc.set_threshold(1_000_000)
     files = [Path(path) for path in task["files"]]
@@ -218,5 +220,5 @@ if __name__ == "__main__":
     try:
         _run(_receive(sys.stdin.buffer), sys.stdout.buffer)
     except BrokenPipeError:
-        # The parent has gone, or wants no more; nothing is left to be flushed at exit.
+        # The parent exited or stopped reading: avoid a second error when stdout is flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

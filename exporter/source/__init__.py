@@ -1,1 +1,1 @@
-"""Where lines come from: a growing log over its rotations, or finished logs."""
+"""Reads lines: from a growing log across its rotations, or from finished logs."""

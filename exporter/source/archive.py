@@ -1,10 +1,11 @@
-"""Finished log files, for `replay`, `check` and `text`: whole, in the order they were written, each line once.
+"""Reads finished log files for `replay`, `check` and `text`: in order of time, each line once.
 
-Nobody names files in the order of time: a shell sorts `log.10.gz` before `log.2.gz`. So the files are sorted by the
-time of their first records. Files without a record come first, and among equals the name decides as in rotation.
+File arguments are rarely in order of time: a shell sorts `log.10.gz` before `log.2.gz`. So the
+files are sorted by the time of their first records. Files without a record come first. Ties are
+sorted by name, as in rotation.
 
-The same content given twice (a file and its gzip copy, or an earlier copy of it) is known by the same marks
-as in the tail, and read once.
+If the same content is given twice (a file and its gzip copy, or an earlier copy of it), it is read
+once. Marks recognize it, as in the tail.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ POSITION_VERSION = 1
 
 
 class ArchiveError(OSError):
-    """Raised for a file that cannot be read; the message names it and the remedy."""
+    """Raised for a file that cannot be read; the message has its path and the remedy."""
 
 
 class _Member(NamedTuple):
@@ -43,14 +44,17 @@ class _Member(NamedTuple):
 
 
 class Archive:
-    """Reads a set of finished files, plain or compressed, in the order of time; satisfies `records.Source`.
+    """Reads a set of finished files, plain or compressed, in order of time; implements
+    `records.Source`.
 
-    `position` is the text of an earlier chunk; it holds for the same set of files and for one with more files.
-    Lines longer than `line_bytes_max` bytes are cut. `first_time` gives the time of the first of some lines that are
-    records; without it the names alone tell the order. `total_bytes` and `done_bytes` are sizes on disk.
-    `file_names` maps the identity in a line to the path as given. Raises ArchiveError for a file that is
-    missing or unreadable, at once or while it is read, and ValueError for a position that is none. A damaged
-    file is read up to the damage and reported by an event `unreadable`.
+    `position` is from an earlier chunk. It is valid for the same set of files, and for one with
+    more files. Lines longer than `line_bytes_max` bytes are cut. `first_time` returns the time of
+    the first records among some lines; without it, the names determine the order. `total_bytes` and
+    `done_bytes` are sizes on disk. `file_names` maps the identity in a line to the path as given.
+
+    Raises ArchiveError for a missing or unreadable file, at once or during reading, and ValueError
+    for an invalid position. A damaged file is read up to the damage and reported by an `unreadable`
+    event.
     """
 
     def __init__(
@@ -70,16 +74,16 @@ class Archive:
         self._total_bytes = sum(member.size for member in self._members)
         self._at = 0
         self._passed_bytes = 0
-        self._grown_from: FileMark | None = None  # the unfinished mark at which the open file was begun
+        self._grown_from: FileMark | None = None  # the unfinished mark where reading of the open file began
 
     @property
     def total_bytes(self) -> int:
-        """The size of all files on disk."""
+        """The total size of the files on disk."""
         return self._total_bytes
 
     @property
     def done_bytes(self) -> int:
-        """How much of that was read, or passed over as read before."""
+        """The part of `total_bytes` that was read, or skipped because it was read before."""
         if self._reader is None:
             return self._passed_bytes
         ahead = self._reader.file.bytes_after(self._reader.offset)
@@ -87,11 +91,13 @@ class Archive:
 
     @property
     def file_names(self) -> Mapping[bytes, Path]:
-        """The path of each file, as given, by its identity; the first one of several with the same content."""
+        """The paths as given, by identity of the file; of several with the same content, the first
+        one.
+        """
         return self._names
 
     def read(self, limit: int) -> Chunk:
-        """Return lines of about `limit` bytes; caught up, and without lines, when all files were read."""
+        """Return lines of about `limit` bytes; after the last file, a chunk that is caught up."""
         events: list[TailEvent] = []
         while self._at < len(self._members):
             try:
@@ -109,7 +115,7 @@ class Archive:
             self._reader = None
 
     def _taken(self, limit: int, events: list[TailEvent]) -> Sequence[Line] | None:
-        """Return what comes next in the file at hand, or None after going on to the next file."""
+        """Return the next lines of the current file, or None after moving to the next file."""
         reader = self._reader = self._reader or self._begun()
         offset = reader.offset
         try:
@@ -136,7 +142,8 @@ class Archive:
         try:
             mark = proved_mark(file, self._marks, is_finished=True)
             self._grown_from = mark if mark is not None and not mark.done else None
-            # An earlier copy may be proved up to where a still earlier one ended, although more was read by now.
+            # This file may be a copy of which more was read than the mark of an even earlier copy
+            # shows.
             end = shortened_mark(file, self._marks, is_finished=True)
             is_more = end is not None and (mark is None or mark.offset < end.offset)
             if end is not None and is_more and self._is_beginning_of_another(end, member):
@@ -148,7 +155,10 @@ class Archive:
             raise
 
     def _is_beginning_of_another(self, end: FileMark, member: _Member) -> bool:
-        """Return whether another file proves that all of this one was read: its first line alone does not."""
+        """Return whether another file proves that all of this one was read.
+
+        An equal first line is not enough.
+        """
         for other in self._members:
             if other.identity != member.identity or other is member:
                 continue
@@ -161,7 +171,9 @@ class Archive:
         return False
 
     def _is_continued(self, reader: Reader) -> bool:
-        """Return whether a file that is still to be read has the unfinished last line too, or all of it."""
+        """Return whether a file that is not read yet has the unfinished last line too, or all of
+        it.
+        """
         if not reader.unfinished():
             return False
         for other in self._members[self._at + 1 :]:
@@ -176,7 +188,7 @@ class Archive:
         return False
 
     def _examined(self, path: Path, at: int) -> _Member:
-        """Open a file once, to know what it is and when it begins."""
+        """Open a file once, to get its identity, its size and the time of its first records."""
         try:
             file = open_log(path)
             try:
@@ -199,8 +211,8 @@ class Archive:
     def _marks_with(self, mark: FileMark | None) -> list[FileMark]:
         if mark is None:
             return self._marks
-        # Two files may have the same first line, and one may be a shorter copy of the other: a mark replaces only the
-        # unfinished one it has grown from.
+        # Two files may have the same first line, and one may be a shorter copy of the other. So a
+        # mark replaces only the unfinished mark that it continues.
         return [*(one for one in self._marks if one != self._grown_from), mark]
 
     def _position(self) -> str:

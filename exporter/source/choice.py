@@ -1,15 +1,17 @@
-"""Which file of a log is read next, decided without I/O.
+"""Decides which file of a log is read next, without I/O.
 
-`choose_next` is a pure function of what a directory listed, what the position remembers, and what opening some of the
-files has shown. Where it must know more it answers `Look`: the tail opens that file, adds what it found to the facts,
-and asks again. Every other answer is final.
+`choose_next` is a pure function of the directory listing, the position, and the facts about files
+that were opened. If it needs more facts, it returns `Look`. Then the tail opens that file, adds the
+facts, and calls it again. Every other answer is final.
 
-* At a start, and after a file was cut, reading goes on in the newest file that proves the last mark, at last in one of
-  an unusual name. If none does, somebody may have edited the log: then it goes on behind the last line that is known.
-  A shorter copy of what was read is next. Only then do earlier marks count: they show which files are old, and that
-  the file which was read last is gone.
-* After the end of the open file comes the next one that holds something. The open file is found by its inode, else by
-  its content: it may have been compressed, or replaced by a copy of itself.
+* At a start, and after a file was truncated, reading continues in the newest file that proves the
+  last mark. Files with unusual names are tried last. If no file proves it, somebody may have edited
+  the log: then reading continues after the last known line. The next choice is a shorter copy of
+  what was read. Earlier marks come last: they show which files are old, and that the file that was
+  read last is gone.
+* After the end of the open file, reading continues in the next file that is not empty. The open
+  file is found in the listing by its inode, else by its content: it may have been compressed, or
+  replaced by a copy of itself.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ from exporter.source.position import FileMark
 from exporter.source.rotation import Generation
 
 Became = Literal["rename", "compressed", "replaced"]
-"""What happened to the file that was read before."""
+"""What happened to the file that was read last."""
 
 
 class Place(NamedTuple):
-    """How far reading has come: the marks of the last files, and the inode of the file that is open, if any.
+    """The place reached: the marks of the last files, and the device and inode of the open file, if
+    any.
 
-    The last mark is that of the open file, unless `is_unmarked`: no line of that file is complete yet.
+    The last mark belongs to the open file. If `is_unmarked` is True it does not, because the open
+    file has no complete line yet.
     """
 
     marks: Sequence[FileMark]
@@ -36,11 +40,13 @@ class Place(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What opening a file has shown: where the last mark and the earlier ones are proved in it.
+    """What is known about a file after opening it: which place the last mark and earlier marks
+    prove in it.
 
-    `edited` is the place behind the last known line, in a file that was searched for one (`Look.deep`); `searched`
-    tells that it was. A mark that is `cut` is the end of a file that holds less than was read. `error` is why the file cannot be
-    read; one that needs a library is not `supported`, and must not hold up all that follows.
+    A mark with `cut` in its name is the end of a file that has less than was read. `edited` is the
+    place after the last known line; `searched` is True once the file was searched for it
+    (`Look.deep`). `error` is why the file cannot be read. `supported` is False for a file that
+    needs a missing library. Such a file must not block the files after it.
     """
 
     last: FileMark | None = None
@@ -55,22 +61,23 @@ class Facts(NamedTuple):
 
     @property
     def proved(self) -> FileMark | None:
-        """The furthest place in the file that the position proves."""
+        """The furthest place in the file that a mark of the position proves."""
         marks = [mark for mark in (self.last, self.earlier) if mark is not None]
         return max(marks, key=lambda mark: mark.offset, default=None)
 
 
 class Look(NamedTuple):
-    """Open this file of the listing, and ask again; a `deep` look searches all of it for lines that are known."""
+    """Open the file at index `at` and ask again; `deep` also searches it for known lines."""
 
     at: int
     deep: bool = False
 
 
 class Read(NamedTuple):
-    """Read this file of the listing, from the mark on or from its beginning.
+    """Read the file at index `at`, from the mark on, or from its beginning without one.
 
-    `became` is what happened to the file before it; `is_gap` says that the unread rest of that one is lost.
+    `became` is what happened to the file before it. `is_gap` means that the unread rest of that
+    file is lost.
     """
 
     at: int
@@ -80,21 +87,24 @@ class Read(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """There is nothing to go on with; `error` is what stands in the way, if anything does."""
+    """There is no file to continue with; `error` is the reason, if a file cannot be read."""
 
     error: OSError | None = None
 
 
 SEARCHED_MAX = 4
-"""Files that are searched for known lines: an edited log is the log itself, or was rotated a moment later."""
+"""Files that are searched for known lines. An edited log is the log itself, or was rotated just
+after.
+"""
 
 Decision = Look | Read | Wait
 
 
 def choose_next(listed: Sequence[Generation], place: Place, facts: Mapping[int, Facts]) -> Decision:
-    """Return what to do with a log whose files are `listed`, oldest first; `facts` are by index.
+    """Return the next action for a log whose files are `listed`, oldest first; `facts` are by
+    index.
 
-    With an open file the question is which one follows it. Without one it is where to go on.
+    If a file is open, this chooses its successor. Otherwise it chooses where reading continues.
     """
     if place.open_key is None:
         return _resumed(listed, place, facts)
@@ -153,20 +163,23 @@ def _following(listed: Sequence[Generation], place: Place, facts: Mapping[int, F
 
 
 def _where_it_went(listed: Sequence[Generation], place: Place, found: Read | Wait) -> tuple[int, Became]:
-    """Return behind which file to go on, and what became of the open file, whose inode is gone."""
+    """Return the index after which to continue, and what became of the open file, whose inode is
+    gone.
+    """
     if isinstance(found, Wait) or found.mark is None:
         return -1, "replaced"
     if place.is_unmarked or found.mark.file != place.marks[-1].file:
         return found.at, "replaced"
     if listed[found.at].is_live:
-        return found.at - 1, "replaced"  # the same text in another file: reading goes on there
+        return found.at - 1, "replaced"  # a copy with the same text took its place: continue in the copy
     return found.at, "compressed"
 
 
 def _located(listed: Sequence[Generation], place: Place, facts: Mapping[int, Facts]) -> Look | Read | Wait:
-    """Return the newest file that proves the last mark, else one that proves an earlier mark, else `Wait`.
+    """Return the newest file that proves the last mark, else one that proves an earlier mark, else
+    `Wait`.
 
-    A file that cannot be opened may be the one that proves the mark: then nothing older is believed.
+    A file that cannot be opened may be the one that proves the mark. Then no older file is chosen.
     """
     if not place.marks:
         return Wait()

@@ -1,10 +1,11 @@
-"""Log files on disk, opened at any offset of their text, compressed or not.
+"""Opens log files, compressed or not, and reads them at any offset of their text.
 
-A log file changes its name (rotation), its inode (copy), its bytes on disk (compression) and its size
-(truncation), and an inode number is used again as soon as its file is gone. What stays is what was written:
-`marks.py` knows a file by that, and `lines.py` reads it.
+A log file can change its name (rotation), its inode (copy), its bytes on disk (compression) and its
+size (truncation). An inode number is reused as soon as its file is gone. Only the text stays the
+same: `position.py` identifies a file by its text, and `line_reader.py` reads the lines.
 
-Offsets are always those of the text, so a place in a plain file is the same in its gzip copy.
+Offsets always count bytes of the text. So a place in a plain file has the same offset in its gzip
+copy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNPACK_BYTES = 128 * 1024
-"""Text asked from a decompressor at a time: bounds the memory that a hostile archive can claim."""
+"""Bytes of text per call of a decompressor: bounds the memory that a hostile archive can use."""
 
 _MAGIC = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh", b"\x5d\x00\x00")
 _FOREIGN = {
@@ -38,11 +39,13 @@ PACKED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
 
 
 class UnsupportedError(OSError):
-    """Raised for a compressed file that needs a library which is not installed; the message names it."""
+    """Raised for a compressed file whose library is not installed; the message
+    names the library.
+    """
 
 
 class PlainFile:
-    """An uncompressed file; raises OSError from every method as the system does."""
+    """An uncompressed file; every method can raise OSError."""
 
     is_packed = False
     damage = ""
@@ -53,7 +56,7 @@ class PlainFile:
         self._descriptor = descriptor
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes of text from `offset` on; fewer only at the end."""
+        """Return up to `size` bytes of text from `offset` on; fewer only at the end of the file."""
         return os.pread(self._descriptor, size, offset)
 
     def status(self) -> os.stat_result:
@@ -65,11 +68,11 @@ class PlainFile:
         return self.status().st_size
 
     def bytes_after(self, offset: int) -> int:
-        """Return how many bytes on disk lie behind the text offset `offset`."""
+        """Return the number of bytes on disk after the text offset `offset`."""
         return max(0, self.end() - offset)
 
     def retry(self) -> None:
-        """Do nothing: there is no damage to look at again."""
+        """Do nothing: a plain file has no damage to check again."""
 
     def close(self) -> None:
         """Close the file."""
@@ -77,10 +80,11 @@ class PlainFile:
 
 
 class PackedFile:
-    """A compressed file, read forwards; going back starts at its beginning again.
+    """A compressed file, read forwards; reading at an earlier offset starts again at the beginning.
 
-    `damage` says what is wrong with it, empty as long as nothing is: the text before the damage is readable
-    like any other. Concatenated gzip members are one text. Raises UnsupportedError for zstd without a library.
+    `damage` describes what is wrong with the file, and is empty if nothing is. The text before the
+    damage is readable. Concatenated gzip members are one text. Raises UnsupportedError for zstd if
+    no library for it is installed.
     """
 
     is_packed = True
@@ -101,7 +105,9 @@ class PackedFile:
         self._text = _unpacked(self._raw, self._magic, self.path)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes of text from `offset` on; fewer only at the end or before damage."""
+        """Return up to `size` bytes of text from `offset` on; fewer only at the
+        end or at damage.
+        """
         if offset < self._base:
             self._rewind()
         while self._base + len(self._buffer) < offset + size and (piece := self._piece()):
@@ -116,7 +122,7 @@ class PackedFile:
     def _piece(self) -> bytes:
         try:
             piece: bytes = self._text.read1(UNPACK_BYTES)
-        except Exception as error:  # each of five libraries has its own errors for bad data
+        except Exception as error:  # each of the five libraries has its own exceptions for bad data
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             self.damage = str(error) or type(error).__name__
@@ -128,19 +134,21 @@ class PackedFile:
         return os.fstat(self._raw.fileno())
 
     def end(self) -> int:
-        """Return the length of the text in bytes, as far as it is readable; reads it all."""
+        """Return the length of the readable text in bytes. This decompresses all of it."""
         offset = self._base + len(self._buffer)
         while piece := self.read_at(offset, UNPACK_BYTES):
             offset += len(piece)
         return offset
 
     def bytes_after(self, offset: int) -> int:
-        """Return how many compressed bytes have not been read yet."""
+        """Return the number of compressed bytes that are unread, plus the text after `offset` in
+        memory.
+        """
         text_ahead = self._base + len(self._buffer) - offset
         return max(0, self.status().st_size - self._raw.tell()) + max(0, text_ahead)
 
     def retry(self) -> None:
-        """Forget the damage: the file may have been in the making."""
+        """Clear the damage and start again: the file may have been incomplete at that time."""
         self.damage = ""
         self._rewind()
 
@@ -169,15 +177,16 @@ def _unpacked(raw: BinaryIO, magic: bytes, path: Path) -> Any:
         raise UnsupportedError(
             f"cannot decompress {path}: install the Python package `zstandard` or use Python 3.14"
         ) from None
-    # Unlike the other libraries, this one does not tell a file that was cut from one that is complete.
+    # Unlike the other libraries, this one cannot tell a truncated file from a complete one.
     return unpacker.stream_reader(raw, read_across_frames=True, closefd=False)
 
 
 def open_log(path: Path) -> LogFile:
-    """Open a log file, compressed or not by what it holds, without ever waiting for a writer of a FIFO.
+    """Open a log file; its content decides whether it is compressed. Never block, not even on a
+    FIFO.
 
-    Raises OSError as the system does, IsADirectoryError for a directory and plain OSError for anything else
-    that is no regular file, UnsupportedError for a compression that this installation cannot read.
+    Raises IsADirectoryError for a directory, OSError for anything else that is not a regular file
+    or that the system cannot open, and UnsupportedError for a compression without a library.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
@@ -207,7 +216,7 @@ def _require_readable(path: Path, magic: bytes) -> None:
 
 
 def require_regular(path: Path, status: os.stat_result) -> None:
-    """Raise OSError, naming the path, unless `status` is that of a regular file."""
+    """Raise OSError with the path unless `status` is that of a regular file."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a directory, not a log file")
     if not stat.S_ISREG(status.st_mode):

@@ -1,6 +1,6 @@
-"""The lines of one open log file, from its beginning or from a mark, whole and each once.
+"""Reads the complete lines of one open log file, each once, from its beginning or from a mark.
 
-Lines end with the byte 0x0A only: logs before Wok 2.3 hold raw U+2028, U+0085 and carriage returns.
+Only the byte 0x0A ends a line: logs before Wok 2.3 contain raw U+2028, U+0085 and carriage returns.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ if TYPE_CHECKING:
     from exporter.source.files import LogFile
 
 LINE_BYTES_MAX = 1024 * 1024
-"""Longest line that is kept whole. Wok logs whole request bodies, so its lines have no bound of their own; the longest
-that was seen in a real log, a failed request whose error quotes all of it, had 37 KB."""
+"""Longest line that is kept whole. Wok logs whole request bodies, so its lines are unbounded. The
+longest line seen in a real log had 37 KB: a failed request whose error quotes the whole request."""
 
 LINES_MAX = 20_000
-"""Lines of one read: a file of newlines must not become half a million values at once."""
+"""Maximum lines per read: a file of newlines must not become half a million values at once."""
 
 ESCAPED_NEWLINE = b"\\n"
-"""How a newline stands in the JSON of a line; in one that is cut they are counted, as they tell how much follows."""
+"""A newline in the JSON of a line. In a line that is cut, the count bounds how many lines continue
+it.
+"""
 
 KEPT_BYTES = 4096
-"""What is kept of a longer line: enough to show what it was."""
+"""Bytes kept of a line that is too long: enough to recognize it."""
 
 
 FIRST_BYTES_MAX = 8 * 1024 * 1024
-"""How far a file is searched for its first records."""
+"""Bytes of a file that are searched for its first records."""
 
 FirstTime = Callable[[Sequence[Line]], int | None]
-"""The time of the first records among the first lines of a file, in nanoseconds; None while there is none."""
+"""Returns the time of the first records among some lines in nanoseconds, or
+None without records.
+"""
 
 
 def time_of_file(file: LogFile, first_time: FirstTime, line_bytes_max: int) -> int | None:
-    """Return the time of the first records of a file, None if there is none in its first megabytes."""
+    """Return the time of the first records of a file, or None if its first 8 MiB have none."""
     reader = Reader(file, None, line_bytes_max)
     while reader.offset < FIRST_BYTES_MAX:
         offset = reader.offset
@@ -54,15 +58,15 @@ def time_of_file(file: LogFile, first_time: FirstTime, line_bytes_max: int) -> i
 
 
 class ChangedError(Exception):
-    """Raised when the bytes before an offset are no longer those that were read: the file was cut."""
+    """Raised if the bytes before an offset are not those that were read: the file was truncated."""
 
 
 class Reader:
-    """Reads the lines of one open file, from its beginning or from a mark that is proved in it.
+    """Reads the lines of one open file, from its beginning or from a mark that it proves.
 
-    `identity` is empty until the first line is complete, and until then there are no lines. `offset` is
-    behind all that was handed on. Every method raises OSError as the file does. Raises ChangedError for a
-    mark that does not hold.
+    `identity` is empty until the first line is complete; until then there are no lines. `offset` is
+    the end of everything returned so far. Every method can raise OSError. Raises ChangedError for a
+    mark that the file does not prove.
     """
 
     def __init__(self, file: LogFile, mark: FileMark | None, line_bytes_max: int) -> None:
@@ -70,31 +74,33 @@ class Reader:
         self.identity = mark.file if mark else b""
         self.offset = mark.offset if mark else 0
         self._start = mark.start if mark else 0
-        # What was passed before a restart is not looked at again: at most every second byte began an escape.
+        # The part before a restart is not read again. At most every second byte of it began an
+        # escape.
         self._newlines = (self.offset - self._start) // 2
         self._before = bytes_before(file, self.offset)
         if mark and digest(self._before) != mark.proof:
             raise ChangedError
         self._line_bytes_max = line_bytes_max
         self._kept_bytes = min(KEPT_BYTES, line_bytes_max)
-        # A line is skipped piecemeal only when it has an identity to be skipped under.
+        # A long line is skipped in pieces, but only once its beginning is enough for the identity.
         self._window_bytes_max = max(line_bytes_max, HEAD_BYTES_MAX) + 1
 
     def mark(self, *, done: bool = False) -> FileMark | None:
-        """Return the place reached, or None while the file has no identity."""
+        """Return the mark of the place reached, or None while the file has no identity."""
         if not self.identity:
             return None
         return FileMark(self.identity, self.offset, self._start, digest(self._before), done)
 
     def is_proved(self) -> bool:
-        """Return whether the bytes before the offset still are those that were read."""
+        """Return whether the bytes before the offset are still those that were read."""
         return self._before == bytes_before(self.file, self.offset)
 
     def take(self, limit: int) -> list[Line]:
         """Return complete lines of about `limit` bytes, at least one if there is one.
 
-        Of a line that is longer than the bound only the beginning is kept; while it is passed, no line is
-        returned but the offset moves. Raises ChangedError when the file was cut before the offset.
+        Only the beginning of a line that is too long is kept. While such a line is skipped, the
+        offset moves but no line is returned. Raises ChangedError if the file was truncated before
+        the offset.
         """
         is_inside = self._start < self.offset
         window = max(limit, 1)
@@ -105,7 +111,8 @@ class Reader:
             if parts or is_inside or len(rest) < window or window >= self._window_bytes_max:
                 break
             window = min(2 * window, self._window_bytes_max)
-        # Proved after reading: a cut before the read shows now, a cut after it does not matter to the data.
+        # Check after reading: this detects a truncation before the read; a later one does not
+        # affect `data`.
         if not self.file.is_packed and not self.is_proved():
             raise ChangedError
         if not parts and not is_inside and len(rest) < self._window_bytes_max:
@@ -115,7 +122,7 @@ class Reader:
         if not parts:
             if not is_inside:
                 self._newlines = 0
-            # One may be cut in two by the end of a read.
+            # The end of a read may split an escape: count it, so that the count is never too low.
             self._newlines += data.count(ESCAPED_NEWLINE) + data.endswith(b"\\")
             self._move(len(data), data[-PROOF_BYTES:], self._start)
             return []
@@ -135,11 +142,11 @@ class Reader:
         return lines
 
     def unfinished(self) -> bytes:
-        """Return what stands behind the last newline, as far as it is not passed already."""
+        """Return the bytes after the last newline that were not skipped already."""
         return self.file.read_at(self.offset, self._window_bytes_max)
 
     def take_unfinished(self) -> list[Line]:
-        """Return the last line of a file that nobody will write to any more, if it has no newline."""
+        """Return the last line without a newline, of a file that is no longer written to."""
         rest = self.unfinished()
         length = self.offset - self._start + len(rest)
         if not length:
@@ -155,12 +162,16 @@ class Reader:
         return [line]
 
     def is_held_by(self, other: LogFile) -> bool:
-        """Return whether `other` has the same bytes around the offset: it is a copy, or this file is."""
+        """Return whether `other` has the same bytes around the offset: one of
+        the files is a copy.
+        """
         here = self._before + self.unfinished()[:KEPT_BYTES]
         return other.read_at(self.offset - len(self._before), len(here)) == here
 
     def _lines(self, offset: int, parts: list[bytes]) -> list[Line]:
-        """Return the lines, whose newlines are gone, from `offset` on; built in C, a third of the time."""
+        """Return the parts as lines from `offset` on. Built in C, which takes a
+        third of the time.
+        """
         lengths = [len(part) for part in parts]
         offsets = accumulate([length + 1 for length in lengths], initial=offset)
         fields = zip(repeat(self.identity), offsets, parts, lengths, repeat(True), repeat(0))
@@ -179,7 +190,7 @@ class Reader:
         return Line(self.identity, self._start, data, length, newlines=self._newlines)
 
     def _move(self, size: int, tail: bytes, start: int) -> None:
-        """Pass `size` bytes, of which `tail` is the end."""
+        """Advance by `size` bytes, whose last bytes are `tail`."""
         self.offset += size
         self._before = (self._before + tail)[-PROOF_BYTES:]
         self._start = start

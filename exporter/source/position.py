@@ -1,8 +1,9 @@
 """Places in log files that are found again under any name: what was written proves them.
 
-A file is *known* by the digest of its first line, its identity; and a place in it is *proved* by the digest of the
-bytes just before that place, because a file that was cut and has grown past the place again may even begin with
-the same line. Together they make a `FileMark`. Its offset is that of the text, so it also holds in a gzip copy.
+A file is *known* by the digest of its first line, its identity; and a place in it is *proved* by
+the digest of the bytes just before that place, because a file that was cut and has grown past the
+place again may even begin with the same line. Together they make a `FileMark`. Its offset is that
+of the text, so it also holds in a gzip copy.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from exporter.source.files import LogFile
 
 HEAD_BYTES_MAX = 64 * 1024
-"""How much of a first line makes the identity: a first line that never ends must not hide the file."""
+"""How much of a first line makes the identity: a first line that never ends
+must not hide the file.
+"""
 
 PROOF_BYTES = 256
-"""How many bytes prove an offset: more than the fixed part of a record, so that they hold its time or id."""
+"""How many bytes prove an offset: more than the fixed part of a record, so that they hold its time
+or id.
+"""
 
 DIGEST_BYTES = 16
 
@@ -40,8 +45,9 @@ _UUID_CHARS = 36
 class FileMark(NamedTuple):
     """A proved place in a file: all before `offset` was handed on.
 
-    `start` is smaller than `offset` only inside an over-long line, and is where that line begins. `proof` is
-    the digest of the up to 256 bytes before `offset`. `done` says that the file was left for its successor.
+    `start` is smaller than `offset` only inside an over-long line, and is where that line begins.
+    `proof` is the digest of the up to 256 bytes before `offset`. `done` says that the file was left
+    for its successor.
     """
 
     file: bytes
@@ -65,12 +71,15 @@ def mark_from_json(value: Any) -> FileMark:
 
 
 def digest(data: bytes) -> bytes:
-    """Return the 16 bytes that stand for `data` in identities and proofs: the first of its SHA-256."""
+    """Return the 16 bytes that stand for `data` in identities and proofs: the
+    first of its SHA-256.
+    """
     return hashlib.sha256(data).digest()[:DIGEST_BYTES]
 
 
 def identity(file: LogFile, *, is_finished: bool) -> bytes:
-    """Return the digest of the first line (of its first 64 KiB), or empty bytes while it is not complete.
+    """Return the digest of the first line (of its first 64 KiB), or empty bytes while it is not
+    complete.
 
     A finished file's first line is complete even without its newline.
     """
@@ -95,10 +104,11 @@ def _furthest_first(marks: Sequence[FileMark]) -> list[FileMark]:
 
 
 def shortened_mark(file: LogFile, marks: Sequence[FileMark], *, is_finished: bool) -> FileMark | None:
-    """Return the end of this file when one of `marks` shows that more than it holds was read, or None.
+    """Return the end of this file when one of `marks` shows that more than it holds was read, or
+    None.
 
-    Such is a copy made before the last lines were written, and a log whose end a power cut took away; not a
-    log that begins again like one that is done.
+    Such is a copy made before the last lines were written, and a log whose end a power cut took
+    away; not a log that begins again like one that is done.
     """
     known = identity(file, is_finished=is_finished) if marks else b""
     for mark in _furthest_first(marks):
@@ -108,10 +118,11 @@ def shortened_mark(file: LogFile, marks: Sequence[FileMark], *, is_finished: boo
 
 
 class KnownLines:
-    """The last lines that were read, by which their places are found in a log that somebody has edited.
+    """The last lines that were read, by which their places are found in a log that somebody has
+    edited.
 
-    A record with a uuid is known by that, any other line by all of its bytes. Only a record is evidence: other lines
-    may come again, so they are known where they follow a known line.
+    A record with a uuid is known by that, any other line by all of its bytes. Only a record is
+    evidence: other lines may come again, so they are known where they follow a known line.
     """
 
     def __init__(self, saved: str = "") -> None:
@@ -155,7 +166,9 @@ class KnownLines:
 
 
 def _windows(file: LogFile) -> Iterator[tuple[int, bytes]]:
-    """Return whole lines of a file in pieces and their offsets: the last ones first, in a packed file the first."""
+    """Return whole lines of a file in pieces and their offsets: the last ones first, in a packed
+    file the first.
+    """
     if file.is_packed:
         offset = 0
         while data := file.read_at(offset, WINDOW_BYTES):

@@ -1,20 +1,23 @@
 """The generations of a log: which files are its own past, and in which order they were written.
 
-logrotate can give a rotated file nearly any name: `log.1` (the higher, the older), `log-20161123` (`dateext`), any
-`dateformat` of `%Y %m %d %H %M %S %V %s`, with the log's own extension in front of all that or behind it (`extension`,
-`addextension`), in another directory (`olddir`), and with any `compressext` once it is compressed. So a name only makes
-a file a candidate. Numbers and dates of the form year, month, day are in the order of the names, which is right even
-where a copy has lost its times. All other files are in the order of what they say: the time of their first records,
-or where those have none, the time of their last change. A file of an unusual name without any record is left out.
+logrotate can give a rotated file nearly any name: `log.1` (the higher, the older), `log-20161123`
+(`dateext`), any `dateformat` of `%Y %m %d %H %M %S %V %s`, with the log's own extension in front of
+all that or behind it (`extension`, `addextension`), in another directory (`olddir`), and with any
+`compressext` once it is compressed. So a name only makes a file a candidate. Numbers and dates of
+the form year, month, day are in the order of the names, which is right even where a copy has lost
+its times. All other files are in the order of what they say: the time of their first records, or
+where those have none, the time of their last change. A file of an unusual name without any record
+is left out.
 
-Where wokd creates the new log before logrotate's `create` does, logrotate 3.21 moves it away again, with its lines, to
-`log-2016112304.backup`. That name is of an hour, whatever the `dateformat` of the others, so only its time tells where
-it belongs.
+Where wokd creates the new log before logrotate's `create` does, logrotate 3.21 moves it away again,
+with its lines, to `log-2016112304.backup`. That name is of an hour, whatever the `dateformat` of
+the others, so only its time tells where it belongs.
 
-Files that begin like the log and have no rotated name are *strangers*: somebody may have renamed the log by hand. They
-count only where they prove to be the file that was read last.
+Files that begin like the log and have no rotated name are *strangers*: somebody may have renamed
+the log by hand. They count only where they prove to be the file that was read last.
 
-Names move while a directory is being read, so a listing counts only when a second one agrees with it.
+Names move while a directory is being read, so a listing counts only when a second one agrees with
+it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 LISTINGS_MAX = 10
-"""How often a directory is read until two listings agree: a rotation renames about as many files."""
+"""How often a directory is read until two listings agree: a rotation renames
+about as many files.
+"""
 
 _DATE = r"(?:19|20)\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])(?:[-_.T]?\d+)*"
 _NAMED = re.compile(
@@ -47,13 +52,16 @@ _DATE_IN_THE_MIDDLE = re.compile(rf"[-._](?:{_DATE}|\d{{6,}})(?=\.[A-Za-z][A-Za-
 _BACKUP, _NUMBERED, _DATED, _OTHER, _LIVE = range(5)
 
 Rank = tuple[int, int, str]
-"""The way of naming, a number, and a date's digits: as text, because dates may go down to hours or not."""
+"""The way of naming, a number, and a date's digits: as text, because dates may go down to hours or
+not.
+"""
 
 
 class Generation(NamedTuple):
     """One file of a log; `key` is its device and inode, `is_live` is True for the log itself.
 
-    A stranger has no name of a rotated file, and counts only where its content proves that it is one.
+    A stranger has no name of a rotated file, and counts only where its content proves that it is
+    one.
     """
 
     path: Path
@@ -69,10 +77,12 @@ TimeOf = Callable[[Generation], int | None]
 
 
 def rank(suffix: str) -> Rank | None:
-    """Return what sorts the rotated names of one log, oldest first, or None for a name that does not tell.
+    """Return what sorts the rotated names of one log, oldest first, or None for a name that does
+    not tell.
 
-    `suffix` is the part of the name behind the log's own. Of files that began in the same second a backup was the
-    first: it holds what was written before logrotate had made the next one. Numbered names sort before dated ones.
+    `suffix` is the part of the name behind the log's own. Of files that began in the same second a
+    backup was the first: it holds what was written before logrotate had made the next one. Numbered
+    names sort before dated ones.
     """
     match = _NAMED.match(suffix)
     if match is None:
@@ -83,13 +93,17 @@ def rank(suffix: str) -> Rank | None:
 
 
 def rank_of_name(name: str) -> Rank:
-    """Return what sorts names of any one log, oldest first: backups, numbered, dated, then the log itself."""
+    """Return what sorts names of any one log, oldest first: backups, numbered, dated, then the log
+    itself.
+    """
     match = _NAMED.search(name)
     return (match and rank(match[0])) or (_LIVE, 0, "")
 
 
 def own_name(name: str) -> str:
-    """Return the name of the log itself for that of any of its files: `wok.log` for `wok.log.2.gz`."""
+    """Return the name of the log itself for that of any of its files: `wok.log`
+    for `wok.log.2.gz`.
+    """
     name = _KNOWN_PACKED.sub("", name)
     match = _NAMED.search(name)
     if match is not None and match.start() and not match["end"]:
@@ -98,10 +112,12 @@ def own_name(name: str) -> str:
 
 
 def generations(path: Path, *, olddir: Path | None = None, time_of: TimeOf | None = None) -> list[Generation]:
-    """Return the files of the log `path`, oldest first, the log itself last if it is a regular file.
+    """Return the files of the log `path`, oldest first, the log itself last if it is a regular
+    file.
 
-    A symbolic link is followed first: rotation happens beside the real file, and in `olddir`, which may be relative
-    to it. Empty when there is nothing; raises OSError when a directory cannot be listed.
+    A symbolic link is followed first: rotation happens beside the real file, and in `olddir`, which
+    may be relative to it. Empty when there is nothing; raises OSError when a directory cannot be
+    listed.
     """
     real = Path(os.path.realpath(path))
     folders = [real.parent]
@@ -152,7 +168,9 @@ def _listed(real: Path, folders: list[Path]) -> list[tuple[Rank, Generation]]:
 
 
 def _place(log: str, name: str) -> Rank | None:
-    """Return what sorts this file among those of `log`, None when it does not have a rotated file's name."""
+    """Return what sorts this file among those of `log`, None when it does not have a rotated file's
+    name.
+    """
     if name.startswith(log):
         return _place_of_suffix(name[len(log) :])
     stem, extension = Path(log).stem, Path(log).suffix
@@ -187,8 +205,8 @@ def _ordered(found: list[tuple[Rank, Generation]], time_of: TimeOf | None) -> li
     rotated = [[one for _, one in sorted(way, key=_by_name)] for way in ways.values() if way]
     times: dict[tuple[int, int], int] = {}
     if others or len(rotated) > 1:
-        # Between the ways of naming, times are all. Of equal times, which a kernel's tick makes likely, the backup's
-        # is the later one: it ends a moment after a rotation.
+        # Between the ways of naming, times are all. Of equal times, which a kernel's tick makes
+        # likely, the backup's is the later one: it ends a moment after a rotation.
         for one in [one for way in rotated for one in way]:
             times[one.key] = (time_of(one) if time_of is not None else None) or one.mtime_ns
         for _, one in others:

@@ -2,27 +2,31 @@
 
 What happens to a log, and what is done about it:
 
-* *Rotation by renaming* (`log` becomes `log.1`, a new `log` appears). The open file is drained first, and
-  left only when a later file holds something: a logger that keeps its file open (Wok 2.1) may go on writing
-  to the old one, even after it was compressed and unlinked. Then comes the next file in the order of
-  `rotation.generations`, however many there are.
-* *A restart* is the same search: the position holds marks (`marks.Mark`) of the last files; the newest file
-  that proves one is where reading goes on, plain or compressed, whatever its name is now.
-* *copytruncate* (`log` is copied to `log.1` and cut to nothing) shows when the bytes before the offset are
-  gone. If the copy has more than was read, that comes first; then `log` from its beginning. A logger that
-  does not append (no O_APPEND) leaves a hole of NUL bytes, which is returned as it stands.
-* *The last line without a newline* waits while somebody may finish it. In a file that was left behind it is
-  returned with `ended=False`.
+* *Rotation by renaming* (`log` becomes `log.1`, a new `log` appears). The open file is drained
+  first, and left only when a later file holds something: a logger that keeps its file open (Wok
+  2.1) may go on writing to the old one, even after it was compressed and unlinked. Then comes the
+  next file in the order of `rotation.generations`, however many there are.
+* *A restart* is the same search: the position holds marks (`marks.Mark`) of the last files; the
+  newest file that proves one is where reading goes on, plain or compressed, whatever its name is
+  now.
+* *copytruncate* (`log` is copied to `log.1` and cut to nothing) shows when the bytes before the
+  offset are gone. If the copy has more than was read, that comes first; then `log` from its
+  beginning. A logger that does not append (no O_APPEND) leaves a hole of NUL bytes, which is
+  returned as it stands.
+* *The last line without a newline* waits while somebody may finish it. In a file that was left
+  behind it is returned with `ended=False`.
 
-What can be lost: lines of a file that was deleted or cut while nobody read (event `gap` where it is known);
-with copytruncate, lines written between the copy and the truncation, and what `rotate 0` or a later copy
-overwrote; a compressed file that is damaged, behind the damage (tried again, then event `gap`); a rotated
-`.zst` file without a library for it, when it had not been read before its compression (event `unreadable`).
-What can come twice: the lines of a file that somebody rewrote in place or restored with an altered beginning
-or end; they bear the same identity and offsets where their first line is the same. Two files with the same
-first line are told apart by the 256 bytes before the offset, which must differ.
+What can be lost: lines of a file that was deleted or cut while nobody read (event `gap` where it is
+known); with copytruncate, lines written between the copy and the truncation, and what `rotate 0` or
+a later copy overwrote; a compressed file that is damaged, behind the damage (tried again, then
+event `gap`); a rotated `.zst` file without a library for it, when it had not been read before its
+compression (event `unreadable`). What can come twice: the lines of a file that somebody rewrote in
+place or restored with an altered beginning or end; they bear the same identity and offsets where
+their first line is the same. Two files with the same first line are told apart by the 256 bytes
+before the offset, which must differ.
 
-A crash may fall anywhere: the position in a chunk describes exactly what was returned up to that chunk.
+A crash may fall anywhere: the position in a chunk describes exactly what was returned up to that
+chunk.
 """
 
 from __future__ import annotations
@@ -62,7 +66,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARKS_MAX = 8
-"""Files that a position remembers: when the last ones have vanished, an earlier one still shows what is old."""
+"""Files that a position remembers: when the last ones have vanished, an earlier one still shows
+what is old.
+"""
 
 DAMAGE_READS_MAX = 3
 """Reads for which a damaged compressed file may still be one that is being written."""
@@ -73,8 +79,9 @@ KNOWN_BYTES = 64 * 1024
 """What is read before a position to know its last lines, where the position does not have them."""
 
 QUIET_NANOS = 1_000_000_000
-"""How long the names of a folder have not changed when its listing may be used again: its time of change is as coarse
-as the kernel's tick, and on some file systems a second."""
+"""How long the names of a folder have not changed when its listing may be used again: its time of
+change is as coarse as the kernel's tick, and on some file systems a second.
+"""
 
 TIMES_MAX = 20_000
 """Files whose times are remembered; more than anybody keeps, a megabyte or two."""
@@ -94,12 +101,13 @@ _OTHER_REMEDY = "put the log back in its place"
 class Tail:
     """Reads a log that grows and rotates; satisfies `records.Source`.
 
-    `path` is the log itself; its rotated generations are looked for beside it and in `olddir`. `first_time` gives
-    the time of the first of some lines that is a record, for files whose names do not tell their order. `position` is the text of an
-    earlier chunk, or empty for a first start, which begins with the oldest generation there is, or with
-    `from_end=True` behind the last complete line. Lines longer than `line_bytes_max` bytes are cut.
-    `problem` is empty, or says why the log cannot be read now and what to do about it.
-    Raises ValueError for a position that is none.
+    `path` is the log itself; its rotated generations are looked for beside it and in `olddir`.
+    `first_time` gives the time of the first of some lines that is a record, for files whose names
+    do not tell their order. `position` is the text of an earlier chunk, or empty for a first start,
+    which begins with the oldest generation there is, or with `from_end=True` behind the last
+    complete line. Lines longer than `line_bytes_max` bytes are cut. `problem` is empty, or says why
+    the log cannot be read now and what to do about it. Raises ValueError for a position that is
+    none.
     """
 
     def __init__(
@@ -143,8 +151,8 @@ class Tail:
     def read(self, limit: int) -> Chunk:
         """Return complete lines of at most about `limit` bytes, or one longer line; never blocks.
 
-        Trouble with the log never raises: it is told by `problem` and by one event `unreadable` for each
-        change, and the next call tries again. A chunk that is caught up may have lines.
+        Trouble with the log never raises: it is told by `problem` and by one event `unreadable` for
+        each change, and the next call tries again. A chunk that is caught up may have lines.
         """
         self._trouble = ""
         lines: Sequence[Line] = ()
@@ -173,7 +181,9 @@ class Tail:
         return generations(self._path, olddir=self._olddir, time_of=self._times)
 
     def _folder_times(self) -> tuple[int, ...]:
-        """Return when names last changed in the folders of the log; nothing if that cannot be told."""
+        """Return when names last changed in the folders of the log; nothing if
+        that cannot be told.
+        """
         real = Path(os.path.realpath(self._path)).parent
         folders = (real,) if self._olddir is None else (real, real / self._olddir)
         try:
@@ -200,7 +210,9 @@ class Tail:
         return status
 
     def _note(self, error: OSError) -> None:
-        """Turn an error into the problem's sentence; let go of a file that the system has let go of."""
+        """Turn an error into the problem's sentence; let go of a file that the system has let go
+        of.
+        """
         if error.errno is None:
             self._trouble = str(error)
         else:
@@ -253,15 +265,18 @@ class Tail:
         return (), False
 
     def _is_settled(self, live: os.stat_result, reader: Reader) -> bool:
-        """Return whether there is nothing to do: the quiet log's whole work is a stat and a short read."""
+        """Return whether there is nothing to do: the quiet log's whole work is a stat and a short
+        read.
+        """
         is_same = live.st_size == reader.offset or (live.st_size, live.st_mtime_ns) == self._settled
         return is_same and reader.is_proved()
 
     def _has_other_past(self, reader: Reader) -> bool:
-        """Return whether files were rotated since this one was opened: what it then held may be in a copy.
+        """Return whether files were rotated since this one was opened: what it then held may be in
+        a copy.
 
-        Asked once for each file, before its first lines are handed on and after they were read, because only
-        with them does it get the identity by which a truncation is noticed.
+        Asked once for each file, before its first lines are handed on and after they were read,
+        because only with them does it get the identity by which a truncation is noticed.
         """
         try:
             return _rotated(self._generations()) != self._past
@@ -270,7 +285,8 @@ class Tail:
             raise
 
     def _is_known(self, reader: Reader) -> bool:
-        """Return whether a file that was cut and written anew has lines that were read: an editor has saved it.
+        """Return whether a file that was cut and written anew has lines that were read: an editor
+        has saved it.
 
         Then the place behind them becomes the one to go on from.
         """
@@ -410,17 +426,19 @@ class Tail:
             self._known.add(before.split(b"\n")[1:-1])
 
     def _move_on(self, reader: Reader, limit: int) -> Sequence[Line]:
-        """Go to the next file that holds something, if there is one; return what was still to be taken here.
+        """Go to the next file that holds something, if there is one; return what was still to be
+        taken here.
 
-        The order of the checks is what makes it safe: a logger writes to one file at a time, so once the
-        next one holds something, this one is complete, and is looked at once more.
+        The order of the checks is what makes it safe: a logger writes to one file at a time, so
+        once the next one holds something, this one is complete, and is looked at once more.
         """
         listed = self._planned() or self._generations()
         if listed == self._waited:
             return ()
         mark = reader.mark()
         if mark is None and self._past is not None and _rotated(listed) - {reader.file.key} != self._past:
-            # It was cut before a line of it was read, and what it held may be in a copy: look for that first.
+            # It was cut before a line of it was read, and what it held may be in a copy: look for
+            # that first.
             self._forget(reader)
             return ()
         place = Place(self._marks_with(mark), reader.file.key, is_unmarked=mark is None)
@@ -451,8 +469,8 @@ class Tail:
     def _planned(self) -> list[Generation]:
         """Return the open file and its successor, if that is a rotated one of the last listing.
 
-        To list a directory of thousands for each of its files would take minutes. The listing holds as long as no name
-        has changed: inode numbers are used again, so they alone do not prove it.
+        To list a directory of thousands for each of its files would take minutes. The listing holds
+        as long as no name has changed: inode numbers are used again, so they alone do not prove it.
         """
         plan = self._plan
         if not self._plan_times or self._plan_times != self._folder_times():
@@ -473,8 +491,8 @@ class Tail:
     def _follow_truncation(self, live: os.stat_result | None) -> None:
         """Let go of a file that was cut: its copy, if there is one, is found like after a restart.
 
-        So are copies that were made and cut again in the meantime. A file that is no longer the log and was
-        overwritten all the same (logrotate's `shred`) is given up.
+        So are copies that were made and cut again in the meantime. A file that is no longer the log
+        and was overwritten all the same (logrotate's `shred`) is given up.
         """
         reader = self._reader
         mark = reader.mark(done=True) if reader is not None else None
@@ -511,7 +529,9 @@ class Tail:
         return self._written
 
     def _behind(self, live: os.stat_result | None) -> int:
-        """Return the bytes on disk that are known to be unread; those of compressed files are fewer than their text's."""
+        """Return the bytes on disk that are known to be unread; those of compressed files are fewer
+        than their text's.
+        """
         live_bytes = live.st_size if live is not None else 0
         if self._reader is None:
             return live_bytes
@@ -576,7 +596,9 @@ class ContentTimes:
         self._times: dict[tuple[tuple[int, int], int, int], int | None] = {}
 
     def __call__(self, one: Generation) -> int | None:
-        """Return the time in nanoseconds, None for a file without a record or one that cannot be read."""
+        """Return the time in nanoseconds, None for a file without a record or one that cannot be
+        read.
+        """
         known = (one.key, one.size, one.mtime_ns)
         if known not in self._times:
             if len(self._times) >= TIMES_MAX:
