@@ -27,7 +27,7 @@ CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 SETS = {"wok-3.0.0-errors": "America/Sao_Paulo", "wok-2.4.0-errors": "Asia/Kolkata"}
 FLOORS = {"wok-3.0.0-errors": (0.78, 8), "wok-2.4.0-errors": (0.77, 4)}
 """Right among failed, and ambiguous that become exact. Of 2.4.0 one in a hundred more could be had, if nothing were
-held against equal tasks that overlap: see `written_blocks.py`.
+held against equal tasks that overlap: see `block_timing.py`.
 """
 EXPIRY = 24 * 3600 * NANOS
 START_SECONDS = 0.001

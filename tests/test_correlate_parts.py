@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from exporter.correlate.candidates import Candidate, Candidates, likeliest, quoted_by, started_at
 from exporter.correlate.certainty import Certainty
 from exporter.correlate.concurrent import LATEST_MAX, LINKS_MAX, ConcurrentRequests
-from exporter.correlate.ended import ENDED_MAX, TASK_ID_DISORDER_MAX, TASK_IDS_MAX, EndedTasks, TaskIds
+from exporter.correlate.end_candidates import Candidate, Candidates, likeliest, quoted_by, started_at
+from exporter.correlate.ended_tasks import ENDED_MAX, TASK_ID_DISORDER_MAX, TASK_IDS_MAX, EndedTasks, TaskIds
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FAILED_MAX, FailedRequests
 from exporter.correlate.former_state import modern_task

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.correlate.candidates import FAR_SECONDS
 from exporter.correlate.correlator import Correlator
+from exporter.correlate.end_candidates import FAR_SECONDS
 from exporter.correlate.index import CANDIDATES_MAX
 from exporter.records import NANOS, Event, Record, TaskRepeated, TaskStarted
 from exporter.wok.operations import TaskShape

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.correlate import reasons, waiting_blocks
-from exporter.correlate.believed_marks import BelievedMarks
+from exporter.correlate import block_matcher, pending_blocks
+from exporter.correlate.block_matcher import BlockMatcher, Decision
 from exporter.correlate.evidence import forms_of, targets_of, values_of
-from exporter.correlate.reasons import Decision, Reasons
+from exporter.correlate.pending_blocks import AHEAD_ITEMS, NEAR_NANOS
 from exporter.correlate.request_memory import Asked, RequestMemory, Started
-from exporter.correlate.waiting_blocks import AHEAD_ITEMS, NEAR_NANOS
+from exporter.correlate.restart_confirmation import RestartConfirmation
 from exporter.records import NANOS, Record
 from exporter.wok.error_log import Item, Mark, start_of
 from exporter.wok.operations import Operations
@@ -78,9 +78,9 @@ class Story:
 
 
 class Running:
-    """The requests of a story, as the correlator tells them to `Reasons`, and the failures that wait."""
+    """The requests of a story, as the correlator tells them to `BlockMatcher`, and the failures that wait."""
 
-    def __init__(self, joined: Reasons, memory: RequestMemory) -> None:
+    def __init__(self, joined: BlockMatcher, memory: RequestMemory) -> None:
         self.joined = joined
         self.memory = memory
         self.asked: list[Asked] = []
@@ -156,7 +156,7 @@ def decided(
 ) -> list[Decision]:
     """What is decided about the failures among these records when everything has been read."""
     memory = RequestMemory(1000)
-    joined = Reasons(NAMING, FUNCTIONS, memory, expiry=EXPIRY)
+    joined = BlockMatcher(NAMING, FUNCTIONS, memory, expiry=EXPIRY)
     joined.offer(items)
     joined.discredit(discredited)
     running = Running(joined, memory)
@@ -650,7 +650,7 @@ def test_what_becomes_of_blocks_is_counted() -> None:
     story.raises(task_id(10.3), SWAPS_CREATE)
     story.raises(task_id(10.4), SWAPS_CREATE)
     record = story.fails(12, MIGRATE.format("web"))
-    joined = Reasons(NAMING, FUNCTIONS, RequestMemory(10), expiry=EXPIRY)
+    joined = BlockMatcher(NAMING, FUNCTIONS, RequestMemory(10), expiry=EXPIRY)
     joined.offer(parsed(story.lines))
     joined.discredit([task_id(10.4)])
     joined.failed(record)
@@ -663,8 +663,8 @@ def test_what_becomes_of_blocks_is_counted() -> None:
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the oldest blocks are given up, and counted."""
-    monkeypatch.setattr(waiting_blocks, "WAITING_MAX", 3)
-    joined = Reasons(NAMING, FUNCTIONS, RequestMemory(10), expiry=EXPIRY)
+    monkeypatch.setattr(pending_blocks, "WAITING_MAX", 3)
+    joined = BlockMatcher(NAMING, FUNCTIONS, RequestMemory(10), expiry=EXPIRY)
     joined.offer(parsed([line for number in range(10) for line in block(task_id(number))]))
     joined.advance((EPOCH + 100) * NANOS)
 
@@ -674,7 +674,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_flood_of_blocks_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where somebody floods the error log with blocks of one operation, its failures go without a reason."""
-    monkeypatch.setattr(reasons, "CROWD_MAX", 3)
+    monkeypatch.setattr(block_matcher, "CROWD_MAX", 3)
     story = Story()
     story.migrate(10, "web")
     story.swap(10)
@@ -710,10 +710,10 @@ def mark(at: int, *, is_chained: bool = True) -> Mark:
 
 def test_marks_are_believed_after_two_seconds() -> None:
     """A mark with its chain is told once, when the log is two seconds past it; one without is never."""
-    marks = BelievedMarks()
+    marks = RestartConfirmation()
     marks.offer(mark(10))
     marks.offer(mark(11, is_chained=False))
-    marks = BelievedMarks(marks.state)
+    marks = RestartConfirmation(marks.state)
 
     assert marks.is_due((EPOCH + 12) * NANOS)
     assert not marks.is_due((EPOCH + 12) * NANOS - 1)
@@ -725,14 +725,14 @@ def test_marks_are_believed_after_two_seconds() -> None:
 
 def test_marks_that_are_forged_or_refuted() -> None:
     """A mark that a parameter has brought, or that a task has survived, is dropped."""
-    marks = BelievedMarks()
+    marks = RestartConfirmation()
     for at in (10, 20, 30):
         marks.offer(mark(at))
     marks.forged(["mark 10"])
     marks.survived((EPOCH + 15) * NANOS, (EPOCH + 25) * NANOS)
     marks.survived((EPOCH + 30) * NANOS, (EPOCH + 35) * NANOS)
 
-    assert BelievedMarks(marks.state).believed((EPOCH + 100) * NANOS) == [(EPOCH + 30) * NANOS]
+    assert RestartConfirmation(marks.state).believed((EPOCH + 100) * NANOS) == [(EPOCH + 30) * NANOS]
 
 
 def scored(name: str, **how: bool) -> Score:
@@ -771,7 +771,7 @@ def test_look_ahead_is_enough() -> None:
     expected = decided(story.records, items)
 
     memory = RequestMemory(1000)
-    joined = Reasons(NAMING, FUNCTIONS, memory, expiry=EXPIRY)
+    joined = BlockMatcher(NAMING, FUNCTIONS, memory, expiry=EXPIRY)
     running = Running(joined, memory)
     actual = []
     for record in story.records:

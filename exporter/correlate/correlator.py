@@ -11,7 +11,7 @@ how sure the match is:
     task_state.py       what waits and what runs: a pending request, a task, a pending end; the phases of a task
     certainty.py        what speaks for and against a match, and the grade that follows
     index.py            by what each of them is found
-    candidates.py       which tasks a final record may end, and how the evidence narrows them
+    end_candidates.py   which tasks a final record may end, and how the evidence narrows them
     start_matcher.py    how a start record and a request find each other
     request_records.py, start_records.py, pending_ends.py
                         what a record of each kind does when it is read
@@ -22,7 +22,7 @@ how sure the match is:
     failed_requests.py  requests that failed, and may have started a task all the same
     request_ids.py      requests that were named by their ids
     concurrent.py       which other requests came while a task ran
-    ended.py            what is remembered of ended tasks
+    ended_tasks.py            what is remembered of ended tasks
     error_evidence.py   what wok-error.log says: why a task failed, and when wokd was restarted
     stored.py           how the store keeps all this; former_state.py reads the version before
 
@@ -85,7 +85,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from exporter.correlate.concurrent import ConcurrentRequests
-from exporter.correlate.ended import TaskIds
+from exporter.correlate.ended_tasks import TaskIds
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.former_state import modern_state
@@ -96,6 +96,7 @@ from exporter.correlate.pending_ends import PendingEnds
 from exporter.correlate.request_ids import RequestIds
 from exporter.correlate.request_records import RequestRecords
 from exporter.correlate.settle_window import HOLD_NANOS, HOLD_QUIET_NANOS, SettleWindow
+from exporter.correlate.shared_state import SharedState
 from exporter.correlate.start_matcher import StartMatcher
 from exporter.correlate.start_records import StartRecords
 from exporter.correlate.stored import STATE_VERSION, from_json, record_from_json, task_of
@@ -124,7 +125,7 @@ class Correlator:
 
     def __init__(
         self,
-        naming: Operations,
+        operations: Operations,
         *,
         expiry: int,
         code_of: Callable[[str], str] | None = None,
@@ -133,25 +134,39 @@ class Correlator:
         ended: Iterable[TaskRow] = (),
         errors: ErrorEvidence | None = None,
     ) -> None:
-        errors = self._errors = errors or ErrorEvidence(naming, expiry=expiry)
+        self._errors = errors or ErrorEvidence(operations, expiry=expiry)
         self._seq = 0
         self._time = 0
         self._clock = LogClock()
         self._events: list[Event] = []
-        tell = self._events.append
-        index = self._index = Index()
-        ledger = self._ledger = OpenTaskTable(expiry)
-        request_ids = self._request_ids = RequestIds()
-        failed = self._failed = FailedRequests(index, errors, expiry)
-        claims = StartMatcher(naming, index, ledger)
-        meanwhile = self._meanwhile = ConcurrentRequests(ledger.touch)
-        settling = self._settling = SettleWindow(self._settle)
-        held = self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
-        pending = self._pending = PendingEnds(naming, index, meanwhile, settling, errors, expiry=expiry)
-        shared = (naming, index, ledger, meanwhile, claims, failed, request_ids)
-        self._requests = RequestRecords(*shared, settling, errors, tell, code_of=code_of)
-        self._starts = StartRecords(*shared, settling, pending, errors, tell, self._restart)
-        self._ends = TaskEnds(*shared, pending, held, errors, tell, expiry=expiry)
+        self._index = Index()
+        self._open_tasks = OpenTaskTable(expiry)
+        self._request_ids = RequestIds()
+        self._failed_requests = FailedRequests(self._index, self._errors, expiry)
+        self._concurrent = ConcurrentRequests(self._open_tasks.touch)
+        self._settling = SettleWindow(self._settle)
+        self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
+        self._pending_ends = PendingEnds(
+            operations, self._index, self._concurrent, self._settling, self._errors, expiry=expiry
+        )
+        shared = SharedState(
+            operations=operations,
+            index=self._index,
+            open_tasks=self._open_tasks,
+            concurrent=self._concurrent,
+            start_matcher=StartMatcher(operations, self._index, self._open_tasks),
+            failed_requests=self._failed_requests,
+            request_ids=self._request_ids,
+            pending_ends=self._pending_ends,
+            settling=self._settling,
+            held=self._held,
+            errors=self._errors,
+            emit=self._events.append,
+            expiry=expiry,
+        )
+        self._requests = RequestRecords(shared, code_of=code_of)
+        self._starts = StartRecords(shared, self._restart)
+        self._ends = TaskEnds(shared)
         self._restore(state, open_tasks, ended)
 
     # What moves it
@@ -167,7 +182,7 @@ class Correlator:
         elif record.kind == "started":
             self._starts.take(record, self._seq)
         else:
-            self._pending.take(record, self._seq)
+            self._pending_ends.take(record, self._seq)
         return self._take()
 
     def _pass(self, time: int) -> None:
@@ -214,14 +229,14 @@ class Correlator:
             settling.is_due(now)
             or self._held.is_due(now)
             or self._errors.is_due(now)
-            or self._ledger.is_due(settling.since(now))
+            or self._open_tasks.is_due(settling.since(now))
         )
 
     def _tick(self) -> None:
         """End what has been open for too long, now that the clock has moved; it may have been set back."""
         now = self._clock.now
         if self._clock.was_ahead:
-            self._ledger.set_back(now)
+            self._open_tasks.set_back(now)
         # What waits may be the end of a task that is only just too old.
         self._ends.expire(self._settling.since(now))
 
@@ -266,22 +281,22 @@ class Correlator:
         """Return what has changed since the last call, for the store."""
         state = {
             "version": STATE_VERSION,
-            "ordinal": self._meanwhile.ordinal,
+            "ordinal": self._concurrent.ordinal,
             "seq": self._seq,
             "time": self._time,
             "clock": self._clock.to_json(),
             "task_id_max": self._starts.task_ids.highest,
             "task_ids": self._starts.task_ids.used,
-            "latest": self._meanwhile.latest,
-            "latest_times": list(self._meanwhile.times),
+            "latest": self._concurrent.latest,
+            "latest_times": list(self._concurrent.times),
             "ended": self._ends.since_restart,
             "expired": self._ends.expired_texts,
-            "failed": self._failed.to_json(),
+            "failed": self._failed_requests.to_json(),
             "request_ids": self._request_ids.to_json(),
             "settling": self._settling.to_json(),
             "held": self._held.to_json(),
         }
-        opened, closed = self._ledger.changes()
+        opened, closed = self._open_tasks.changes()
         return Changes(opened, closed, json.dumps(state, separators=(",", ":")))
 
     def _restore(self, state: str, open_tasks: Iterable[OpenTask], ended: Iterable[TaskRow]) -> None:
@@ -299,19 +314,19 @@ class Correlator:
         for task in tasks:
             if task.by_start:
                 self._index.add_running(task)
-            self._ledger.open(task)
-            self._meanwhile.begin(task)
+            self._open_tasks.open(task)
+            self._concurrent.begin(task)
         asked = [task.asked for task in tasks if task.asked is not None and not task.by_start]
-        failed = self._failed.from_json(kept.get("failed", ()))
+        failed = self._failed_requests.from_json(kept.get("failed", ()))
         is_failed = {request.seq for request in failed}
         for request in sorted([*asked, *requests.values(), *failed], key=lambda request: request.seq):
             if request.seq in is_failed:
-                self._failed.add(request)
+                self._failed_requests.add(request)
             else:
                 self._index.add_request(request)
                 if request.task is not None and not request.failed:
                     self._errors.asked(request)
-        self._ledger.mark_stored()
+        self._open_tasks.mark_stored()
         if not state:
             return
         self._seq = kept["seq"]
@@ -319,28 +334,28 @@ class Correlator:
         self._clock.restore(kept["clock"])
         self._request_ids.restore(kept["request_ids"])
         self._starts.task_ids = TaskIds(kept["task_ids"], kept["task_id_max"])
-        self._meanwhile.restore(kept["ordinal"], kept["latest"])
-        self._meanwhile.times.extend(kept.get("latest_times", ()))
+        self._concurrent.restore(kept["ordinal"], kept["latest"])
+        self._concurrent.times.extend(kept.get("latest_times", ()))
         self._ends.restore(list(ended), kept["ended"], kept["expired"])
         for waiting in settling:
             if waiting["is"] == "request":
                 self._settling.add(requests[waiting["key"]])
             elif waiting["is"] == "end":
                 final = from_json(PendingEnd, waiting)
-                self._pending.wait(final, self._ledger.tasks.get(bytes.fromhex(waiting["key"])))
+                self._pending_ends.wait(final, self._open_tasks.tasks.get(bytes.fromhex(waiting["key"])))
                 self._settling.add(final)
-            elif bytes.fromhex(waiting["key"]) in self._ledger.tasks:
+            elif bytes.fromhex(waiting["key"]) in self._open_tasks.tasks:
                 # A damaged task was set aside by the store.
-                task = self._ledger.tasks[bytes.fromhex(waiting["key"])]
+                task = self._open_tasks.tasks[bytes.fromhex(waiting["key"])]
                 if "seeking" in waiting:  # a state of the previous version
                     task.phase = Phase.SEEKING if waiting["seeking"] else Phase.JOINED
                 self._starts.wait_again(task, record_from_json(waiting["record"]))
         for waiting in kept["held"]:
             final = from_json(PendingEnd, waiting)
-            held_task = self._ledger.tasks.get(bytes.fromhex(waiting["key"]))
+            held_task = self._open_tasks.tasks.get(bytes.fromhex(waiting["key"]))
             if held_task is None:
                 final.is_held = False
-                self._pending.wait(final, None)
+                self._pending_ends.wait(final, None)
                 self._settling.add(final)
             else:
                 final.ends(held_task)

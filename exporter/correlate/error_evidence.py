@@ -1,6 +1,6 @@
 """What wok-error.log says, where the correlator asks for it: why a task failed, and when wokd was restarted.
 
-One place for what is remembered for that (`reasons.py`, `request_memory.py`, `believed_marks.py`), so that the
+One place for what is remembered for that (`block_matcher.py`, `request_memory.py`, `restart_confirmation.py`), so that the
 correlator does not know how the evidence is weighed. Without a wok-error.log nothing here has an answer.
 """
 
@@ -10,11 +10,11 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from exporter.correlate.believed_marks import WAIT_NANOS, BelievedMarks
-from exporter.correlate.reason import Reason
-from exporter.correlate.reasons import Reasons
+from exporter.correlate.block_matcher import BlockMatcher
+from exporter.correlate.failure_reason import FailureReason
+from exporter.correlate.pending_blocks import NEAR_NANOS
 from exporter.correlate.request_memory import Asked, RequestMemory, Started
-from exporter.correlate.waiting_blocks import NEAR_NANOS
+from exporter.correlate.restart_confirmation import WAIT_NANOS, RestartConfirmation
 from exporter.records import NANOS
 from exporter.wok.error_log import Mark
 from exporter.wok.task_functions import TaskFunctions
@@ -22,9 +22,9 @@ from exporter.wok.task_functions import TaskFunctions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from exporter.correlate.pending_blocks import BlockResult
     from exporter.correlate.request_memory import Ending
     from exporter.correlate.task_state import PendingRequest
-    from exporter.correlate.waiting_blocks import BlockResult
     from exporter.records import Record
     from exporter.wok.error_log import Item
     from exporter.wok.forgery import Forged
@@ -47,19 +47,19 @@ class ErrorEvidence:
     """
 
     def __init__(
-        self, naming: Operations, functions: TaskFunctions | None = None, *, expiry: int, state: str = ""
+        self, operations: Operations, functions: TaskFunctions | None = None, *, expiry: int, state: str = ""
     ) -> None:
         kept = json.loads(state) if state else {}
         self._requests = RequestMemory(ENDED_REQUESTS_MAX, kept.get("requests", ""))
         self._is_read = functions is not None
-        self._reasons = Reasons(
-            naming,
+        self._reasons = BlockMatcher(
+            operations,
             functions or TaskFunctions(()),
             self._requests,
             expiry=expiry,
             state=kept.get("reasons", ""),
         )
-        self._marks = BelievedMarks(kept.get("marks", ""))
+        self._marks = RestartConfirmation(kept.get("marks", ""))
         self._marked: int = kept.get("marked", 0)
         self._previous: int = kept.get("previous", 0)
         self.restarts = 0
@@ -156,7 +156,7 @@ class ErrorEvidence:
         """Take the final record of a failure for a repeat of another one: it has no reason of its own."""
         self._reasons.withdraw(record)
 
-    def reason_of(self, record: Record, ending: Ending) -> Reason | None:
+    def reason_of(self, record: Record, ending: Ending) -> FailureReason | None:
         """Return why the task of a final record failed; to be asked when its settling window closes.
 
         `ending` are the final records that wait for their windows, this one included.
@@ -168,7 +168,7 @@ class ErrorEvidence:
         if block is None:
             return None
         text = block.text.encode("utf-8", "replace")[:TEXT_BYTES_MAX].decode("utf-8", "ignore")
-        reason = Reason(block.exception, text, block.stack)
+        reason = FailureReason(block.exception, text, block.stack)
         if decision.result != "joined":
             return reason
         if decision.start:

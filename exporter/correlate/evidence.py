@@ -34,12 +34,12 @@ _NAME_ENDINGS = ("_name", "_id", "_uuid")
 
 
 def forms_of(
-    naming: Operations, app: str, code: str, operation: str, params: Mapping[str, Any]
+    operations: Operations, app: str, code: str, operation: str, params: Mapping[str, Any]
 ) -> tuple[Form, ...]:
     """Return the forms of the target_uri that a task of this request may have; general ones for an operation that
     the table does not know to start tasks.
     """
-    return naming.forms(app, code, operation, params) or general_forms(params)
+    return operations.forms(app, code, operation, params) or general_forms(params)
 
 
 def values_of(params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -70,18 +70,18 @@ def is_identifier(value: str) -> bool:
     return len(value) >= IDENTIFIER_CHARS_MIN and any(map(str.isdigit, value))
 
 
-def general_targets(naming: Operations, app: str, target_uri: str) -> tuple[str, ...]:
+def general_targets(operations: Operations, app: str, target_uri: str) -> tuple[str, ...]:
     """Return the general forms of a task's target_uri; none where only an operation of the table has such ones."""
-    if not naming.may_be_unknown(app, target_uri):
+    if not operations.may_be_unknown(app, target_uri):
         return ()
     segments = segments_of_target(target_uri)
     return tuple(["~/" + segment for segment in segments[:1]] + ["~" + segment for segment in segments])
 
 
-def targets_of(naming: Operations, app: str, target_uri: str) -> list[Target]:
+def targets_of(operations: Operations, app: str, target_uri: str) -> list[Target]:
     """Return all forms of a task's target_uri, the strongest first."""
-    general = general_targets(naming, app, target_uri)
-    return [*naming.targets(app, target_uri), *(Target(text) for text in general)]
+    general = general_targets(operations, app, target_uri)
+    return [*operations.targets(app, target_uri), *(Target(text) for text in general)]
 
 
 def segments_of_target(target_uri: str) -> tuple[str, ...]:

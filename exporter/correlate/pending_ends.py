@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.evidence import targets_of
+from exporter.correlate.failure_reason import FailureReason
 from exporter.correlate.index import Index
-from exporter.correlate.reason import Reason
 from exporter.correlate.settle_window import SettleWindow
 from exporter.correlate.task_state import PendingEnd, Task
 from exporter.records import NANOS, Record
@@ -28,17 +28,17 @@ class PendingEnds:
 
     def __init__(
         self,
-        naming: Operations,
+        operations: Operations,
         index: Index,
-        meanwhile: ConcurrentRequests,
+        concurrent: ConcurrentRequests,
         settling: SettleWindow,
         errors: ErrorEvidence,
         *,
         expiry: int,
     ) -> None:
-        self._naming = naming
+        self._operations = operations
         self._index = index
-        self._meanwhile = meanwhile
+        self._concurrent = concurrent
         self._settling = settling
         self._errors = errors
         self._expiry = expiry
@@ -53,7 +53,7 @@ class PendingEnds:
         if first is not None:
             self._add(first, record)
             return
-        final = PendingEnd(record, record.time, seq, self._meanwhile.ordinal)
+        final = PendingEnd(record, record.time, seq, self._concurrent.ordinal)
         if not record.task_id:
             first = self._first_of(record)
             if first is not None and self._is_second_report(first, record):
@@ -109,7 +109,7 @@ class PendingEnds:
 
     def _first_of(self, record: Record) -> PendingEnd | None:
         """Find the waiting final record, without an error, of which this one may be the second."""
-        if not record.error_code or self._naming.is_unlogged(record.app, record.target_uri):
+        if not record.error_code or self._operations.is_unlogged(record.app, record.target_uri):
             return None
         waiting = self._finals.get(end_key(record), ())
         held = {id(final.earlier) for final in waiting}
@@ -125,7 +125,7 @@ class PendingEnds:
 
     def _is_second_report(self, first: PendingEnd, record: Record) -> bool:
         """Tell whether this operation is known to report a failure twice."""
-        return first.record.failed and self._naming.reports_twice(record.app, record.target_uri)
+        return first.record.failed and self._operations.reports_twice(record.app, record.target_uri)
 
     def _add(self, final: PendingEnd, record: Record) -> None:
         """Take a second final record within the window: the one with the error wins, the other is a repeat."""
@@ -147,7 +147,7 @@ class PendingEnds:
         if has_reason(record):
             self._errors.withdraw(record)
 
-    def reason_of(self, final: PendingEnd) -> Reason | None:
+    def reason_of(self, final: PendingEnd) -> FailureReason | None:
         """Return what wok-error.log says about a final record whose window closes."""
         if not has_reason(final.record):
             return None
@@ -168,7 +168,7 @@ class PendingEnds:
             repeated = {id(final.earlier) for final in finals}
             for final in finals:
                 if not final.targets:
-                    final.targets = tuple(targets_of(self._naming, app, target_uri))
+                    final.targets = tuple(targets_of(self._operations, app, target_uri))
                 if id(final) not in repeated:
                     yield app, final
 

@@ -5,62 +5,41 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from exporter.correlate.certainty import Certainty
-from exporter.correlate.concurrent import ConcurrentRequests
-from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.evidence import forms_of, values_of
-from exporter.correlate.failed_requests import FailedRequests
-from exporter.correlate.index import Index
-from exporter.correlate.open_tasks import OpenTaskTable
-from exporter.correlate.request_ids import RequestIds
-from exporter.correlate.settle_window import SettleWindow
-from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.shared_state import SharedState
 from exporter.correlate.task_state import PendingRequest, Phase, Task, record_key
 from exporter.ids import request_span_id, task_span_id
-from exporter.records import Event, Record, RequestSeen
-from exporter.wok.operations import Form, Operations
+from exporter.records import Record, RequestSeen
+from exporter.wok.operations import Form
 
 
 class RequestRecords:
-    """Takes the requests of the log; `tell` is given their events.
+    """Takes the requests of the log; `emit` is given their events.
 
     `code_of` finds the message code of a sentence, for the releases that wrote no codes.
     """
 
-    def __init__(
-        self,
-        naming: Operations,
-        index: Index,
-        ledger: OpenTaskTable,
-        meanwhile: ConcurrentRequests,
-        claims: StartMatcher,
-        failed: FailedRequests,
-        request_ids: RequestIds,
-        settling: SettleWindow,
-        errors: ErrorEvidence,
-        tell: Callable[[Event], None],
-        *,
-        code_of: Callable[[str], str] | None,
-    ) -> None:
-        self._naming = naming
-        self._index = index
-        self._ledger = ledger
-        self._meanwhile = meanwhile
-        self._claims = claims
-        self._failed = failed
-        self._request_ids = request_ids
-        self._settling = settling
-        self._errors = errors
-        self._tell = tell
+    def __init__(self, shared: SharedState, *, code_of: Callable[[str], str] | None) -> None:
+        self._operations = shared.operations
+        self._index = shared.index
+        self._open_tasks = shared.open_tasks
+        self._concurrent = shared.concurrent
+        self._start_matcher = shared.start_matcher
+        self._failed_requests = shared.failed_requests
+        self._request_ids = shared.request_ids
+        self._settling = shared.settling
+        self._errors = shared.errors
+        self._emit = shared.emit
         self._code_of = code_of
 
     def take(self, record: Record, seq: int) -> None:
         """Take the next request of the log, its `seq`th record."""
         context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
-        self._meanwhile.request(context, record.time)
+        self._concurrent.request(context, record.time)
         code = record.code
         if not code and self._code_of is not None:
             code = self._code_of(record.text)
-        operation = self._naming.of_request(record.app, record.method, code, record.params, record.status)
+        operation = self._operations.of_request(record.app, record.method, code, record.params, record.status)
         request, start, opens_task = None, record.time, False
         # A 500 without an error may have started its task all the same (Wok 3.0.0's clean-up of old tasks raises
         # after the thread has begun). It opens nothing by itself.
@@ -74,7 +53,7 @@ class RequestRecords:
             elif not self._is_claimed(request) and may_start:
                 opens_task = is_accepted and record.dialect == "json"
                 self._offer(request, record, opens_task=opens_task)
-        self._tell(RequestSeen(record, operation, context, start, self._meanwhile.ordinal, opens_task))
+        self._emit(RequestSeen(record, operation, context, start, self._concurrent.ordinal, opens_task))
 
     def _is_named(self, request_id: str) -> bool:
         """Tell whether a record of a task has named this request: it has started one, whatever its status says."""
@@ -91,12 +70,12 @@ class RequestRecords:
             if own is None and not task.parent_task_id:
                 own = task
                 if task.phase is Phase.SEEKING:
-                    self._claims.take_named(task, request)
+                    self._start_matcher.take_named(task, request)
                     continue
-            self._claims.link(task, request.context, request.ordinal)
+            self._start_matcher.link(task, request.context, request.ordinal)
         if own is not None or not by_forms or self._request_ids.get(request.record_id) is not None:
             return own
-        own, former = self._claims.take_start(request)
+        own, former = self._start_matcher.take_start(request)
         if former is not None:
             self._offer_failed(former)
         return own
@@ -117,8 +96,8 @@ class RequestRecords:
             self._index.add_request(request)
             self._errors.asked(request)
             task = self._task_asked_for(request, record)
-            self._ledger.open(task)
-            self._meanwhile.begin(task)
+            self._open_tasks.open(task)
+            self._concurrent.begin(task)
         elif request.failed:
             self._offer_failed(request)
         elif request.forms:
@@ -130,17 +109,17 @@ class RequestRecords:
         if not request.forms:
             return
         if request.record_id:
-            self._failed.add(request)
+            self._failed_requests.add(request)
         else:
             self._index.add_request(request)
             self._settling.add(request)
 
     def _make_request(self, record: Record, seq: int, context: bytes, operation: str) -> PendingRequest:
-        naming, app, code, params = self._naming, record.app, record.code, record.params
+        operations, app, code, params = self._operations, record.app, record.code, record.params
         is_failed = record.status != 202
         forms: tuple[Form, ...] = ()
-        if not is_failed or naming.may_start_task(app, code, operation):
-            forms = forms_of(naming, app, code, operation, params)
+        if not is_failed or operations.may_start_task(app, code, operation):
+            forms = forms_of(operations, app, code, operation, params)
         return PendingRequest(
             key=record_key(record),
             seq=seq,
@@ -148,7 +127,7 @@ class RequestRecords:
             time=record.time,
             context=context,
             operation=operation,
-            ordinal=self._meanwhile.ordinal,
+            ordinal=self._concurrent.ordinal,
             record_id=record.record_id,
             forms=forms,
             values=values_of(params) if forms and not forms[0].named else (),

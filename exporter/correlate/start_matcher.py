@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.correlate.candidates import COARSE_NANOS, NEAR_NANOS
+from exporter.correlate.end_candidates import COARSE_NANOS, NEAR_NANOS
 from exporter.correlate.evidence import general_targets, is_general
 from exporter.correlate.index import Index
 from exporter.correlate.open_tasks import OpenTaskTable
@@ -25,12 +25,12 @@ EPOCH_OFF_NANOS = 60 * NANOS
 
 
 class StartMatcher:
-    """Joins starts and requests of `index`; `ledger` has the open tasks, and is told which have changed."""
+    """Joins starts and requests of `index`; `open_tasks` has the open tasks, and is told which have changed."""
 
-    def __init__(self, naming: Operations, index: Index, ledger: OpenTaskTable) -> None:
-        self._naming = naming
+    def __init__(self, operations: Operations, index: Index, open_tasks: OpenTaskTable) -> None:
+        self._operations = operations
         self._index = index
-        self._ledger = ledger
+        self._open_tasks = open_tasks
 
     def take_start(self, request: PendingRequest) -> tuple[Task | None, PendingRequest | None]:
         """Let a request that has just been read take the start that seeks it: the oldest, by its best form.
@@ -92,7 +92,7 @@ class StartMatcher:
         task.parent = task.parent or context
         task.request = ordinal
         task.certainty.joined = task.certainty.named = True
-        self._ledger.touch(task)
+        self._open_tasks.touch(task)
 
     def _starts(self, request: PendingRequest, form: Form) -> list[Task]:
         """Return the starts whose windows are open and that seek by this form."""
@@ -107,30 +107,30 @@ class StartMatcher:
         return start.texts
 
     def _general(self, start: Task) -> tuple[str, ...]:
-        return () if start.request_id else general_targets(self._naming, start.app, start.target_uri)
+        return () if start.request_id else general_targets(self._operations, start.app, start.target_uri)
 
     def contest(self, requests: Sequence[PendingRequest]) -> None:
         """Mark requests whose tasks could as well have been each other's."""
         for request in requests:
             request.contested = True
             if request.task is not None:
-                self._ledger.touch(request.task)
+                self._open_tasks.touch(request.task)
 
     def _crowd(self, starts: Sequence[Task]) -> None:
         for start in starts:
             start.certainty.crowded = True
-            self._ledger.touch(start)
+            self._open_tasks.touch(start)
 
     def _make_rivals(self, starts: Sequence[Task]) -> None:
         for start in starts:
             start.certainty.contested = True
-            self._ledger.touch(start)
+            self._open_tasks.touch(start)
             start.rivals = tuple([rival.key for rival in starts if rival is not start])
 
     def _doubt(self, start: Task, request: PendingRequest) -> None:
         start.certainty.contested = request.contested = True
         start.candidates += (request.context,)
-        self._ledger.touch(start)
+        self._open_tasks.touch(start)
 
     def _join(self, start: Task, request: PendingRequest, form: Form) -> None:
         if start.phase is Phase.SEEKING:
@@ -142,19 +142,19 @@ class StartMatcher:
         certainty = start.certainty
         certainty.joined = certainty.beside = True
         by_value = is_general(form.text)
-        is_guess = by_value and self._naming.shape_of(start.app, start.target_uri) is not None
+        is_guess = by_value and self._operations.shape_of(start.app, start.target_uri) is not None
         certainty.named = form.named and not is_guess
         certainty.contested = certainty.contested or request.contested
         # General evidence needs a name: that nothing like it is near says little.
         certainty.crowded = certainty.crowded or by_value
-        self._ledger.touch(start)
+        self._open_tasks.touch(start)
         for key in start.rivals:
-            rival = self._ledger.tasks.get(key)
+            rival = self._open_tasks.tasks.get(key)
             if rival is not None:
                 rival.candidates += (start.parent,)
                 if rival.parent:
                     start.candidates += (rival.parent,)
-                self._ledger.touch(rival)
+                self._open_tasks.touch(rival)
 
 
 def _is_possible(start: Task, request: PendingRequest) -> bool:

@@ -6,54 +6,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from exporter.correlate.concurrent import ConcurrentRequests
-from exporter.correlate.ended import TaskIds, is_number
-from exporter.correlate.error_evidence import ErrorEvidence
-from exporter.correlate.failed_requests import FailedRequests
-from exporter.correlate.index import Index
-from exporter.correlate.open_tasks import OpenTaskTable
-from exporter.correlate.pending_ends import PendingEnds
-from exporter.correlate.request_ids import RequestIds, known_request
-from exporter.correlate.settle_window import SETTLE_NANOS, SettleWindow
-from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.ended_tasks import TaskIds, is_number
+from exporter.correlate.request_ids import known_request
+from exporter.correlate.settle_window import SETTLE_NANOS
+from exporter.correlate.shared_state import SharedState
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Step, Task, record_key
 from exporter.ids import task_span_id
-from exporter.records import Event, Record, TaskStarted
-from exporter.wok.operations import Operations, uuid_bytes
+from exporter.records import Record, TaskStarted
+from exporter.wok.operations import uuid_bytes
 
 
 class StartRecords:
-    """Takes the start records of the log; `tell` is given their events, `restart` the times of wokd's restarts.
+    """Takes the start records of the log; `emit` is given their events, `restart` the times of wokd's restarts.
 
     `task_ids` are the numbers that this wokd has given to tasks.
     """
 
-    def __init__(
-        self,
-        naming: Operations,
-        index: Index,
-        ledger: OpenTaskTable,
-        meanwhile: ConcurrentRequests,
-        claims: StartMatcher,
-        failed: FailedRequests,
-        request_ids: RequestIds,
-        settling: SettleWindow,
-        pending: PendingEnds,
-        errors: ErrorEvidence,
-        tell: Callable[[Event], None],
-        restart: Callable[[int], None],
-    ) -> None:
-        self._naming = naming
-        self._index = index
-        self._ledger = ledger
-        self._meanwhile = meanwhile
-        self._claims = claims
-        self._failed = failed
-        self._request_ids = request_ids
-        self._settling = settling
-        self._pending = pending
-        self._errors = errors
-        self._tell = tell
+    def __init__(self, shared: SharedState, restart: Callable[[int], None]) -> None:
+        self._operations = shared.operations
+        self._index = shared.index
+        self._open_tasks = shared.open_tasks
+        self._concurrent = shared.concurrent
+        self._start_matcher = shared.start_matcher
+        self._failed_requests = shared.failed_requests
+        self._request_ids = shared.request_ids
+        self._settling = shared.settling
+        self._pending_ends = shared.pending_ends
+        self._errors = shared.errors
+        self._emit = shared.emit
         self._restart = restart
         self.task_ids = TaskIds({}, 0)
 
@@ -66,7 +46,7 @@ class StartRecords:
             seq=seq,
             app=record.app,
             start=record.time,
-            since=self._meanwhile.ordinal,
+            since=self._concurrent.ordinal,
             by_start=True,
             target_uri=record.target_uri,
             task_id=record.task_id,
@@ -76,15 +56,15 @@ class StartRecords:
             record=record,
         )
         self._let_seek(task)
-        self._ledger.open(task)
-        self._meanwhile.begin(task)
-        final = self._pending.waiting_for(record)
+        self._open_tasks.open(task)
+        self._concurrent.begin(task)
+        final = self._pending_ends.waiting_for(record)
         if final is not None:
             final.ends(task)
         if task.request_id:
             self._take_named_request(task)
         else:
-            request = self._claims.take_request(task)
+            request = self._start_matcher.take_request(task)
             if request is not None:
                 self._take_over(task, request)
         self._index.add_running(task)
@@ -110,7 +90,7 @@ class StartRecords:
 
     def _begin_anew(self, record: Record) -> list[PendingEnd]:
         """End what a former wokd ran; return the final records that wait for this start and must go on waiting."""
-        early = self._pending.release(record)
+        early = self._pending_ends.release(record)
         for final in early:
             self._settling.withdraw(final)
         self._restart(record.time)
@@ -120,23 +100,23 @@ class StartRecords:
         """Let a start take the request whose id it has, or know it where it is another task's."""
         request = self._index.by_record(task.request_id)
         if request is not None and not task.parent_task_id:
-            self._claims.take_named(task, request)
+            self._start_matcher.take_named(task, request)
             self._take_over(task, request)
             return
         known = known_request(self._index, self._request_ids, task.request_id)
         if known is not None and known.context:
-            self._claims.link(task, known.context, known.ordinal)
+            self._start_matcher.link(task, known.context, known.ordinal)
 
     def _take_over(self, task: Task, request: PendingRequest) -> None:
         """Let a start's task stand for the one that its request has opened."""
         self._index.remove_request(request)
-        self._failed.remove(request)
+        self._failed_requests.remove(request)
         self._settling.withdraw(request)
         if request.task is not None:
             task.counted = False  # the request's 202 has counted the start already
             request.task.take(Step.HAND_OVER)
-            self._ledger.close(request.task)
-            self._meanwhile.end(request.task)
+            self._open_tasks.close(request.task)
+            self._concurrent.end(request.task)
             self._errors.over(request, is_sure=True)
             request.task = None
 
@@ -148,13 +128,13 @@ class StartRecords:
             return
         self._find_parent(task)
         if not task.operation:
-            task.operation = self._naming.of_target(task.app, task.target_uri)
+            task.operation = self._operations.of_target(task.app, task.target_uri)
         trace_id = task.parent[:16] or uuid_bytes(task.request_id) or record.trace_id
         task.take(Step.CLOSE_WINDOW)
         task.context = trace_id + task_span_id(trace_id, record.file, record.offset)
         task.record = None
-        self._ledger.touch(task)
-        self._tell(
+        self._open_tasks.touch(task)
+        self._emit(
             TaskStarted(
                 record, task.operation, task.context, task.parent, task.grade, task.start, task.counted
             )
@@ -176,7 +156,7 @@ class StartRecords:
         if task.request_id:
             task.texts = ("=" + task.request_id,)
             return
-        targets = self._naming.targets(task.app, task.target_uri)
+        targets = self._operations.targets(task.app, task.target_uri)
         task.texts = tuple([target.text for target in targets])
         task.epoch = max(target.epoch for target in targets)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from exporter.correlate.certainty import Certainty
+from exporter.correlate.failure_reason import FailureReason
 from exporter.correlate.former_state import modern_task
-from exporter.correlate.reason import Reason
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Task, Waiting
 from exporter.records import OpenTask, Record
 from exporter.wok.operations import Form
@@ -72,9 +72,9 @@ _CODECS: dict[str, _Codec] = {
         lambda records: [record_to_json(record) for record in records],
         lambda records: [record_from_json(record) for record in records],
     ),
-    "Reason | None": _Codec(
+    "FailureReason | None": _Codec(
         lambda reason: reason and [*reason[:-1], b"".join(reason.requests).hex()],
-        lambda fields: fields and Reason._make([*fields[:-1], _split(fields[-1])]),
+        lambda fields: fields and FailureReason._make([*fields[:-1], _split(fields[-1])]),
     ),
     "PendingEnd | None": _Codec(
         lambda end: end and to_json(end),

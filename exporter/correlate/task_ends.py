@@ -7,10 +7,10 @@ request has a form of its target_uri. Where nothing fits, it is a repeat of an e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from exporter.correlate.candidates import (
+from exporter.correlate.end_candidates import (
     NEAR_NANOS,
     Candidate,
     Candidates,
@@ -18,22 +18,17 @@ from exporter.correlate.candidates import (
     likeliest,
     quoted_by,
 )
-from exporter.correlate.concurrent import ConcurrentRequests
-from exporter.correlate.ended import ENDED_MAX, Ended, EndedTasks
-from exporter.correlate.error_evidence import ErrorEvidence
+from exporter.correlate.ended_tasks import ENDED_MAX, Ended, EndedTasks
 from exporter.correlate.evidence import is_general, targets_of, values_of
-from exporter.correlate.failed_requests import FailedRequests
-from exporter.correlate.index import CANDIDATES_MAX, Index
-from exporter.correlate.open_tasks import OpenTaskTable
-from exporter.correlate.pending_ends import PendingEnds, end_key
-from exporter.correlate.reason import NO_REASON
-from exporter.correlate.request_ids import RequestIds, known_request
-from exporter.correlate.settle_window import SettleWindow
-from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.failure_reason import NO_REASON
+from exporter.correlate.index import CANDIDATES_MAX
+from exporter.correlate.pending_ends import end_key
+from exporter.correlate.request_ids import known_request
+from exporter.correlate.shared_state import SharedState
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Step, Task
 from exporter.ids import task_span_id
-from exporter.records import Event, Grade, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
-from exporter.wok.operations import Operations, uuid_bytes
+from exporter.records import Grade, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
+from exporter.wok.operations import uuid_bytes
 
 OWN_STATUSES = frozenset({200, 400})
 """The statuses of Wok's own final records, which no start record precedes."""
@@ -42,41 +37,26 @@ EXPIRED_MAX = 256
 
 
 class TaskEnds:
-    """Ends the open tasks of `ledger`, which `index` finds; `tell` is given the events.
+    """Ends the open tasks of `open_tasks`, which `index` finds; `emit` is given the events.
 
-    `claims` is told which requests could as well have been meant, `meanwhile` knows the requests, `failed` those
+    `start_matcher` is told which requests could as well have been meant, `concurrent` knows the requests, `failed` those
     that failed, `request_ids` those that were named. `held` is the longer window of ends that may be a nested task's. A final record is taken for a task's for `expiry` nanoseconds
     from its request or start.
     """
 
-    def __init__(
-        self,
-        naming: Operations,
-        index: Index,
-        ledger: OpenTaskTable,
-        meanwhile: ConcurrentRequests,
-        claims: StartMatcher,
-        failed: FailedRequests,
-        request_ids: RequestIds,
-        pending: PendingEnds,
-        held: SettleWindow,
-        errors: ErrorEvidence,
-        tell: Callable[[Event], None],
-        *,
-        expiry: int,
-    ) -> None:
-        self._naming = naming
-        self._index = index
-        self._ledger = ledger
-        self._meanwhile = meanwhile
-        self._claims = claims
-        self._failed = failed
-        self._request_ids = request_ids
-        self._pending = pending
-        self._held = held
-        self._errors = errors
-        self._tell = tell
-        self._expiry = expiry
+    def __init__(self, shared: SharedState) -> None:
+        self._operations = shared.operations
+        self._index = shared.index
+        self._open_tasks = shared.open_tasks
+        self._concurrent = shared.concurrent
+        self._start_matcher = shared.start_matcher
+        self._failed_requests = shared.failed_requests
+        self._request_ids = shared.request_ids
+        self._pending_ends = shared.pending_ends
+        self._held = shared.held
+        self._errors = shared.errors
+        self._emit = shared.emit
+        self._expiry = shared.expiry
         self._ended = EndedTasks()
         self._expired: deque[tuple[str, ...]] = deque(maxlen=EXPIRED_MAX)
 
@@ -94,9 +74,9 @@ class TaskEnds:
             if self._candidates(final).capacity > 1:
                 self.settle(earlier)
             else:
-                self._pending.merge(final, earlier)
-        final.reason = self._pending.reason_of(final)
-        self._pending.forget(final)
+                self._pending_ends.merge(final, earlier)
+        final.reason = self._pending_ends.reason_of(final)
+        self._pending_ends.forget(final)
         record = final.record
         if final.task is not None:
             self._errors.survived(final.task.start, final.time)
@@ -137,7 +117,7 @@ class TaskEnds:
     def _is_beside_named(self, final: PendingEnd) -> bool:
         """Tell whether another record, with an id, has reported this end; then take this one for its repeat."""
         record = final.record
-        for other in self._pending.of(record):
+        for other in self._pending_ends.of(record):
             if other.record.task_id and abs(other.time - final.time) < NEAR_NANOS:
                 other.repeats += [record, *final.repeats]
                 return True
@@ -154,7 +134,7 @@ class TaskEnds:
         texts = {form.text for form in request.forms}
         if not texts or any(map(is_general, texts)):
             return True
-        return any(target.text in texts for target in self._naming.targets(record.app, record.target_uri))
+        return any(target.text in texts for target in self._operations.targets(record.app, record.target_uri))
 
     def _settle_by_evidence(self, final: PendingEnd) -> None:
         record = final.record
@@ -179,7 +159,7 @@ class TaskEnds:
         self._end_chosen(final, chosen, candidates)
 
     def _candidates(self, final: PendingEnd) -> Candidates:
-        return candidates_of(self._naming, self._index, final, expiry=self._expiry)
+        return candidates_of(self._operations, self._index, final, expiry=self._expiry)
 
     def _choose(self, final: PendingEnd, candidates: Candidates) -> Candidate:
         """Choose among the candidates; what was not chosen is named, and in doubt as well."""
@@ -190,11 +170,11 @@ class TaskEnds:
         epoch = candidates.epoch if timed else 0
         chosen = likeliest(timed or accepted, epoch=epoch, seq=final.seq)
         if len(found) > 1:
-            self._claims.contest([each.request for each in found if each.request is not None])
+            self._start_matcher.contest([each.request for each in found if each.request is not None])
             for each in found:
                 if each.request is None and each.task is not None:
                     each.task.certainty.contested = True
-                    self._ledger.touch(each.task)
+                    self._open_tasks.touch(each.task)
         return chosen
 
     def _end_chosen(
@@ -219,7 +199,7 @@ class TaskEnds:
             self._orphan(nested, task.context, task.request, "likely")
         elif chosen.expects_nested and not record.failed:
             task.nested = True
-            self._ledger.touch(task)
+            self._open_tasks.touch(task)
             self._orphan(final, task.context, task.request, "likely")
             return
         if request is not None:
@@ -244,7 +224,7 @@ class TaskEnds:
             final.is_held = True
             final.ends(task)
             self._held.add(final)
-            self._ledger.touch(task)
+            self._open_tasks.touch(task)
             return
         self._end(task, _outcome(record), final)
 
@@ -267,14 +247,14 @@ class TaskEnds:
             counted=False,
             asked=request,
         )
-        self._failed.remove(request)
-        self._meanwhile.begin(task)
+        self._failed_requests.remove(request)
+        self._concurrent.begin(task)
         return task
 
     def _repeat(self, final: PendingEnd) -> bool:
         """Put a further final record into the context of its ended task, if that is remembered."""
         record = final.record
-        if not record.task_id and self._naming.is_unlogged(record.app, record.target_uri):
+        if not record.task_id and self._operations.is_unlogged(record.app, record.target_uri):
             return False
         ended = self._ended.get((*end_key(record), record.task_id))
         if ended is None or record.time - ended.time >= self._expiry:
@@ -284,11 +264,11 @@ class TaskEnds:
 
     def _tell_repeats(self, final: PendingEnd, ended: Ended) -> None:
         for record in (final.record, *final.repeats):
-            self._tell(TaskRepeated(record, ended.operation, ended.context, ended.parent))
+            self._emit(TaskRepeated(record, ended.operation, ended.context, ended.parent))
 
     def _is_late(self, record: Record) -> bool:
         """Tell whether a final record may be that of a task that was open for too long."""
-        texts = [target.text for target in targets_of(self._naming, record.app, record.target_uri)]
+        texts = [target.text for target in targets_of(self._operations, record.app, record.target_uri)]
         earliest = record.time - self._expiry
         for text in texts:
             if any(
@@ -309,13 +289,13 @@ class TaskEnds:
         record = final.record
         trace_id = parent[:16] or uuid_bytes(record.request_id) or record.trace_id
         context = trace_id + task_span_id(trace_id, record.file, record.offset)
-        operation = self._naming.of_target(record.app, record.target_uri)
+        operation = self._operations.of_target(record.app, record.target_uri)
         reason = final.reason or NO_REASON
         start = reason.start or record.time
         end = max(start, record.time)
         self._ended.add((*end_key(record), record.task_id), end, context, parent, operation)
         self._request_ids.add(record.request_id, b"", 0, is_claimed=not record.parent_task_id)
-        self._tell(
+        self._emit(
             TaskEnded(
                 context=context,
                 parent=parent,
@@ -343,7 +323,7 @@ class TaskEnds:
             )
         )
         for repeat in final.repeats:
-            self._tell(TaskRepeated(repeat, operation, context, parent))
+            self._emit(TaskRepeated(repeat, operation, context, parent))
 
     # Other ends
 
@@ -356,22 +336,22 @@ class TaskEnds:
 
     def lose(self, time: int, mark: int) -> None:
         """End as lost what had started by `time`: wokd was restarted at `mark`, and will give its task ids again."""
-        until = self._meanwhile.ordinal if time == mark else self._meanwhile.ordinal_before(mark)
-        for task in self._ledger.started_by(time):
+        until = self._concurrent.ordinal if time == mark else self._concurrent.ordinal_before(mark)
+        for task in self._open_tasks.started_by(time):
             if task.end is None:
                 self._end(task, "lost", None, at=mark, until=until)
-        self._failed.forget(time)
+        self._failed_requests.forget(time)
         self._ended.restart()
 
     def expire(self, now: int) -> None:
         """End as unknown what has been open for too long."""
-        for task in self._ledger.expired(now):
+        for task in self._open_tasks.expired(now):
             if task.asked is not None:
                 self._expired.append((task.app, *(form.text for form in task.asked.forms)))
             else:
                 self._expired.append((task.app, task.target_uri))
             self._end(task, "unknown", None)
-        self._failed.expire(now)
+        self._failed_requests.expire(now)
 
     def _end(
         self, task: Task, outcome: Outcome, final: PendingEnd | None, at: int = 0, until: int = 0
@@ -385,7 +365,7 @@ class TaskEnds:
         if outcome == "unknown":
             end, until, reported = task.start, task.since, task.start + self._expiry
         own = task.request if task.since < task.request <= until else 0
-        links = self._meanwhile.links(task, until, own)
+        links = self._concurrent.links(task, until, own)
         grade = task.grade
         others: Sequence[bytes] = ()
         if grade == "ambiguous":
@@ -395,14 +375,14 @@ class TaskEnds:
         if task.asked is not None:
             self._index.remove_request(task.asked)
             self._errors.over(task.asked, is_sure=final is None or grade == "exact")
-        self._ledger.close(task)
-        self._meanwhile.end(task)
+        self._open_tasks.close(task)
+        self._concurrent.end(task)
         if task.request_id:
             is_claimed = not task.parent_task_id
             self._request_ids.add(task.request_id, task.origin, task.request, is_claimed=is_claimed)
         if final is not None:
             final.task = task.end = None  # a ring that only the garbage collector could free
-        self._tell(
+        self._emit(
             TaskEnded(
                 context=task.context,
                 parent=task.parent,
@@ -433,7 +413,7 @@ class TaskEnds:
             key = (task.app, task.target_uri, task.task_id)
             self._ended.add(key, end, task.context, task.parent, task.operation)
             for repeat in final.repeats:
-                self._tell(TaskRepeated(repeat, task.operation, task.context, task.parent))
+                self._emit(TaskRepeated(repeat, task.operation, task.context, task.parent))
 
     # The store
 

@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass, field
 
 from exporter.correlate.certainty import Certainty
-from exporter.correlate.reason import Reason
+from exporter.correlate.failure_reason import FailureReason
 from exporter.records import Grade, Record
 from exporter.wok.operations import Form, Target
 
@@ -174,7 +174,7 @@ class PendingEnd:
     second: int = 0
     is_held: bool = False
     earlier: PendingEnd | None = None
-    reason: Reason | None = None
+    reason: FailureReason | None = None
     targets: tuple[Target, ...] = field(default=(), metadata=NOT_STORED)
     task: Task | None = field(default=None, metadata=NOT_STORED)
     waiting: bool = field(default=False, metadata=NOT_STORED)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from exporter.correlate.waiting_blocks import AHEAD_ITEMS, bound_of
+from exporter.correlate.pending_blocks import AHEAD_ITEMS, bound_of
 from exporter.pipeline.attempt import Attempts
 from exporter.pipeline.batch_processor import (
     BatchProcessor,

@@ -66,7 +66,7 @@ class Candidates(NamedTuple):
 NONE = Candidates()
 
 
-def candidates_of(naming: Operations, index: Index, final: PendingEnd, *, expiry: int) -> Candidates:
+def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, expiry: int) -> Candidates:
     """Return what a final record may end, by its target_uri alone.
 
     A task that has been open for `expiry` is too old. So is, but for the settling window, one whose request came
@@ -79,7 +79,7 @@ def candidates_of(naming: Operations, index: Index, final: PendingEnd, *, expiry
     timed: dict[int, Candidate] = {}
     plain: dict[int, Candidate] = {}
     epoch = 0
-    for target in naming.targets(app, target_uri):
+    for target in operations.targets(app, target_uri):
         is_told = bool(target.epoch) and earliest <= target.epoch <= latest
         if is_told:
             epoch = target.epoch
@@ -117,18 +117,18 @@ def candidates_of(naming: Operations, index: Index, final: PendingEnd, *, expiry
         return Candidates(_in_order(named))
     if plain:
         return Candidates(_in_order(plain))
-    return _general_candidates(naming, index, final, earliest, latest) if index.has_general(app) else NONE
+    return _general_candidates(operations, index, final, earliest, latest) if index.has_general(app) else NONE
 
 
 def _general_candidates(
-    naming: Operations, index: Index, final: PendingEnd, earliest: int, latest: int
+    operations: Operations, index: Index, final: PendingEnd, earliest: int, latest: int
 ) -> Candidates:
     """Return the requests of unknown operations that have a value in common with the target_uri."""
     record = final.record
     # Where the table knows an operation with such target_uris, another one's is no more than a guess.
-    is_guess = naming.shape_of(record.app, record.target_uri) is not None
+    is_guess = operations.shape_of(record.app, record.target_uri) is not None
     found: dict[int, Candidate] = {}
-    for text in general_targets(naming, record.app, record.target_uri):
+    for text in general_targets(operations, record.app, record.target_uri):
         for request in index.requests(record.app, text):
             if _may_end(request, final, earliest, latest):
                 form = request.form_of(text)

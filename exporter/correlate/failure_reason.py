@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Reason(NamedTuple):
+class FailureReason(NamedTuple):
     """Why a task failed, for certain: `exception` is the class as Python prints it, `text` and `stack` are redacted.
 
     `task_id` is Wok's own, `start` when it was made, in nanoseconds; both are empty where only the text is certain.
@@ -21,4 +21,4 @@ class Reason(NamedTuple):
     requests: Sequence[bytes] = ()
 
 
-NO_REASON = Reason("", "", "")
+NO_REASON = FailureReason("", "", "")

@@ -36,7 +36,7 @@ IDS_MAX = 256
 BlockResult = Literal["joined", "unsure", "discredited", "without_record"]
 
 
-class WaitingBlock:
+class PendingBlock:
     """A block that waits for its record, which is not later than `latest` (0: not known yet)."""
 
     __slots__ = ("app", "block", "boot", "latest", "operations", "starts", "was_asked")
@@ -51,15 +51,15 @@ class WaitingBlock:
         self.starts = tuple(map(start_of, block.ids))
 
 
-class WaitingBlocks:
+class PendingBlocks:
     """Blocks that wait, in the order of the file; `expiry` is how long one waits at most. Times are nanoseconds."""
 
     def __init__(self, functions: TaskFunctions, *, expiry: int) -> None:
         self._functions = functions
         self._expiry = expiry
         self._queue: deque[Item] = deque()
-        self._waiting: dict[int, WaitingBlock] = {}
-        self._by_operation: dict[tuple[str, str], dict[int, WaitingBlock]] = {}
+        self._waiting: dict[int, PendingBlock] = {}
+        self._by_operation: dict[tuple[str, str], dict[int, PendingBlock]] = {}
         self._chars = 0
         self._due = 0
         self._admitted = 0
@@ -68,7 +68,7 @@ class WaitingBlocks:
         self._boot = 0
         self._counts: Counter[BlockResult] = Counter()
 
-    def of(self, app: str, operation: str) -> Collection[WaitingBlock]:
+    def of(self, app: str, operation: str) -> Collection[PendingBlock]:
         """Return the blocks that can be of an operation, in the order of the file."""
         return self._by_operation.get((app, operation), {}).values()
 
@@ -111,7 +111,7 @@ class WaitingBlocks:
                 self.discredit([item.task_id])
         elif isinstance(item, Block):
             app, operations = self._functions.of_block(item)
-            self._wait(WaitingBlock(item, app, operations, self._boot))
+            self._wait(PendingBlock(item, app, operations, self._boot))
         elif isinstance(item, Doubt):
             self.discredit(item.ids)
         elif isinstance(item, Dropped):
@@ -122,7 +122,7 @@ class WaitingBlocks:
             for waiting in self._waiting.values():
                 self._limit(waiting, item.time + RECORD_NANOS)
 
-    def _wait(self, waiting: WaitingBlock) -> None:
+    def _wait(self, waiting: PendingBlock) -> None:
         self._waiting[waiting.block.number] = waiting
         for operation in waiting.operations:
             self._by_operation.setdefault((waiting.app, operation), {})[waiting.block.number] = waiting
@@ -131,12 +131,12 @@ class WaitingBlocks:
         while len(self._waiting) > WAITING_MAX or self._chars > WAITING_CHARS_MAX:
             self._retire(next(iter(self._waiting.values())))
 
-    def asked(self, waiting: WaitingBlock, time: int) -> None:
+    def asked(self, waiting: PendingBlock, time: int) -> None:
         """Say that a block fits a record of this time, joined or not: its record is not later."""
         waiting.was_asked = True
         self._limit(waiting, time + RECORD_NANOS)
 
-    def _limit(self, waiting: WaitingBlock, latest: int) -> None:
+    def _limit(self, waiting: PendingBlock, latest: int) -> None:
         """Say that the record of a block is not later than `latest`."""
         waiting.latest = min(waiting.latest, latest) if waiting.latest else latest
         self._soon(waiting.latest + NEAR_NANOS)
@@ -144,7 +144,7 @@ class WaitingBlocks:
     def _soon(self, due: int) -> None:
         self._due = min(self._due, due) if self._due else due
 
-    def _remove(self, waiting: WaitingBlock) -> None:
+    def _remove(self, waiting: PendingBlock) -> None:
         number = waiting.block.number
         del self._waiting[number]
         self._chars -= _chars(waiting.block)
@@ -154,7 +154,7 @@ class WaitingBlocks:
             if not alike:
                 del self._by_operation[waiting.app, operation]
 
-    def _retire(self, waiting: WaitingBlock) -> None:
+    def _retire(self, waiting: PendingBlock) -> None:
         block = waiting.block
         self._remove(waiting)
         if block.is_odd or self.is_discredited(block):
@@ -181,7 +181,7 @@ class WaitingBlocks:
                 else:
                     self._soon(due)
 
-    def join(self, found: WaitingBlock, time: int) -> None:
+    def join(self, found: PendingBlock, time: int) -> None:
         """Take a block away: it is that of a record of this time. Blocks before it are of no later record."""
         number = found.block.number
         self._remove(found)
@@ -220,7 +220,7 @@ class WaitingBlocks:
             values["frames"] = tuple(Frame(*frame) for frame in values["frames"])
             block = Block(**values)
             app, operations = self._functions.of_block(block)
-            waiting = WaitingBlock(block, app, operations, boot)
+            waiting = PendingBlock(block, app, operations, boot)
             waiting.was_asked = was_asked
             self._wait(waiting)
             if latest:

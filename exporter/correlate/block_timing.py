@@ -17,9 +17,9 @@ from exporter.records import NANOS
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from exporter.correlate.pairing import Failure
+    from exporter.correlate.block_pairing import Failure
+    from exporter.correlate.pending_blocks import PendingBlock
     from exporter.correlate.request_memory import Ending, Requests
-    from exporter.correlate.waiting_blocks import WaitingBlock
     from exporter.wok.error_log import Block
 
 COARSE_NANOS = 10_000_000
@@ -36,7 +36,7 @@ EARLY_NANOS = 2 * NANOS
 """How early a uuid1 may be where uuidd runs."""
 
 
-class WrittenBlocks:
+class BlockTiming:
     """The blocks at the decision about one failure, whose target_uri can have `forms`.
 
     `ending` are the final records that wait for their settling windows, `is_fine` tells whether the fraction of a
@@ -68,7 +68,7 @@ class WrittenBlocks:
         """
         self._behind = max(self._behind, number)
 
-    def has(self, waiting: WaitingBlock) -> bool:
+    def has(self, waiting: PendingBlock) -> bool:
         """Tell whether a block was written for certain when the failure's window closed."""
         number = waiting.block.number
         known = self._known.get(number)
@@ -82,7 +82,7 @@ class WrittenBlocks:
             )
         return known
 
-    def _may_run(self, waiting: WaitingBlock, start: int, told: Told | None, *, is_fine: bool) -> bool:
+    def _may_run(self, waiting: PendingBlock, start: int, told: Told | None, *, is_fine: bool) -> bool:
         second, first, last = logged_at(start, is_fine=is_fine)
         if is_fine and start - second < LAST_FRACTION:
             last = second

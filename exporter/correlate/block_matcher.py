@@ -41,10 +41,10 @@ import json
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from exporter.correlate.block_pairing import Anchor, Failure, crosses, pairs_of, says
+from exporter.correlate.block_timing import EARLY_NANOS, LATE_FRACTION, BlockTiming, logged_at
 from exporter.correlate.evidence import targets_of
-from exporter.correlate.pairing import Anchor, Failure, crosses, pairs_of, says
-from exporter.correlate.waiting_blocks import NEAR_NANOS, WaitingBlocks
-from exporter.correlate.written_blocks import EARLY_NANOS, LATE_FRACTION, WrittenBlocks, logged_at
+from exporter.correlate.pending_blocks import NEAR_NANOS, PendingBlocks
 from exporter.records import NANOS
 from exporter.wok.error_log import (
     Block,
@@ -55,8 +55,8 @@ from exporter.wok.error_log import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from exporter.correlate.pending_blocks import BlockResult, PendingBlock
     from exporter.correlate.request_memory import Ending, Requests, Started
-    from exporter.correlate.waiting_blocks import BlockResult, WaitingBlock
     from exporter.records import Record
     from exporter.wok.error_log import Item
     from exporter.wok.operations import Operations
@@ -91,7 +91,7 @@ class Decision(NamedTuple):
     requests: tuple[bytes, ...] = ()
 
 
-class Reasons:
+class BlockMatcher:
     """What is known of both logs, and what follows for each failure. Times are nanoseconds.
 
     `offer` takes what wok-error.log says, in its order; `advance` the time of each record of the request log; `failed`
@@ -100,16 +100,16 @@ class Reasons:
 
     def __init__(
         self,
-        naming: Operations,
+        operations: Operations,
         functions: TaskFunctions,
         requests: Requests,
         *,
         expiry: int,
         state: str = "",
     ) -> None:
-        self._naming = naming
+        self._operations = operations
         self._requests = requests
-        self._blocks = WaitingBlocks(functions, expiry=expiry)
+        self._blocks = PendingBlocks(functions, expiry=expiry)
         self._sequences: dict[int, list[str]] = {}
         self._failures: deque[Failure] = deque()
         self._failed = 0
@@ -171,15 +171,15 @@ class Reasons:
         self.advance(record.time + NEAR_NANOS)
         if len(self._blocks.of(failure.app, failure.operation)) > CROWD_MAX:
             return Decision("unsure")
-        targets = targets_of(self._naming, failure.app, failure.target_uri)
+        targets = targets_of(self._operations, failure.app, failure.target_uri)
         forms = [target.text for target in targets]
-        written = WrittenBlocks(self._requests, failure, forms, ending, self._is_fine)
+        written = BlockTiming(self._requests, failure, forms, ending, self._is_fine)
         decision = self._decide(failure, written)
         if decision.result != "joined" and written.may_lack():
             self._open.append(failure)
         return decision
 
-    def _decide(self, failure: Failure, written: WrittenBlocks) -> Decision:
+    def _decide(self, failure: Failure, written: BlockTiming) -> Decision:
         anchors = self._anchors(failure, written)
         fitting = self._fitting(failure, anchors, written, are_values_asked=True)
         are_values_asked = bool(fitting)
@@ -194,7 +194,7 @@ class Reasons:
         if any(self._is_doubtful(waiting.block) for waiting in fitting):
             return Decision("unsure")
         rivals = self._rivals(fitting, failure, anchors, are_values_asked=are_values_asked)
-        own: WaitingBlock | None = found
+        own: PendingBlock | None = found
         if len(fitting) > 1 or rivals:
             own = self._only_match(failure, fitting, rivals, anchors, written)
         if own is not None and len(own.block.ids) == 1:
@@ -203,7 +203,7 @@ class Reasons:
             return Decision("same", found.block)
         return Decision("unsure")
 
-    def _join(self, found: WaitingBlock, failure: Failure) -> Decision:
+    def _join(self, found: PendingBlock, failure: Failure) -> Decision:
         block = found.block
         self._blocks.join(found, failure.time)
         if failure in self._failures:
@@ -237,7 +237,7 @@ class Reasons:
             time=record.time,
             app=record.app,
             target_uri=record.target_uri,
-            operation=self._naming.of_target(record.app, record.target_uri),
+            operation=self._operations.of_target(record.app, record.target_uri),
             task_id=record.task_id,
             code=record.error_code,
             pieces=tuple(piece for value in record.error_params.values() for piece in plain_pieces(value)),
@@ -245,7 +245,7 @@ class Reasons:
 
     # What fits
 
-    def _anchors(self, failure: Failure, written: WrittenBlocks) -> list[Anchor]:
+    def _anchors(self, failure: Failure, written: BlockTiming) -> list[Anchor]:
         """Return the failures near this one whose blocks are known, or named by code and values."""
         anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
         for anchor in anchors:
@@ -265,10 +265,10 @@ class Reasons:
         self,
         failure: Failure,
         anchors: Sequence[Anchor],
-        written: WrittenBlocks,
+        written: BlockTiming,
         *,
         are_values_asked: bool,
-    ) -> list[WaitingBlock]:
+    ) -> list[PendingBlock]:
         return [
             waiting
             for waiting in self._blocks.of(failure.app, failure.operation)
@@ -279,7 +279,7 @@ class Reasons:
 
     def _rivals(
         self,
-        fitting: Sequence[WaitingBlock],
+        fitting: Sequence[PendingBlock],
         failure: Failure,
         anchors: Sequence[Anchor],
         *,
@@ -307,11 +307,11 @@ class Reasons:
     def _only_match(
         self,
         failure: Failure,
-        fitting: Sequence[WaitingBlock],
+        fitting: Sequence[PendingBlock],
         rivals: Sequence[Failure],
         anchors: Sequence[Anchor],
-        written: WrittenBlocks,
-    ) -> WaitingBlock | None:
+        written: BlockTiming,
+    ) -> PendingBlock | None:
         """Return the block of a failure where all failures and blocks around it can be paired in one way only.
 
         As many blocks as failures, and none in doubt: each failure has a block then, and each block a failure.
@@ -343,7 +343,7 @@ class Reasons:
         """Tell whether two records must be of one task, which has told its end twice."""
         if failure.app != other.app or failure.target_uri != other.target_uri:
             return False
-        for target in targets_of(self._naming, failure.app, failure.target_uri):
+        for target in targets_of(self._operations, failure.app, failure.target_uri):
             known = self._requests.count(failure.app, target.text)
             if known:
                 return known == 1
@@ -355,7 +355,7 @@ class Reasons:
     def _is_fine(self, boot: int) -> bool:
         return len(self._sequences.get(boot, ())) > 1
 
-    def _fits(self, waiting: WaitingBlock, failure: Failure, *, are_values_asked: bool) -> bool:
+    def _fits(self, waiting: PendingBlock, failure: Failure, *, are_values_asked: bool) -> bool:
         block = waiting.block
         if (
             failure.operation not in waiting.operations
@@ -369,7 +369,7 @@ class Reasons:
         if failure.task_id:
             return failure.task_id in block.ids
         is_fine = self._is_fine(waiting.boot)
-        is_unlogged = self._naming.is_unlogged(failure.app, failure.target_uri)
+        is_unlogged = self._operations.is_unlogged(failure.app, failure.target_uri)
         return any(
             start < failure.time + NANOS
             and (is_unlogged or bool(self._started_by(failure, start, is_fine=is_fine)))
@@ -378,7 +378,7 @@ class Reasons:
 
     def _started_by(self, failure: Failure, start: int, *, is_fine: bool) -> Sequence[Started]:
         """Return the requests that can have started the task of this failure at `start`."""
-        for target in targets_of(self._naming, failure.app, failure.target_uri):
+        for target in targets_of(self._operations, failure.app, failure.target_uri):
             if target.epoch:
                 # A time of whole seconds may be up to a second before the start.
                 unit = NANOS if target.epoch % NANOS == 0 else 0

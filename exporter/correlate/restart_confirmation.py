@@ -27,7 +27,7 @@ MARKS_MAX = 1024
 FORGED_MAX = 256
 
 
-class BelievedMarks:
+class RestartConfirmation:
     """Marks that wait to be believed; times are nanoseconds."""
 
     def __init__(self, state: str = "") -> None:
