@@ -1,1 +1,1 @@
-"""Which task belongs to which request, and how sure that is."""
+"""Match tasks to requests, and grade how certain each match is."""

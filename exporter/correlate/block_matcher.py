@@ -1,38 +1,44 @@
-r"""Why a task failed: which exception of wok-error.log belongs to which final record of the request log.
+"""Find the exception in wok-error.log that belongs to a failed final record of the request log.
 
-Nothing says so. A block of wok-error.log has the task's id, whose uuid1 is the time of the task's start, the function
-that raised, and a text; it has no time of its own. A TASK record has a target_uri, a time, and Wok's error code
-where the exception was Wok's. So a block *fits* a failure when all of this holds:
+Neither log says this directly. A block of wok-error.log has the id of the task (a uuid1, which
+contains the start time of the task), the function that raised, and a text. It has no time of its
+own. A TASK record has a target_uri, a time, and Wok's error code if the exception was Wok's. A
+block *fits* a failure if all of these conditions hold:
 
-1. the function is one of the operation that the target_uri names (`task_functions.tsv`), in the same application;
-2. a WokException has the record's code, and the values of the record's error stand in its text; any other exception
-   has a record without a code;
-3. a request that can have this target_uri was logged in the second of the task's start, or in the next; a time
-   inside the target_uri is that of the start. A record that carries a task id fits the blocks of this id alone;
-4. blocks and records stand in the same order, but for neighbours. A block that stands before one that is known to be
-   a record's, or before the mark of a restart, is no later than that. Pairs that are known, or named by code and
-   values, keep others on their side.
+1. The function belongs to the operation that the target_uri names (`task_functions.tsv`), in the
+   same application.
+2. A WokException has the code of the record, and the values of the record's error are in its text.
+   Any other exception has a record without a code.
+3. A request that can have this target_uri was logged in the second of the task's start, or in the
+   next one. A time in the target_uri is the time of the start. A record with a task id fits only
+   blocks with this id.
+4. Blocks and records are in the same order, except for neighbours. A block before one whose record
+   is known, or before the mark of a restart, is not later than that. Pairs that are known, or
+   identified by code and values, keep the others on their side.
 
-A block is *joined* to a record when it is the only one that fits, and fits no other record within two seconds. Else
-the record goes without: a wrong reason is as bad as a wrong parent. Only where all blocks that a record could have
-say the same, and there are enough of them, the reason is known although the id is not (`same`). Where as many blocks
-as failures can be paired in one way only, that is the way.
+A block is *joined* to a record if it is the only one that fits, and fits no other record within two
+seconds. Otherwise the record gets no block: a wrong reason is as bad as a wrong parent. If all
+blocks that fit a record say the same, and there are enough of them, the reason is known without the
+id (`same`). If there are as many blocks as failures and only one way to pair them, that pairing is
+used.
 
-The decision falls when the record's settling window closes. A block is on disk before its record, so it has been
-read by then. What is read ahead of the request log is not seen before its time: a block is *admitted* when the
-request log has reached the start of its task.
+The decision is made when the settling window of the record closes. Wok writes a block before its
+record, so the block has been read by then. A block that is read ahead of the request log is hidden
+at first. It is *admitted* when the request log has reached the start of its task.
 
-A block has no time. One that a task wrote long after this failure may have been read already, where the log of
-errors is read ahead, and it would be the only one that fits a failure without a block of its own. So a block that
-can be of a task which *may still run* does not count: the task's final record has not been read when the window
-closes. The failure is *open* then, and as long as it is remembered it is a rival for each block that fits it.
+A block has no time. If the error log is read ahead, it may contain a block that a task wrote long
+after this failure, and that block may be the only one that fits. A block that can belong to a task
+that *may still run* therefore does not count: its final record has not been read when the window
+closes. The failure then stays *open*. While it is remembered, it competes for each block that fits
+it.
 
-Anybody can write into wok-error.log. What may be forged can cast doubt on others, and do nothing else: an id that
-stands twice, that stands inside the text of another block, or that a parameter of the request log has brought there
-behind a line break is discredited, and its blocks are never joined.
+Anybody can write into wok-error.log. A block that may be forged can only cast doubt on others. An
+id is discredited if it occurs twice, if it is in the text of another block, or if a parameter of
+the request log contains it behind a line break. Blocks with such an id are never joined.
 
-Where uuidd runs, it gives out ids up to two seconds early, and all of one clock sequence. Without it each thread has
-its own. So the fraction of a second counts only after two joined blocks of a boot had different ones.
+If uuidd runs, it assigns ids up to two seconds early, all with the same clock sequence. Without it,
+each thread has its own clock sequence. The fraction of a second is therefore used only after two
+joined blocks of a boot had different ones.
 """
 
 from __future__ import annotations
@@ -63,15 +69,18 @@ if TYPE_CHECKING:
     from exporter.wok.task_functions import TaskFunctions
 
 EPOCH_NANOS = 500_000_000
-"""How far a time inside a target_uri may be from the start of its task."""
+"""Maximum difference between a time in a target_uri and the start of its task."""
 ANCHORS_MAX = 256
 CROWD_MAX = 256
-"""Blocks of one operation, or failures within the window, among which nothing is looked for: somebody floods a log."""
+"""Maximum number of blocks of one operation, or of failures in the window. Above it, the matcher
+does not search: the log is being flooded."""
 PAIRS_MAX = 16
-"""Failures that are paired with blocks together: a crowd has more than one way."""
+"""Maximum number of failures that are paired together. A larger group can be paired in more than
+one way."""
 BOOTS_MAX = 4
 OPEN_MAX = 256
-"""Failures without a block, beside tasks that may still have one: as long as a block waits, it may be theirs."""
+"""Maximum number of failures without a block that are remembered while tasks run that may explain
+them. A waiting block may still belong to one of these failures."""
 
 Result = Literal["joined", "same", "unsure", "none"]
 
@@ -79,10 +88,12 @@ Result = Literal["joined", "same", "unsure", "none"]
 class Decision(NamedTuple):
     """What wok-error.log says about a failure.
 
-    `joined`: `block` is this failure's. `start` is the task's start in nanoseconds, 0 where it is not to be trusted,
-    and `requests` are the contexts of the requests that can have started it by the second of its start: a single one
-    is exact. `same`: class and text of `block` are this failure's, nothing else of it. `unsure`: there are blocks,
-    but which of them nobody can say. `none`: no block fits.
+    joined    `block` belongs to this failure. `start` is the start of the task in nanoseconds, or 0
+              if it is not reliable. `requests` are the contexts of the requests that can have
+              started the task in that second; a single one is certain.
+    same      Only the class and the text of `block` belong to this failure.
+    unsure    There are blocks, but it is unknown which one belongs to this failure.
+    none      No block fits.
     """
 
     result: Result
@@ -92,10 +103,11 @@ class Decision(NamedTuple):
 
 
 class BlockMatcher:
-    """What is known of both logs, and what follows for each failure. Times are nanoseconds.
+    """Matches failures with blocks. Times are nanoseconds.
 
-    `offer` takes what wok-error.log says, in its order; `advance` the time of each record of the request log; `failed`
-    its failures; `decide` closes the window of one. `expiry` is how long a block waits at most.
+    `offer` adds items of wok-error.log in their order. `advance` receives the time of each record
+    of the request log. `failed` adds a failure, and `decide` decides about it when its window
+    closes. A block waits for `expiry` at most.
     """
 
     def __init__(
@@ -121,35 +133,35 @@ class BlockMatcher:
     # What the error log says
 
     def offer(self, items: Iterable[Item]) -> None:
-        """Take what the error log says next; what has been taken before is ignored."""
+        """Add the next items of the error log. Items that were added before are ignored."""
         self._blocks.offer(items)
 
     @property
     def admitted(self) -> int:
-        """The number of the last item that need not be offered again after a restart."""
+        """Number of the last item that does not have to be offered again after a restart."""
         return self._blocks.admitted
 
     @property
     def ahead(self) -> int:
-        """How many items wait for the request log to reach their time."""
+        """Number of items that wait for the request log to reach their time."""
         return self._blocks.ahead
 
     def take_counts(self) -> Counter[BlockResult]:
-        """Return what has become of blocks since the last call."""
+        """Return the results of blocks since the last call."""
         return self._blocks.take_counts()
 
     # The request log
 
     def discredit(self, ids: Iterable[str]) -> None:
-        """Never join a block of these ids: the request log shows who has written them."""
+        """Never join a block with one of these ids: the request log shows that they are forged."""
         self._blocks.discredit(ids)
 
     def advance(self, now: int) -> None:
-        """Let the request log's clock move on: to the time up to which all windows are closed."""
+        """Advance the clock of the request log: all windows are closed up to this time."""
         self._blocks.advance(now)
 
     def failed(self, record: Record) -> None:
-        """Take a final record of a failure."""
+        """Add the final record of a failure."""
         self._failed += 1
         failure = self._failure(record, self._failed)
         while self._failures and abs(record.time - self._failures[0].time) >= 2 * NEAR_NANOS:
@@ -157,15 +169,15 @@ class BlockMatcher:
         self._failures.append(failure)
 
     def withdraw(self, record: Record) -> None:
-        """Take a final record for a repeat of another one: it has no reason of its own."""
+        """Remove a failure that repeats another one: it has no reason of its own."""
         failure = self._known(record)
         if failure in self._failures:
             self._failures.remove(failure)
 
     def decide(self, record: Record, ending: Ending) -> Decision:
-        """Say why the task of this record failed; to be asked when its settling window closes.
+        """Return why the task of this record failed. Call this when its settling window closes.
 
-        `ending` are the final records that wait for their windows, this one included.
+        `ending` are the final records in open windows, including this one.
         """
         failure = self._known(record)
         self.advance(record.time + NEAR_NANOS)
@@ -184,7 +196,7 @@ class BlockMatcher:
         fitting = self._fitting(failure, anchors, written, are_values_asked=True)
         are_values_asked = bool(fitting)
         if not fitting:
-            # Some of Wok's messages do not say the values that they are given.
+            # Some of Wok's messages do not contain the values that they receive.
             fitting = self._fitting(failure, anchors, written, are_values_asked=False)
         if not fitting:
             return Decision("none")
@@ -222,7 +234,7 @@ class BlockMatcher:
         )
 
     def _known(self, record: Record) -> Failure:
-        """Return a failure that has been taken."""
+        """Return the failure of a record that was added."""
         file = record.file.hex()
         for failure in self._failures:
             if failure.offset == record.offset and failure.file == file:
@@ -246,7 +258,7 @@ class BlockMatcher:
     # What fits
 
     def _anchors(self, failure: Failure, written: BlockTiming) -> list[Anchor]:
-        """Return the failures near this one whose blocks are known, or named by code and values."""
+        """Return nearby failures whose blocks are known, or identified by code and values."""
         anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
         for anchor in anchors:
             written.pass_known(anchor.block)
@@ -285,7 +297,7 @@ class BlockMatcher:
         *,
         are_values_asked: bool,
     ) -> list[Failure]:
-        """Return the other failures, near this one or open, that one of these blocks fits as well."""
+        """Return the other failures, nearby or open, that one of these blocks fits as well."""
         near = [
             other
             for other in self._failures
@@ -312,9 +324,11 @@ class BlockMatcher:
         anchors: Sequence[Anchor],
         written: BlockTiming,
     ) -> PendingBlock | None:
-        """Return the block of a failure where all failures and blocks around it can be paired in one way only.
+        """Return the block of a failure if its group of failures and blocks can be paired in only
+        one way.
 
-        As many blocks as failures, and none in doubt: each failure has a block then, and each block a failure.
+        There must be as many blocks as failures and no doubtful block. Then each failure has a
+        block, and each block a failure.
         """
         if not rivals or len(rivals) >= PAIRS_MAX:
             return None
@@ -340,7 +354,7 @@ class BlockMatcher:
         return blocks.get(pairs_of(choices).get(failure, 0))
 
     def _is_same_end(self, failure: Failure, other: Failure) -> bool:
-        """Tell whether two records must be of one task, which has told its end twice."""
+        """Whether two records must belong to one task that reported its end twice."""
         if failure.app != other.app or failure.target_uri != other.target_uri:
             return False
         for target in targets_of(self._operations, failure.app, failure.target_uri):
@@ -365,7 +379,7 @@ class BlockMatcher:
         ):
             return False
         if block.is_odd and self._blocks.is_discredited(block):
-            return False  # forged for certain: it casts no doubt either
+            return False  # certainly forged, so it does not cast doubt either
         if failure.task_id:
             return failure.task_id in block.ids
         is_fine = self._is_fine(waiting.boot)
@@ -380,7 +394,7 @@ class BlockMatcher:
         """Return the requests that can have started the task of this failure at `start`."""
         for target in targets_of(self._operations, failure.app, failure.target_uri):
             if target.epoch:
-                # A time of whole seconds may be up to a second before the start.
+                # A time in whole seconds may be up to a second before the start.
                 unit = NANOS if target.epoch % NANOS == 0 else 0
                 slack = EPOCH_NANOS + unit + (0 if is_fine else EARLY_NANOS)
                 if abs(start - target.epoch) > slack:
@@ -398,7 +412,7 @@ class BlockMatcher:
 
     @property
     def state(self) -> str:
-        """What to go on from, as JSON text; what is not admitted yet must be offered again."""
+        """The state as JSON text. Items that are not admitted yet must be offered again."""
         return json.dumps(
             {
                 "blocks": self._blocks.to_json(),

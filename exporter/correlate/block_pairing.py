@@ -1,5 +1,5 @@
-"""Failures of the request log beside blocks of wok-error.log: what is compared, in which order they stand, and how
-they can be paired.
+"""Compare failures of the request log with blocks of wok-error.log, by content and by order, and
+pair them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from exporter.wok.error_log import Block
 
 CROSSING_MAX = 8
-"""Failures of one second: so many apart, two have their blocks in the same order. Three was the most that was seen."""
+"""If two failures of the same second are this many failures apart, their blocks are in the same
+order. The most that was seen is three."""
 LATE_CROSSING_MAX = 2
-"""The same for failures of different seconds, of which none was ever seen to cross."""
+"""The same for failures of different seconds. None of these was ever seen out of order."""
 
 
 class Failure(NamedTuple):
-    """What of a final record is compared with blocks: `number` counts the failures of the log, `pieces` of its error's
-    values stand in Wok's text.
+    """The part of a failed final record that is compared with blocks.
+
+    number  Number of the failure in the log.
+    pieces  Parts of the error's values that appear in Wok's text.
     """
 
     number: int
@@ -38,7 +41,7 @@ class Failure(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """A failure, by number and time, and the number of the block that is its own."""
+    """A failure with its known block: number and time of the failure, number of the block."""
 
     number: int
     time: int
@@ -46,18 +49,19 @@ class Anchor(NamedTuple):
 
 
 def says(block: Block, failure: Failure, *, are_values_asked: bool) -> bool:
-    """Tell whether the exception of a block can have been reported by this record."""
+    """Whether this record can have reported the exception of a block."""
     if not block.code:
         return not failure.code
     if failure.code != block.code:
-        # Of a class that is not Wok's, the text may begin like a code without being one.
+        # The text of another exception class may begin with something that looks like a code.
         return not failure.code and not is_wok(block.exception)
     return not are_values_asked or all(piece in block.text for piece in failure.pieces)
 
 
 def crosses(block: int, failure: Failure, anchors: Iterable[Anchor]) -> bool:
-    """Tell whether a block would stand on the wrong side of a known one: they are written in the order of the records
-    but for neighbours, within milliseconds.
+    """Whether a block would be on the wrong side of a known one.
+
+    Blocks are in the order of the records, except for neighbours within milliseconds.
     """
     return any(
         (anchor.number < failure.number) != (anchor.block < block)
@@ -69,7 +73,10 @@ def crosses(block: int, failure: Failure, anchors: Iterable[Anchor]) -> bool:
 
 
 def pairs_of(choices: dict[Failure, set[int]]) -> dict[Failure, int]:
-    """Pair failures and blocks as far as one of the two has no other choice: all of them, where there is one way."""
+    """Pair failures and blocks while one side has only one choice.
+
+    If there is exactly one way to pair them, all are paired.
+    """
     choices = {failure: set(numbers) for failure, numbers in choices.items()}
     pairs: dict[Failure, int] = {}
     while choices:

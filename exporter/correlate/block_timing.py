@@ -1,8 +1,9 @@
-"""Which blocks of wok-error.log were written before a failure was decided about: those that no task can own which may
-still run.
+"""Determine which blocks of wok-error.log were certainly written before the decision about a
+failure.
 
-A block has no time. The log of errors may be read far ahead of the request log, and what is written there must not
-make an answer other than the one that was given when it had not been written yet.
+A block has no time. The exporter may read the error log far ahead of the request log. A block that
+was written later must not change the decision. A block therefore counts only if it cannot belong to
+a task that may still run.
 """
 
 from __future__ import annotations
@@ -23,27 +24,29 @@ if TYPE_CHECKING:
     from exporter.wok.error_log import Block
 
 COARSE_NANOS = 10_000_000
-"""The log's seconds are those of the kernel's coarse clock, up to 4 ms behind; a start this early in a second may
-be logged in the second before."""
+"""The log uses the kernel's coarse clock, which is up to 4 ms behind. A start this early in a
+second may be logged in the second before."""
 LATE_FRACTION = 500_000_000
-"""A start in the first half of a second has its request logged in the same second, if there is one."""
+"""If a start is in the first half of a second, its request is logged in the same second, if it has
+one."""
 LAST_FRACTION = 900_000_000
-"""A request's line is written a few milliseconds after the start of its task: one that starts before this has its
-request logged in the same second."""
+"""The line of a request is written a few milliseconds after the start of its task. If a start is
+before this fraction, its request is logged in the same second."""
 TOLD_CHARS_MIN = 3
-"""A shorter value stands in a text by chance."""
+"""A shorter value may appear in a text by chance."""
 EARLY_NANOS = 2 * NANOS
-"""How early a uuid1 may be where uuidd runs."""
+"""How early a uuid1 may be if uuidd runs."""
 
 
 class BlockTiming:
-    """The blocks at the decision about one failure, whose target_uri can have `forms`.
+    """The blocks that were written when one failure is decided. `forms` are the forms of its
+    target_uri.
 
-    `ending` are the final records that wait for their settling windows, `is_fine` tells whether the fraction of a
-    second counts in a boot.
+    `ending` are the final records in open settling windows. `is_fine` tells whether the fraction of
+    a second counts in a boot.
 
-    Of tasks that may still run those do not count whose requests lack what both the failure and the exception tell:
-    a name, or a value.
+    A task that may still run is ignored if its request lacks a name or value that the failure and
+    the exception both contain.
     """
 
     def __init__(
@@ -63,13 +66,14 @@ class BlockTiming:
         self._behind = 0
 
     def pass_known(self, number: int) -> None:
-        """Take a block that is known to be of a record which is not later: what stands before it was written, too,
-        and has its record.
+        """Note a block that belongs to a record which is not later.
+
+        The blocks before it were written as well, and have their records.
         """
         self._behind = max(self._behind, number)
 
     def has(self, waiting: PendingBlock) -> bool:
-        """Tell whether a block was written for certain when the failure's window closed."""
+        """Whether a block was certainly written when the window of the failure closed."""
         number = waiting.block.number
         known = self._known.get(number)
         if known is None and number < self._behind:
@@ -89,7 +93,7 @@ class BlockTiming:
         return self._requests.may_run(waiting.app, waiting.operations, first, last, self._ending, told)
 
     def _told(self, block: Block) -> Told | None:
-        """Return what the failure and an exception both tell of their request, if they do."""
+        """Return what the failure and an exception both tell about their request, if anything."""
         failure = self._failure
         segments = failure.target_uri.split("/")
         if failure.code:
@@ -101,8 +105,10 @@ class BlockTiming:
         return Told(known, self._forms) if known else None
 
     def may_lack(self) -> bool:
-        """Tell whether a block may be lacking that the failure could have: others of its operation run that were
-        asked for at nearly the same time.
+        """Whether a block of this failure may not be written yet.
+
+        That is possible if other tasks of its operation run whose requests came at nearly the same
+        time.
         """
         names = {self._failure.operation, *self._forms}
         near = COARSE_NANOS + EARLY_NANOS
@@ -110,12 +116,14 @@ class BlockTiming:
 
 
 def _stands_in(text: str, said: str) -> bool:
-    """Tell whether a text stands in another one, not as a part of a longer name."""
+    """Whether a text appears in another one, and not as part of a longer name."""
     return re.search(rf"(?<![\w.-]){re.escape(text)}(?![\w-])", said) is not None
 
 
 def logged_at(start: int, *, is_fine: bool) -> tuple[int, int, int]:
-    """Return the second of a start, and the first and the last one in which its request can have been logged."""
+    """Return the second of a start, and the first and last second in which its request can have
+    been logged.
+    """
     second = start // NANOS * NANOS
     first = second - NANOS if start - second < COARSE_NANOS else second
     return second, first, second + NANOS + (0 if is_fine else EARLY_NANOS)

@@ -1,8 +1,9 @@
-"""How sure it is that a task belongs to its request: what speaks for the match and against it, and the grade.
+"""How certain it is that a task belongs to a request: the evidence for and against, and the grade.
 
-`exact`: the evidence names the task, and nothing speaks against it. `likely`: there was one candidate, but others
-would have the same target_uri. `ambiguous`: there were several. `none`: no request is known. An exact match that
-is wrong is the worst bug of this program, so whatever speaks against a match lowers its grade.
+`exact`: the evidence names the task, and nothing speaks against it. `likely`: there was one
+candidate, but other tasks would have the same target_uri. `ambiguous`: there were several
+candidates. `none`: no request is known. A wrong `exact` is the worst bug of this program, so
+everything that speaks against a match lowers its grade.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from exporter.records import Grade
 
 @dataclass(slots=True)
 class Certainty:
-    """What is known for and against a match.
+    """The evidence for and against a match.
 
     joined      A request is known.
-    named       The evidence names this task: no other request's task would have it.
-    beside      A start record stands beside the request: with nothing like them near, that is as good as a name.
-    crowded     Another start or request of the same form was near.
-    contested   The request, or the task, could as well have been another's.
-    doubtful    Something speaks against the match, but names no other.
+    named       The evidence names this task: no task of another request would match it.
+    beside      A start record stands next to the request. If nothing similar is near, that is as
+                good as a name.
+    crowded     Another start or request with the same form was near.
+    contested   The request or the task may belong to another one.
+    doubtful    Something speaks against the match, but does not point to another one.
     """
 
     joined: bool = False
@@ -33,7 +35,7 @@ class Certainty:
 
     @property
     def grade(self) -> Grade:
-        """How sure the match is."""
+        """The grade of the match."""
         if not self.joined:
             return "none"
         if self.contested:

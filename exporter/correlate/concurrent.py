@@ -1,7 +1,8 @@
-"""Which other requests were made while a task ran: how many, and the first of them.
+"""The other requests during a task: their number, and the first of them.
 
-Requests are numbered without gaps. A task knows the number of the last request before its start, and so needs no
-list of its own until there are enough of them after it: until then those are the latest that came.
+Requests are numbered without gaps. A task stores the number of the last request before its start.
+It needs no list of its own until enough requests have followed: until then, the list of the latest
+requests contains them.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from collections.abc import Callable, Iterable
 from exporter.correlate.task_state import Task
 
 LINKS_MAX = 32
-"""Concurrent requests that a task's span links to; the count goes on."""
+"""Maximum number of links to concurrent requests in the span of a task. Further requests are
+counted."""
 LATEST_MAX = LINKS_MAX + 1
-"""Requests that are kept for tasks that have not seen so many yet: one more, for a task's own may be among them."""
+"""Number of requests that are kept for tasks without a list. One more than the links, because the
+task's own request may be among them."""
 
 
 class ConcurrentRequests:
-    """Numbers the requests (`ordinal` is the last one's) and remembers the first after each task's start.
+    """Numbers the requests and remembers the first ones after the start of each task.
 
-    `touch` is told which tasks have been given their list.
+    `ordinal` is the number of the last request. `touch` is called with each task that gets its
+    list.
     """
 
     def __init__(self, touch: Callable[[Task], None]) -> None:
@@ -32,7 +36,7 @@ class ConcurrentRequests:
         self._filling: dict[int, Task] = {}
 
     def request(self, context: bytes, time: int) -> None:
-        """Take the context and the time of the next request."""
+        """Add the next request."""
         self.ordinal += 1
         self.times.append(time)
         self._latest.append(context)
@@ -46,7 +50,7 @@ class ConcurrentRequests:
             self._touch(task)
 
     def ordinal_before(self, time: int) -> int:
-        """Return the number of the last request before a time that is a moment ago."""
+        """Return the number of the last request before a recent time."""
         after = 0
         for each in reversed(self.times):
             if each < time:
@@ -55,19 +59,23 @@ class ConcurrentRequests:
         return self.ordinal - after
 
     def begin(self, task: Task) -> None:
-        """Watch for a task that has opened, unless it has its list already, or it is too late to make one."""
+        """Collect the list of an opened task, unless the task already has one or the requests are
+        gone.
+        """
         if not task.links and self.ordinal - task.since <= LATEST_MAX:
             self._filling[task.seq] = task
 
     def end(self, task: Task) -> None:
-        """Watch no more for a task."""
+        """Stop collecting the list of a task."""
         self._filling.pop(task.seq, None)
 
     def links(self, task: Task, until: int, own: int) -> list[bytes]:
-        """Return the contexts of the first requests after a task's start and up to number `until`, without `own`."""
+        """Return the contexts of the first requests after the task's start up to number `until`,
+        without `own`.
+        """
         links = list(task.links)
         if task.seq in self._filling:
-            # Ordinals have no gaps: what came after the task's start are the last so many.
+            # Ordinals have no gaps, so the requests after the start are the last `count` ones.
             count = self.ordinal - task.since
             links = list(self._latest)[-count:] if count else []
         links = links[: until - task.since]
@@ -77,10 +85,12 @@ class ConcurrentRequests:
 
     @property
     def latest(self) -> list[str]:
-        """The contexts of the latest requests in hex, oldest first: what the store keeps beside the ordinal."""
+        """The contexts of the latest requests in hex, oldest first. The store keeps them with the
+        ordinal.
+        """
         return [context.hex() for context in self._latest]
 
     def restore(self, ordinal: int, latest: Iterable[str]) -> None:
-        """Go on from what the store has kept."""
+        """Continue from the stored values."""
         self.ordinal = ordinal
         self._latest.extend(map(bytes.fromhex, latest))

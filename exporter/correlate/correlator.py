@@ -1,61 +1,65 @@
-r"""Which task belongs to which request, when it began, and how it ended.
+r"""Match each task to its request, and find its start and its end.
 
 Theory of operation
 ===================
 
-Most lines carry no id that joins a task to its request, so joining means weighing evidence. A wrong match that says
-it is exact is the worst bug of this program: whatever speaks against a match lowers its grade. `evidence.py` says
-what a request and a target_uri have in common. The files of this folder say when that counts, in which order, and
-how sure the match is:
+Most lines carry no id that connects a task with its request. The correlator therefore weighs
+evidence. A wrong match that is graded `exact` is the worst bug of this program, so everything that
+speaks against a match lowers its grade. `evidence.py` defines what a request and a target_uri have
+in common. The other files decide when evidence counts, in which order, and which grade follows:
 
-    task_state.py       what waits and what runs: a pending request, a task, a pending end; the phases of a task
-    certainty.py        what speaks for and against a match, and the grade that follows
-    index.py            by what each of them is found
-    end_candidates.py   which tasks a final record may end, and how the evidence narrows them
-    start_matcher.py    how a start record and a request find each other
+    task_state.py       the values that change: pending request, task, pending end; phases of a task
+    certainty.py        the evidence for and against a match, and the grade that follows from it
+    index.py            look-ups of requests and tasks
+    end_candidates.py   the tasks that a final record may end, and how evidence narrows the list
+    start_matcher.py    how a start record and a request are matched
     request_records.py, start_records.py, pending_ends.py
-                        what a record of each kind does when it is read
-    task_ends.py        which task a final record ends
-    open_tasks.py       which tasks are open, and which are too old
-    settle_window.py    which records wait for a partner
-    log_clock.py        how far the log has come, where some of its times are wrong
-    failed_requests.py  requests that failed, and may have started a task all the same
-    request_ids.py      requests that were named by their ids
-    concurrent.py       which other requests came while a task ran
-    ended_tasks.py            what is remembered of ended tasks
-    error_evidence.py   what wok-error.log says: why a task failed, and when wokd was restarted
-    stored.py           how the store keeps all this; former_state.py reads the version before
+                        the handlers of the three kinds of records
+    task_ends.py        the task that a final record ends
+    open_tasks.py       the open tasks, and those that are too old
+    settle_window.py    the queue of records that wait for a partner
+    log_clock.py        the time that the log has reached, although some timestamps are wrong
+    failed_requests.py  requests that failed but may have started a task
+    request_ids.py      requests that task records have named by id
+    concurrent.py       the other requests during a task
+    ended_tasks.py      the ended tasks that are remembered
+    error_evidence.py   wok-error.log: why a task failed, and when wokd was restarted
+    stored.py           the stored form of this state; former_state.py reads the previous version
 
-Nothing here reads a clock or a file. `Correlator.feed` takes records in the order of the log, `restart` takes the
-starts of wokd, and `quiet` takes the wall clock of a reader that has caught up. Each returns events. `changes()`
-returns what a batch has altered; a correlator that is made from the stored parts goes on as if nothing had
-happened.
+Nothing here reads a clock or a file. `Correlator.feed` takes the records in the order of the log.
+`restart` takes a restart of wokd. `quiet` takes the wall clock when the reader has caught up. Each
+returns events. `changes()` returns what a batch has changed. A correlator that is created from the
+stored state continues as if it had never stopped.
 
-A *task* is opened in one of two ways:
+There are two ways to open a task:
 
-    by a request    A request of the JSON dialect with status 202 opens its task at once. The final record that
-                    ends it is found by the forms of its target_uri.
-    by a start      A TASK record with status 1000 (the RFC's dialect, or an extended Wok in JSON). Its final record
-                    is found by the task's id, or by the target_uri where it has none. It *seeks* its request by the
-                    same forms. In the RFC's dialect it nearly always stands before the request's own line. In JSON
-                    it takes over the task that its request has opened.
+    by a request    A request in the JSON dialect with status 202 opens its task at once. The forms
+                    of the target_uri identify the final record.
+    by a start      A TASK record with status 1000 (the RFC's dialect, or an extended Wok in JSON)
+                    opens a task. The task id identifies the final record, or the target_uri if
+                    there is no id. The start *seeks* its request by the same forms. In the RFC's
+                    dialect it nearly always stands before the line of its request. In JSON it
+                    replaces the task that its request has opened.
 
-**Ids need no evidence.** A record that has a `request_id` is joined to that request, however late its line comes;
-one that has a `parent_task_id` is a child of that task. A second task of a request is joined as well as the first.
-A final record with an id ends its own task and no other.
+**Ids need no evidence.** A record with a `request_id` belongs to that request, however late the
+line of the request comes. A record with a `parent_task_id` is a child of that task. A request can
+have several tasks. A final record with an id ends its own task and no other.
 
-**The settling window.** A final record decides nothing at once. More may arrive while its window is open: its
-request's line, its own start, or a second final record with the error that the first one lacked. The window closes
-with a record that is two seconds away in the log's own time, earlier or later, so that batches make no difference;
-when caught up, after three seconds of the wall clock. What waits stands in one queue, in the order of the log.
+**The settling window.** The correlator decides about a final record only when its window closes.
+Until then, more records may arrive: the line of the request, the start record, or a second final
+record with the error that the first one lacks. A record that is two seconds away in log time,
+earlier or later, closes the window. Log time makes the result independent of batches. When the
+reader has caught up, three seconds of wall-clock time close the window. All waiting records are in
+one queue, in the order of the log.
 
-**Evidence for and against.** What names the task is taken before what would only allow it. Where Wok puts the time
-of the start into the target_uri, only a request whose line stands just behind that time can be the task's: others
-are no candidates, however well the name fits. Digits that cannot be a time (before the log's own expiry, or after
-the end) are only a name. Of several candidates the newest before the final record is taken, and of starts and
-requests that stand side by side the oldest. The others are named as candidates and marked *contested*: their own
-matches are in doubt as well. A request that failed with 500 and no error may have started a task all the same, so it
-contests the request that was tried again.
+**Evidence for and against.** Evidence that names the task takes precedence over evidence that only
+allows it. Wok puts the start time into some target_uris. Then only a request whose line stands just
+behind that time is a candidate, however well the name of another one fits. Digits that cannot be a
+time (older than the expiry, or after the end) are only a name. Of several candidates, the
+correlator takes the newest one before the final record. Of starts and requests that stand side by
+side, it takes the oldest. It lists the others as candidates and marks them *contested*, because
+their own matches are in doubt as well. A request that failed with 500 and no error may have started
+a task. It therefore contests the request that was tried again.
 
 The phases of a task (`task_state.TRANSITIONS`):
 
@@ -65,16 +69,18 @@ The phases of a task (`task_state.TRANSITIONS`):
                                                             |--wokd was restarted--> OVER: lost
                                                             '--too old--> OVER: unknown
 
-A further final record of an ended task is a repeat, if the ended task is still remembered. So is a record without an
-id that stands beside one with an id for the same target_uri: Wok's own. Where tasks have no request by nature (polls
-of the update's progress, nested clones), each final record is a task of its own. A record that comes after the expiry
-of its task is an orphan. Where a nested task has the same target_uri as its parent (a volume that is downloaded into
-a pool that is no file system), the first success is the nested task's end.
+A further final record of an ended task is a repeat, if the ended task is still remembered. So is a
+record without an id next to a record with an id for the same target_uri: Wok wrote it itself. Some
+tasks never have a request (polls of an update's progress, nested clones). Each of their final
+records is a task of its own. A record that comes after the expiry of its task is an orphan. A
+nested task can have the same target_uri as its parent (a volume that is downloaded into a pool that
+is not a file system). Then the first success is the end of the nested task.
 
-wokd has been restarted when a mark says so (`ENGINE Bus STARTED` in wok-error.log), or when task ids start over.
-Wok's counter begins at 1, two tasks can get one id within the same moment, and ids may be logged a little out of
-order. So an id is a new wokd's if it was used two seconds ago or more and is not the newest, if it lies far below the
-highest one, or if its task of the same target_uri still runs.
+A mark (`ENGINE Bus STARTED` in wok-error.log) or a counter of task ids that starts again shows a
+restart of wokd. Wok's counter begins at 1. Two tasks can get the same id at the same moment, and
+ids may be logged slightly out of order. An id therefore belongs to a new wokd in three cases: it
+was used two seconds ago or more and is not the newest; it is far below the highest id; or its task
+with the same target_uri still runs.
 """
 
 from __future__ import annotations
@@ -107,8 +113,8 @@ from exporter.wok.operations import Operations
 
 
 class Changes(NamedTuple):
-    """What has changed since the last call: tasks that opened or changed, keys of those that ended, and the
-    small rest of the state as JSON text.
+    """The changes since the last call: tasks that opened or changed, keys of tasks that ended, and
+    the rest of the state as JSON text.
     """
 
     opened: Sequence[OpenTask]
@@ -117,10 +123,11 @@ class Changes(NamedTuple):
 
 
 class Correlator:
-    """The whole state of correlation, and the ways in which it moves.
+    """The whole state of correlation.
 
-    Times are nanoseconds. A method that moves it returns the events in the order in which they became
-    certain. When storing what it has done fails, throw it away and make it again from the store.
+    Times are nanoseconds. Methods that change the state return events in the order in which they
+    became certain. If the result cannot be stored, discard the correlator and create it again from
+    the store.
     """
 
     def __init__(
@@ -169,10 +176,10 @@ class Correlator:
         self._ends = TaskEnds(shared)
         self._restore(state, open_tasks, ended)
 
-    # What moves it
+    # Input
 
     def feed(self, record: Record) -> list[Event]:
-        """Take the next record of the log."""
+        """Process the next record of the log."""
         time = record.time
         if time != self._time:
             self._pass(time)
@@ -186,7 +193,7 @@ class Correlator:
         return self._take()
 
     def _pass(self, time: int) -> None:
-        """Let the log go on to a record of another second."""
+        """Advance the log time to a record of another second."""
         self._time = time
         self._settling.pass_record(time)
         if not self._held.is_empty:
@@ -197,12 +204,12 @@ class Correlator:
             self._tick()
 
     def restart(self, time: int) -> list[Event]:
-        """Take a restart of wokd at `time` that is certain: whatever ran before it is lost."""
+        """End all tasks that ran before `time`: wokd was certainly restarted then."""
         self._lose(time)
         return self._take()
 
     def quiet(self, now: int) -> list[Event]:
-        """Take the wall clock of a reader that has read everything there is."""
+        """Advance the wall clock. Call this when the reader has read everything."""
         self._settling.pass_quiet(now)
         self._held.pass_quiet(now)
         for mark in self._errors.pass_quiet(now):
@@ -212,7 +219,7 @@ class Correlator:
         return self._take()
 
     def finish(self) -> list[Event]:
-        """Close every settling window: no further record will come (the end of a finished log)."""
+        """Close every settling window: the log is complete and no further record will come."""
         self._clock.finish()
         self._tick()
         self._settling.close_all()
@@ -223,7 +230,7 @@ class Correlator:
         return self._take()
 
     def is_due(self, now: int) -> bool:
-        """Tell whether `quiet` has something to do at this time of the wall clock, in nanoseconds."""
+        """Whether `quiet` has something to do at this wall-clock time, in nanoseconds."""
         settling = self._settling
         return (
             settling.is_due(now)
@@ -233,24 +240,25 @@ class Correlator:
         )
 
     def _tick(self) -> None:
-        """End what has been open for too long, now that the clock has moved; it may have been set back."""
+        """Expire tasks after the log clock has moved, forward or back."""
         now = self._clock.now
         if self._clock.was_ahead:
             self._open_tasks.set_back(now)
-        # What waits may be the end of a task that is only just too old.
+        # A waiting final record may end a task that has only just become too old.
         self._ends.expire(self._settling.since(now))
 
     def _restart(self, time: int) -> None:
-        """End what a former wokd ran: a start record shows that a new one has begun."""
+        """End the tasks of the previous wokd: a start record shows that a new one is running."""
         self._settling.close_all()
         self._ends.close_held(time)
         self._ends.lose(time, time)
         self._starts.task_ids = TaskIds({}, 0)
 
     def _lose(self, mark: int) -> None:
-        """End what ran when wokd was restarted. A mark is believed a while later: what is newer goes on.
+        """End the tasks that ran when wokd was restarted.
 
-        A start of wokd takes longer than a second, so that all of the mark's own second is the new one's.
+        A mark is confirmed some time later, so newer tasks continue. A start of wokd takes longer
+        than a second, so the second of the mark belongs to the new wokd.
         """
         self._settling.close_before(mark)
         self._ends.close_held(mark)
@@ -258,7 +266,7 @@ class Correlator:
         self._starts.task_ids = TaskIds({}, 0)
 
     def _settle(self, waiting: Waiting) -> None:
-        """Decide about what has waited long enough, and has not found its partner meanwhile."""
+        """Decide about an item whose window has closed without a partner."""
         if isinstance(waiting, PendingEnd):
             task = waiting.task
             if task is not None and task.waiting:
@@ -278,7 +286,7 @@ class Correlator:
     # The store
 
     def changes(self) -> Changes:
-        """Return what has changed since the last call, for the store."""
+        """Return the changes since the last call, for the store."""
         state = {
             "version": STATE_VERSION,
             "ordinal": self._concurrent.ordinal,
@@ -309,7 +317,7 @@ class Correlator:
             for waiting in settling
             if waiting["is"] == "request"
         }
-        # In the order of the log, whatever they are: that is the order in which candidates are found.
+        # Candidates are found in this order, so it must be the order of the log.
         tasks = sorted(_restored(open_tasks), key=lambda task: task.seq)
         for task in tasks:
             if task.by_start:
@@ -345,7 +353,7 @@ class Correlator:
                 self._pending_ends.wait(final, self._open_tasks.tasks.get(bytes.fromhex(waiting["key"])))
                 self._settling.add(final)
             elif bytes.fromhex(waiting["key"]) in self._open_tasks.tasks:
-                # A damaged task was set aside by the store.
+                # The store has removed damaged tasks.
                 task = self._open_tasks.tasks[bytes.fromhex(waiting["key"])]
                 if "seeking" in waiting:  # a state of the previous version
                     task.phase = Phase.SEEKING if waiting["seeking"] else Phase.JOINED
@@ -363,7 +371,9 @@ class Correlator:
 
 
 def _restored(open_tasks: Iterable[OpenTask]) -> Iterator[Task]:
-    """Make the stored tasks again. They share what is equal, as they did before: most of their memory are links."""
+    """Recreate the stored tasks. Equal links share one object, because links use most of their
+    memory.
+    """
     links: dict[bytes, bytes] = {}
     for row in open_tasks:
         task = task_of(row._replace(app=sys.intern(row.app), operation=sys.intern(row.operation)))

@@ -1,6 +1,6 @@
-"""Which tasks a final record may end, and how the evidence narrows them.
+"""The tasks that a final record may end, and how evidence narrows the list.
 
-Everything here is a function of what the index finds: nothing is changed.
+All functions here only read what the index finds. They change nothing.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from exporter.wok.operations import Form, Operations
 
 NEAR_SECONDS = 2
 NEAR_NANOS = NEAR_SECONDS * NANOS
-"""How long after the start of its task a request's line is written, at most: the gap was always under a second,
-and the log has whole seconds."""
+"""Maximum delay between the start of a task and the line of its request. The gap was always under a
+second, and the log has whole seconds."""
 FAR_SECONDS = 10
-"""A request's line that is later than that behind the start of a task is not its request's: it would take an end from
-the task of the request that is."""
+"""A request line that is later than this after the start of a task belongs to another task. As a
+candidate, it would take an end from the task of the right request."""
 COARSE_NANOS = 10_000_000
-"""How far the second of a line may be behind: Wok takes it from the coarse clock, which is up to 4 ms late."""
+"""How late the second of a line may be: Wok reads the coarse clock, which is up to 4 ms behind."""
 
 
 class Candidate(NamedTuple):
-    """A task that a final record may end, or a request that may have started one without saying so.
+    """A task that a final record may end, or a failed request that may have started one.
 
-    `seq` and `time` are its record's, `context` is its request's. `task` is None for a request whose status was
-    500. `request` is None for a task that a start record has opened.
+    seq      Position of its record in the log.
+    time     Time of its record.
+    context  Span context of its request.
+    task     None for a request with status 500.
+    request  None for a task that a start record opened.
     """
 
     seq: int
@@ -48,8 +51,9 @@ class Candidate(NamedTuple):
 class Candidates(NamedTuple):
     """The candidates, oldest first.
 
-    `epoch` is the start that the target_uri tells, in nanoseconds, or 0. `is_sure` is False when something speaks against all of them.
-    `is_quoted` when the error quotes a value of one request and of no other.
+    epoch      The start time in the target_uri in nanoseconds, or 0.
+    is_sure    False if something speaks against all candidates.
+    is_quoted  The error quotes a value of one request and of no other.
     """
 
     found: Sequence[Candidate] = ()
@@ -59,7 +63,9 @@ class Candidates(NamedTuple):
 
     @property
     def capacity(self) -> int:
-        """How many ends are still to come of these tasks: a nested task reports before its parent."""
+        """Number of final records that these tasks will still have: a nested task reports before
+        its parent.
+        """
         return sum(2 if each.expects_nested else 1 for each in self.found)
 
 
@@ -67,10 +73,10 @@ NONE = Candidates()
 
 
 def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, expiry: int) -> Candidates:
-    """Return what a final record may end, by its target_uri alone.
+    """Return the candidates for a final record by its target_uri alone.
 
-    A task that has been open for `expiry` is too old. So is, but for the settling window, one whose request came
-    after the record, unless a clock was set back between them.
+    A task that has been open for `expiry` is too old. A request that came after the final record,
+    beyond the settling window, is no candidate either, unless a clock was set back in between.
     """
     record = final.record
     app, target_uri = record.app, record.target_uri
@@ -91,7 +97,7 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
                 form = request.form_of(target.text)
                 # Digits that cannot be a time are only a name.
                 is_named = form.named and (is_told or not form.timed)
-                # A clock may have been set back: a rival all the same, but never sure.
+                # A clock may have been set back. The request remains a rival, but is never certain.
                 form = form._replace(named=is_named and request.time < latest)
                 candidate = _candidate(request, form)
                 if is_told:
@@ -101,13 +107,13 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
                 else:
                     plain.setdefault(request.seq, candidate)
     for task in index.running_at(app, target_uri):
-        # A record with an id ends no task that has another, or a request's that was not named.
+        # A record with an id cannot end a task with another id, or the task of another request.
         is_free = not record.task_id or not task.task_id
         if is_free and earliest < task.start and task.seq < final.seq and task.end is None:
             form = Form(target_uri, named=True)
             named[task.seq] = Candidate(task.seq, task.start, task.parent, task, None, form)
     if epoch:
-        # The start in the target_uri speaks against all requests that cannot have had it.
+        # The start time in the target_uri excludes the requests that do not fit it.
         chosen = started_at(Candidates(_in_order(timed)), epoch)
         if not named:
             return chosen
@@ -123,9 +129,9 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
 def _general_candidates(
     operations: Operations, index: Index, final: PendingEnd, earliest: int, latest: int
 ) -> Candidates:
-    """Return the requests of unknown operations that have a value in common with the target_uri."""
+    """Return the requests of unknown operations that share a value with the target_uri."""
     record = final.record
-    # Where the table knows an operation with such target_uris, another one's is no more than a guess.
+    # If the table has an operation with such target_uris, a match with another operation is a guess.
     is_guess = operations.shape_of(record.app, record.target_uri) is not None
     found: dict[int, Candidate] = {}
     for text in general_targets(operations, record.app, record.target_uri):
@@ -144,7 +150,9 @@ def _general_candidates(
 
 
 def _requests_near(index: Index, app: str, text: str, second: int) -> list[PendingRequest]:
-    """Return the requests whose task may have started in this second: those within moments, else later ones."""
+    """Return the requests whose task may have started in this second: the closest ones, or later
+    ones if there are none.
+    """
     near = index.requests_at(app, text, range(second - 1, second + NEAR_SECONDS + 1))
     if any(request.time // NANOS >= second for request in near):
         return near
@@ -152,8 +160,8 @@ def _requests_near(index: Index, app: str, text: str, second: int) -> list[Pendi
 
 
 def _may_end(request: PendingRequest, final: PendingEnd, earliest: int, latest: int) -> bool:
-    """Tell whether a final record may be that of a request's task, by their times and places."""
-    # In the RFC's dialect a start record would claim it: there it waits for no final record.
+    """Whether a final record can belong to a request's task, by time and position."""
+    # In the RFC's dialect a start record claims the request, so it does not wait for a final record.
     if request.task is None and not (request.failed and request.record_id):
         return False
     return earliest < request.time and (request.time < latest or request.seq < final.seq)
@@ -166,8 +174,9 @@ def _candidate(request: PendingRequest, form: Form) -> Candidate:
 def started_at(candidates: Candidates, epoch: int) -> Candidates:
     """Keep the requests whose task can have started at this time, in nanoseconds.
 
-    A request's line is written just after its task has started, so the first request at or behind the start is
-    the likeliest, and with no other near it is the only one. One that is far behind is no more than possible.
+    Wok writes the line of a request just after its task has started. The first request at or after
+    the start is therefore the likeliest. If no other request is near, it is the only one. A request
+    that is far behind is only possible.
     """
     second = epoch // NANOS
     if len(candidates.found) == 1 and second <= candidates.found[0].time // NANOS < second + NEAR_SECONDS:
@@ -178,7 +187,7 @@ def started_at(candidates: Candidates, epoch: int) -> Candidates:
     if near:
         first = min(each.time // NANOS for each in near)
         chosen = [each for each in near if each.time // NANOS == first]
-        # Its neighbour's line may be just a second late.
+        # The line of a neighbour may be a second late.
         is_sure = candidates.is_sure and len(chosen) == len(near)
     elif epoch % NANOS < COARSE_NANOS and len(behind) < len(candidates.found):
         chosen = [each for each in candidates.found if each.time // NANOS == second - 1]
@@ -188,12 +197,15 @@ def started_at(candidates: Candidates, epoch: int) -> Candidates:
 
 
 def likeliest(found: Sequence[Candidate], *, epoch: int, seq: int) -> Candidate:
-    """Return the likeliest of several: by the start that the target_uri tells, or by the record's place `seq`."""
+    """Return the likeliest candidate, by the start time in the target_uri or by the record's
+    position `seq`.
+    """
     if epoch:
-        # All are of one second: their lines stand in the order of their starts, as far as a fraction can tell.
+        # All are in the same second, and their lines are in the order of their starts. The fraction
+        # of the second gives the likely position.
         return found[epoch % NANOS * len(found) // NANOS]
-    # The newest that stands before: most tasks are short, and one that has been open for long has more likely
-    # ended in silence than just now. What stands after is taken only where nothing stands before.
+    # The newest one before the record: most tasks are short, and a task that has been open for long
+    # has more likely ended without a record. A later one is taken only if there is no earlier one.
     return min(found, key=lambda each: (each.seq > seq, abs(seq - each.seq)))
 
 
@@ -204,7 +216,8 @@ def _in_order(found: dict[int, Candidate]) -> list[Candidate]:
 
 
 def quoted_by(candidates: Candidates, error: Iterable[str], target_uri: str) -> Candidates:
-    """Prefer the one request of which the error quotes a value that the target_uri does not have.
+    """Prefer the one request with a value that the error quotes and the target_uri does not
+    contain.
 
     `/swaps/file_loc/` is the same for every swap file, but a failure may name the file.
     """

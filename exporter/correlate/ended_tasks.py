@@ -1,4 +1,4 @@
-"""What is remembered of tasks after their end: whose a further final record is, and which ids were used."""
+"""Memory of ended tasks, to recognise repeated final records, and of used task ids."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 ENDED_MAX = 10_000
-"""Ended tasks whose further final records are recognised as repeats."""
+"""Number of ended tasks whose further final records are recognised as repeats."""
 TASK_IDS_MAX = 256
-"""Task ids whose last use is known: more than start within a settling window."""
+"""Number of task ids whose last use is remembered: more than start within a settling window."""
 TASK_ID_BEGINS_MAX = 2
-"""A new wokd's first ids: one of these, used before, is a beginning even if nothing higher was used."""
+"""The first ids of a new wokd. If one of these was used before, the counter has started again, even
+if no higher id was used."""
 TASK_ID_DISORDER_MAX = 20
-"""How far below the highest task id of this wokd a new one may be: as many tasks would have to start at once."""
+"""How far a new task id may be below the highest id of the same wokd. That many tasks would have to
+start at the same time."""
 
 Key = tuple[str, str, str]
-"""Application, target_uri and task id (empty where the dialect has none) of an ended task."""
+"""Application, target_uri and task id of an ended task. The id is empty if the dialect has none."""
 
 
 class Ended(NamedTuple):
-    """An ended task: enough to put a repeat where it belongs."""
+    """An ended task, with what is needed to place a repeat."""
 
     number: int
     time: int
@@ -30,7 +32,7 @@ class Ended(NamedTuple):
 
 
 class EndedTasks:
-    """The last ENDED_MAX ended tasks, by their key; where several have one, the newest."""
+    """The last ENDED_MAX ended tasks by key. If several have the same key, the newest one counts."""
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Ended] = {}
@@ -40,7 +42,7 @@ class EndedTasks:
         self._before_restart = 0
 
     def add(self, key: Key, time: int, context: bytes, parent: bytes, operation: str) -> None:
-        """Remember a task that has ended at `time`."""
+        """Remember a task that ended at `time`."""
         self._count += 1
         ended = self._by_key[key] = Ended(self._count, time, context, parent, operation)
         if key[2]:
@@ -54,7 +56,7 @@ class EndedTasks:
                 del self._with_id[oldest[:2]]
 
     def get(self, key: Key) -> Ended | None:
-        """Return the newest ended task of a key."""
+        """Return the newest ended task with a key."""
         return self._by_key.get(key)
 
     def with_id(self, app: str, target_uri: str) -> Ended | None:
@@ -62,18 +64,22 @@ class EndedTasks:
         return self._with_id.get((app, target_uri))
 
     def restart(self) -> None:
-        """Forget tasks with ids: wokd gives them again, and what a former one's had is no repeat any more."""
+        """Forget tasks with ids. The new wokd assigns the same ids again, so a later record is not
+        a repeat.
+        """
         self._by_key = {key: ended for key, ended in self._by_key.items() if not key[2]}
         self._with_id = {}
         self._before_restart = self._count
 
     @property
     def since_restart(self) -> int:
-        """How many have ended since wokd was last restarted: what the store keeps beside the tasks."""
+        """Number of tasks that ended since the last restart of wokd. The store keeps it with the
+        tasks.
+        """
         return self._count - self._before_restart
 
     def restore(self, since_restart: int) -> None:
-        """Forget, of what has just been added again, tasks with ids from before the last restart."""
+        """Forget the restored tasks with ids that ended before the last restart."""
         before = self._before_restart = max(0, self._count - since_restart)
         self._by_key = {
             key: ended for key, ended in self._by_key.items() if not key[2] or ended.number > before
@@ -82,14 +88,14 @@ class EndedTasks:
 
 
 class TaskIds:
-    """The numbers that this wokd has given to tasks; `used` maps them to the time of their last use."""
+    """The task ids that this wokd has assigned. `used` maps them to the time of their last use."""
 
     def __init__(self, used: Mapping[str, int], highest: int) -> None:
         self.used = dict(used)
         self.highest = highest
 
     def starts_over(self, task_id: str, time: int, settle_nanos: int) -> bool:
-        """Tell whether the start of a task with this id proves that wokd has been restarted."""
+        """Whether a task with this id shows that wokd was restarted."""
         if not is_number(task_id) or int(task_id) > self.highest:
             return False
         number = int(task_id)
@@ -101,7 +107,7 @@ class TaskIds:
         return self.highest - number > TASK_ID_DISORDER_MAX
 
     def use(self, task_id: str, time: int) -> None:
-        """Note that a task with this id has started."""
+        """Record that a task with this id has started."""
         if is_number(task_id):
             self.highest = max(self.highest, int(task_id))
             self.used.pop(task_id, None)
@@ -111,6 +117,6 @@ class TaskIds:
 
 
 def is_number(task_id: str) -> bool:
-    """Tell whether a task's id is a number of Wok's counter (up to 2.2)."""
-    # Wok's counter would need centuries for ten digits; more is somebody's text.
+    """Whether a task id is a number of Wok's counter (up to Wok 2.2)."""
+    # Wok's counter would need centuries for more than ten digits: a longer id comes from elsewhere.
     return task_id.isascii() and task_id.isdigit() and len(task_id) <= 10

@@ -1,7 +1,8 @@
-"""What wok-error.log says, where the correlator asks for it: why a task failed, and when wokd was restarted.
+"""The evidence of wok-error.log: why a task failed, and when wokd was restarted.
 
-One place for what is remembered for that (`block_matcher.py`, `request_memory.py`, `restart_confirmation.py`), so that the
-correlator does not know how the evidence is weighed. Without a wok-error.log nothing here has an answer.
+This class combines `block_matcher.py`, `request_memory.py` and `restart_confirmation.py`, so that
+the correlator does not depend on how the evidence is weighed. Without a wok-error.log, there is no
+evidence.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ if TYPE_CHECKING:
     from exporter.wok.operations import Operations
 
 ENDED_REQUESTS_MAX = 128
-"""Requests of ended tasks that are remembered: a block may name the request of a task that another end was given to."""
+"""Number of requests of ended tasks that are remembered: a block may name the request of a task
+that another end was assigned to."""
 QUIET_NANOS = 3 * NANOS
-"""When caught up, windows close by the wall clock, one second later than by the log's."""
+"""When caught up, windows close by the wall clock, one second later than by the log's clock."""
 TEXT_BYTES_MAX = 16 * 1024
-"""What of an exception's text is sent."""
+"""Maximum size of an exception's text in a span."""
 
 
 class ErrorEvidence:
-    """The memory of what wok-error.log says, beside a correlator; times are nanoseconds.
+    """What is known from wok-error.log. Times are nanoseconds.
 
-    `expiry` is how long a task may run. Without `functions` no wok-error.log is read, and nothing is remembered. `shift` is how far the times of wok-error.log are from where they seem to be:
-    the request log may show that wokd is in another zone than the configured one. `restarts` counts those that were
-    believed.
+    expiry     How long a task may run.
+    functions  Without these, no wok-error.log is read and nothing is remembered.
+    shift      Difference between the times of wok-error.log and their true time. The request log
+               may show that wokd uses another time zone than the configured one.
+    restarts   Number of restarts that were confirmed.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class ErrorEvidence:
     # What the error log says
 
     def offer(self, items: Iterable[Item]) -> None:
-        """Take what the error log says next; what has been taken before is ignored."""
+        """Add the next items of the error log. Items that were added before are ignored."""
         items = list(items)
         for item in items:
             if isinstance(item, Mark) and item.number > self._marked:
@@ -77,50 +81,56 @@ class ErrorEvidence:
         self._reasons.offer(items)
 
     def expect(self, mark: int) -> None:
-        """Take a restart that an earlier version of the exporter has found, and not yet told."""
+        """Add a restart that an earlier version of the exporter has found but not yet applied."""
         self._marks.offer(Mark(0, mark, is_chained=True, text=""))
 
     def discredit(self, forged: Forged) -> None:
-        """Believe nothing of what the request log shows to be forged."""
+        """Trust nothing that the request log shows to be forged."""
         self._reasons.discredit(forged.ids)
         self._marks.forged(forged.marks)
 
     @property
     def admitted(self) -> int:
-        """The number of the last item that need not be offered again after a restart of the exporter."""
+        """Number of the last item that does not have to be offered again after a restart of the
+        exporter.
+        """
         return self._reasons.admitted
 
     @property
     def ahead(self) -> int:
-        """How many items wait for the request log to reach their time."""
+        """Number of items that wait for the request log to reach their time."""
         return self._reasons.ahead
 
     def take_counts(self) -> Counter[BlockResult]:
-        """Return what has become of blocks since the last call."""
+        """Return the results of blocks since the last call."""
         return self._reasons.take_counts()
 
     # The log's clock, and restarts of wokd
 
     def pass_record(self, time: int) -> list[int]:
-        """Take the time of the next record, whose windows are closed; return the restarts that are certain now.
+        """Process the time of the next record, after its windows have closed. Return the restarts
+        that are now certain.
 
-        One record with a wrong time must not end what runs: the clock is what two in a row have reached.
+        One record with a wrong time must not end running tasks. The clock is therefore the time
+        that two consecutive records have reached.
         """
         now, self._previous = min(self._previous, time), time
         self._reasons.advance(time - NEAR_NANOS)
         return self._believed(now)
 
     def pass_quiet(self, now: int) -> list[int]:
-        """Take the wall clock of a reader that has read everything there is; return the restarts that are certain."""
+        """Process the wall clock when the reader has caught up. Return the restarts that are now
+        certain.
+        """
         self._reasons.advance(now - QUIET_NANOS)
         return self._believed(now - QUIET_NANOS + WAIT_NANOS)
 
     def is_due(self, now: int) -> bool:
-        """Tell whether `pass_quiet` has a restart to return at this time."""
+        """Whether `pass_quiet` returns a restart at this time."""
         return self._marks.is_due(now - QUIET_NANOS + WAIT_NANOS, self.shift)
 
     def all_restarts(self) -> list[int]:
-        """Return all restarts that are not yet told: no further line will come."""
+        """Return all remaining restarts at the end of the log."""
         return self._believed(None)
 
     def _believed(self, now: int | None) -> list[int]:
@@ -129,37 +139,39 @@ class ErrorEvidence:
         return found
 
     def survived(self, start: int, end: int) -> None:
-        """Take a task that certainly ran from `start` to `end`: wokd was not restarted between."""
+        """Note that a task certainly ran from `start` to `end`: wokd was not restarted in between."""
         self._marks.survived(start, end, self.shift)
 
     # Requests and failures
 
     def advance(self, now: int) -> None:
-        """Let the log's clock move on: up to this time all settling windows are closed."""
+        """Advance the clock of the log: all settling windows are closed up to this time."""
         self._reasons.advance(now)
 
     def asked(self, request: PendingRequest) -> None:
-        """Take a request whose task may run."""
+        """Add a request whose task may run."""
         if self._is_read:
             self._requests.add(_asked(request))
 
     def over(self, request: PendingRequest, *, is_sure: bool) -> None:
-        """Say that the task of a request has ended, if it ran; `is_sure` when it was certainly this one."""
+        """Note that the task of a request has ended, if it ran. `is_sure` means that it was
+        certainly this task.
+        """
         self._requests.end(request.context, is_sure=is_sure)
 
     def failed(self, record: Record) -> None:
-        """Take the final record of a failure."""
+        """Add the final record of a failure."""
         if self._is_read:
             self._reasons.failed(record)
 
     def withdraw(self, record: Record) -> None:
-        """Take the final record of a failure for a repeat of another one: it has no reason of its own."""
+        """Remove a failure that repeats another one: it has no reason of its own."""
         self._reasons.withdraw(record)
 
     def reason_of(self, record: Record, ending: Ending) -> FailureReason | None:
-        """Return why the task of a final record failed; to be asked when its settling window closes.
+        """Return why the task of a final record failed. Call this when its settling window closes.
 
-        `ending` are the final records that wait for their windows, this one included.
+        `ending` are the final records in open windows, including this one.
         """
         if not self._is_read:
             return None
@@ -176,14 +188,14 @@ class ErrorEvidence:
         return reason._replace(task_id=block.ids[0], start=decision.start, requests=decision.requests)
 
     def finish(self) -> None:
-        """Count the blocks that still wait: no further line will come."""
+        """Count the blocks that still wait at the end of the log."""
         self._reasons.advance(1 << 80)
 
     # The store
 
     @property
     def state(self) -> str:
-        """What to go on from, as JSON text; the requests whose tasks run are not in it."""
+        """The state as JSON text. Requests of running tasks are not included."""
         return json.dumps(
             {
                 "requests": self._requests.state,

@@ -1,15 +1,17 @@
-"""What a request and a task say about belonging together.
+"""The evidence that a request and a task belong together.
 
-Most lines of Wok's log carry no id that joins a task to its request. What they have is the request's operation
-and parameters on one side and the task's `target_uri` on the other. The table of operations knows how the second
-follows from the first: it gives a *form* of the target_uri for each (`Operations.forms`, `Operations.targets`),
-and equal forms join. A form *names* its task when only this request's resource has it. Some targets are the same
-for all tasks of a kind: their forms join, but never exactly.
+Most lines of Wok's log carry no id that connects a task with its request. A request has an
+operation and parameters, a task has a `target_uri`. The table of operations knows how the
+target_uri follows from the request. It gives a *form* of the target_uri for each
+(`Operations.forms`, `Operations.targets`), and equal forms match. A form *names* its task if only
+the resource of this request has it. Some target_uris are the same for all tasks of a kind: their
+forms match, but never exactly.
 
-A plug-in or an operation that the table does not know is served by evidence in general: a parameter of the
-request that is a segment of the target_uri. That proves little. `full` may be the mode of one request and the last
-word of another task's target_uri, so a request with a name (`ident`, `name`, ...) is known by its names alone. A
-general form names its task only where the value looks like an identifier: a name, long, with a digit in it.
+For a plug-in or an operation that the table does not know, there is general evidence: a parameter
+of the request that is a segment of the target_uri. That proves little. `full` may be the mode of
+one request and the last word of another task's target_uri. A request with a name (`ident`, `name`,
+...) is therefore identified by its names alone. A general form names its task only if the value
+looks like an identifier: a name that is long and contains a digit.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
     from exporter.wok.operations import Operations
 
 SEGMENTS_MAX = 24
-"""Segments of a target_uri, and parameters of a request, that are looked at as general evidence."""
+"""Maximum number of segments of a target_uri, and of parameters of a request, for general evidence.
+"""
 SEGMENT_CHARS_MAX = 4096
 IDENTIFIER_CHARS_MIN = 8
-"""A shorter value (`1`, `vda`, `full`) is too common to be the name of one task's resource."""
+"""A shorter value (`1`, `vda`, `full`) is too common to identify the resource of one task."""
 
 _NAMES = frozenset({"ident", "name", "id", "uuid"})
 _NAME_ENDINGS = ("_name", "_id", "_uuid")
@@ -36,22 +39,23 @@ _NAME_ENDINGS = ("_name", "_id", "_uuid")
 def forms_of(
     operations: Operations, app: str, code: str, operation: str, params: Mapping[str, Any]
 ) -> tuple[Form, ...]:
-    """Return the forms of the target_uri that a task of this request may have; general ones for an operation that
-    the table does not know to start tasks.
+    """Return the forms of the target_uri that a task of this request may have.
+
+    For an operation that starts no task according to the table, these are general forms.
     """
     return operations.forms(app, code, operation, params) or general_forms(params)
 
 
 def values_of(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the plain values of a request's or an error's parameters, as text: what an error may quote of its
-    request.
-    """
+    """Return the plain values of parameters as text: an error may quote a value of its request."""
     return tuple(text for _, text in _plain(params))
 
 
 def general_forms(params: Mapping[str, Any]) -> tuple[Form, ...]:
-    """Return the forms of a request that the table does not know: its names, as the last segment and as any; or
-    where it has no name its other values.
+    """Return the forms of a request that the table does not know.
+
+    They are its names, as the last segment and as any segment. Without a name, its other values are
+    used.
     """
     plain = _plain(params)
     names = [(text, is_identifier(text)) for name, text in plain if _is_name(name)]
@@ -61,17 +65,19 @@ def general_forms(params: Mapping[str, Any]) -> tuple[Form, ...]:
 
 
 def is_general(text: str) -> bool:
-    """Tell whether a form is one of general evidence."""
+    """Whether a form is general evidence."""
     return text.startswith("~")
 
 
 def is_identifier(value: str) -> bool:
-    """Tell whether a value looks like the name of one thing alone."""
+    """Whether a value looks like the name of a single resource."""
     return len(value) >= IDENTIFIER_CHARS_MIN and any(map(str.isdigit, value))
 
 
 def general_targets(operations: Operations, app: str, target_uri: str) -> tuple[str, ...]:
-    """Return the general forms of a task's target_uri; none where only an operation of the table has such ones."""
+    """Return the general forms of a target_uri, or none if only operations of the table have such
+    target_uris.
+    """
     if not operations.may_be_unknown(app, target_uri):
         return ()
     segments = segments_of_target(target_uri)
@@ -85,8 +91,10 @@ def targets_of(operations: Operations, app: str, target_uri: str) -> list[Target
 
 
 def segments_of_target(target_uri: str) -> tuple[str, ...]:
-    """Return the segments of a target_uri after the application's own, the last first, and every tail of it (a
-    name may hold slashes).
+    """Return the segments of a target_uri after the application's own, the last first, and every
+    tail of it.
+
+    A tail is needed because a name may contain slashes.
     """
     parts = [part for part in target_uri.split("/") if part][-SEGMENTS_MAX:]
     if parts[:1] == ["plugins"]:

@@ -1,7 +1,8 @@
-"""Requests that failed with status 500 and no error, and may have started a task all the same.
+"""Requests that failed with status 500 and no error, but may have started a task.
 
-Wok 3.0.0's clean-up of old tasks raises after the thread of a task has begun. Such a request opens no task, but a
-final record may be its task's: it is a rival of every other request with the same forms, until wokd is restarted.
+Wok 3.0.0's clean-up of old tasks raises after the thread of a task has started. Such a request
+opens no task, but a final record may belong to it. Until wokd is restarted, it competes with every
+other request that has the same forms.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from exporter.correlate.stored import from_json, to_json
 from exporter.correlate.task_state import PendingRequest
 
 FAILED_MAX = 64
-"""Failed requests that are remembered: they are rare, and each makes others ambiguous."""
+"""Maximum number of remembered requests. They are rare, and each makes other matches ambiguous."""
 
 
 class FailedRequests:
-    """The failed requests that `index` finds, for `expiry` nanoseconds; `errors` is told whose tasks may run."""
+    """The failed requests in `index`. They are kept for `expiry` nanoseconds and reported to
+    `errors`.
+    """
 
     def __init__(self, index: Index, errors: ErrorEvidence, expiry: int) -> None:
         self._index = index
@@ -28,7 +31,7 @@ class FailedRequests:
         self._requests: dict[int, PendingRequest] = {}
 
     def add(self, request: PendingRequest) -> None:
-        """Remember a request; where there are too many, forget the oldest."""
+        """Remember a request. If there are too many, forget the oldest."""
         self._requests[request.seq] = request
         if len(self._requests) > 1:
             self._requests = dict(sorted(self._requests.items()))
@@ -44,11 +47,11 @@ class FailedRequests:
             self._errors.over(request, is_sure=False)
 
     def expire(self, now: int) -> None:
-        """Forget what is too old."""
+        """Forget requests that are too old."""
         self.forget(now - self._expiry)
 
     def forget(self, time: int) -> None:
-        """Forget what was asked for by then: that wokd has ended, and its tasks with it."""
+        """Forget requests made up to this time: that wokd has stopped, and its tasks with it."""
         for request in [each for each in self._requests.values() if each.time <= time]:
             self.remove(request)
 
@@ -58,5 +61,7 @@ class FailedRequests:
 
     @staticmethod
     def from_json(kept: Iterable[dict[str, Any]]) -> list[PendingRequest]:
-        """Make the requests again from what `to_json` gave; `add` them in the order of the log."""
+        """Recreate the requests from the result of `to_json`. Then `add` them in the order of the
+        log.
+        """
         return [from_json(PendingRequest, fields) for fields in kept]

@@ -1,4 +1,4 @@
-"""Why a task failed, as wok-error.log says it."""
+"""The reason of a failed task, from wok-error.log."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import NamedTuple
 
 
 class FailureReason(NamedTuple):
-    """Why a task failed, for certain: `exception` is the class as Python prints it, `text` and `stack` are redacted.
+    """The certain reason of a failed task.
 
-    `task_id` is Wok's own, `start` when it was made, in nanoseconds; both are empty where only the text is certain.
-    `requests` are the contexts of the requests that can have started the task: a single one has.
+    exception  The class of the exception as Python prints it.
+    text       The text of the exception, redacted.
+    stack      The stack of the exception, redacted.
+    task_id    Wok's own id of the task. Empty if only the text is certain.
+    start      When the id was created, in nanoseconds. 0 if only the text is certain.
+    requests   Span contexts of the requests that can have started the task. If there is one, it
+               has.
     """
 
     exception: str

@@ -1,6 +1,6 @@
-"""The state of the previous version, in which one class was a request and a task: what it means in this one.
+"""Convert the state of the previous version, which had one class for requests and tasks.
 
-Only the stored form has changed. A task of which the exporter knew before an upgrade ends as it would have.
+Only the stored form has changed. A task that was open before an upgrade ends in the same way.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 from exporter.records import OpenTask
 
 _TIMES = ("-clone-#us/clone", "/snapshots/#s", "/debugreports/report-#ms")
-"""What stands in a form for the time at which its task started."""
+"""The placeholders for the start time in a form."""
 
 
 def modern_task(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a task that are not columns, as `stored.to_json` would have given them."""
+    """Return the fields of a task that are not columns, in the form of `stored.to_json`."""
     by_start = data["by_start"]
     grade = data["grade"]
     certainty = ["beside"] if by_start else ["joined", "named"]
@@ -42,7 +42,7 @@ def modern_task(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def modern_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the small rest of the state as this version keeps it."""
+    """Return the rest of the state in the current form."""
     return {
         **state,
         "time": state["previous"],
@@ -56,7 +56,7 @@ def modern_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _modern_waiting(waiting: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what waits in the settling window, as `stored.waiting_to_json` would have given it."""
+    """Return a waiting item in the form of `stored.waiting_to_json`."""
     if waiting["is"] == "final":
         return {**waiting, "is": "end"}
     if waiting["is"] == "recent":
@@ -94,6 +94,6 @@ def _request(row: OpenTask, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _form(form: list[Any]) -> list[Any]:
-    """Return a form with the field that tells whether the start of the task stands in its target_uri."""
+    """Return a form with the field that says whether its target_uri contains the start time."""
     text = form[0]
     return [*form, any(mark in text for mark in _TIMES)]

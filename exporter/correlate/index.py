@@ -1,7 +1,7 @@
-"""By what requests and tasks can be found: the forms of a target_uri, ids, the second of a request.
+"""Look-ups of requests and tasks: by the form of a target_uri, by id, by the second of a request.
 
-Only look-ups, no decisions. Everything found is bounded, and the newest of it is found first: a flood of tasks
-with one target_uri is neither scanned nor copied whole.
+The index makes no decisions. Every result is limited to the newest items, so a flood of tasks with
+one target_uri is neither scanned nor copied completely.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from exporter.correlate.task_state import PendingRequest, Task
 from exporter.records import NANOS
 
 CANDIDATES_MAX = 32
-"""Candidates that are looked at for one task: more make it no more ambiguous."""
+"""Maximum number of candidates for one task. More would not make it more ambiguous."""
 
 STARTS_MAX = 256
-"""Starts that are looked at for a request of an unknown operation; two seconds of the densest log have 200."""
+"""Maximum number of starts for a request of an unknown operation. Two seconds of the densest log
+have 200."""
 
 _Item = TypeVar("_Item")
 _Found = dict[Hashable, dict[int, _Item]]
 
 
 class Index:
-    """Look-ups of running tasks, of requests that may be claimed, and of starts whose window is open."""
+    """Look-ups of running tasks, pending requests, and starts in open windows."""
 
     def __init__(self) -> None:
         self._requests: _Found[PendingRequest] = {}
@@ -39,10 +40,10 @@ class Index:
         self._by_target: _Found[Task] = {}
         self._by_request_id: _Found[Task] = {}
 
-    # Requests that may be claimed
+    # Pending requests
 
     def add_request(self, request: PendingRequest) -> None:
-        """Let a request be found by its forms and its record's id."""
+        """Add a request under its forms and the id of its record."""
         for form in request.forms:
             _add(self._requests, (request.app, form.text), request.seq, request)
             if form.timed:
@@ -54,7 +55,7 @@ class Index:
             self._by_record_id[request.record_id] = request
 
     def remove_request(self, request: PendingRequest) -> None:
-        """Let a request be found no more."""
+        """Remove a request."""
         is_found = False
         for form in request.forms:
             is_found = _remove(self._requests, (request.app, form.text), request.seq) or is_found
@@ -66,11 +67,13 @@ class Index:
             del self._by_record_id[request.record_id]
 
     def requests(self, app: str, text: str) -> list[PendingRequest]:
-        """Return the newest requests of a form, oldest first."""
+        """Return the newest requests with a form, oldest first."""
         return _newest(self._requests.get((app, text)))
 
     def requests_at(self, app: str, text: str, seconds: Iterable[int]) -> list[PendingRequest]:
-        """Return the requests of a form that tells the time of the start, made in one of these seconds."""
+        """Return the requests with a form that contains the start time, made in one of these
+        seconds.
+        """
         found: list[PendingRequest] = []
         if (app, text) in self._requests:
             for second in seconds:
@@ -78,17 +81,17 @@ class Index:
         return found
 
     def has_general(self, app: str) -> bool:
-        """Tell whether there are requests of operations that the table does not know."""
+        """Whether there are requests of operations that the table does not know."""
         return self._general[app] > 0
 
     def by_record(self, record_id: str) -> PendingRequest | None:
-        """Return the request of a record's id."""
+        """Return the request with this record id."""
         return self._by_record_id.get(record_id)
 
     # Tasks that start records opened
 
     def add_running(self, task: Task) -> None:
-        """Let a task be found by its ids and by its target_uri."""
+        """Add a task under its ids and its target_uri."""
         if task.task_id:
             _add(self._by_task_id, task.task_id, task.seq, task)
         if task.request_id:
@@ -96,43 +99,43 @@ class Index:
         _add(self._by_target, (task.app, task.target_uri), task.seq, task)
 
     def remove_running(self, task: Task) -> None:
-        """Let a task be found no more."""
+        """Remove a task."""
         _remove(self._by_task_id, task.task_id, task.seq)
         _remove(self._by_request_id, task.request_id, task.seq)
         _remove(self._by_target, (task.app, task.target_uri), task.seq)
 
     def running(self, task_id: str) -> list[Task]:
-        """Return the newest running tasks of an id, oldest first; two may share one."""
+        """Return the newest running tasks with an id, oldest first. Two tasks may share an id."""
         return _newest(self._by_task_id.get(task_id))
 
     def running_at(self, app: str, target_uri: str) -> list[Task]:
-        """Return the newest running tasks of a target_uri, oldest first."""
+        """Return the newest running tasks with a target_uri, oldest first."""
         return _newest(self._by_target.get((app, target_uri)))
 
     def of_request(self, request_id: str) -> list[Task]:
         """Return the newest running tasks whose start records name this request, oldest first."""
         return _newest(self._by_request_id.get(request_id)) if request_id else []
 
-    # Starts whose window is open
+    # Starts in open windows
 
     def add_start(self, start: Task) -> None:
-        """Let a start be found by the forms of its target_uri, and among all of its application."""
+        """Add a start under the forms of its target_uri and under its application."""
         _add(self._starts_of, start.app, start.seq, start)
         for text in start.texts:
             _add(self._starts, (start.app, text), start.seq, start)
 
     def remove_start(self, start: Task) -> None:
-        """Let a start be found no more."""
+        """Remove a start."""
         _remove(self._starts_of, start.app, start.seq)
         for text in start.texts:
             _remove(self._starts, (start.app, text), start.seq)
 
     def starts(self, app: str, text: str) -> list[Task]:
-        """Return the newest starts of a form whose windows are open, oldest first."""
+        """Return the newest starts with a form in open windows, oldest first."""
         return _newest(self._starts.get((app, text)))
 
     def starts_of(self, app: str) -> list[Task]:
-        """Return the newest starts of an application whose windows are open, oldest first."""
+        """Return the newest starts of an application in open windows, oldest first."""
         return _newest(self._starts_of.get(app), STARTS_MAX)
 
 
@@ -156,7 +159,7 @@ def _add(index: _Found[_Item], key: Hashable, seq: int, item: _Item) -> None:
     is_late = next(reversed(found)) > seq
     found[seq] = item
     if is_late:
-        # It was taken out and comes back: candidates stand in the order of the log, restarted or not.
+        # The item was removed and is added again. Candidates must keep the order of the log.
         index[key] = dict(sorted(found.items()))
 
 

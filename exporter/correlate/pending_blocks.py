@@ -1,9 +1,10 @@
-"""The blocks of wok-error.log that wait for their records: which are seen yet, which are discredited, and for how long.
+"""The blocks of wok-error.log that wait for their records: which are admitted, which are
+discredited, and how long they wait.
 
-What is read ahead of the request log is not seen before its time: an item is *admitted* when the request log has
-reached the time before which it cannot have been written, so that the same blocks count however the files are cut
-into batches. A block goes when its record is known, when it is known that no later record can be its own, or when
-there are too many.
+The exporter may read the error log ahead of the request log. An item is *admitted* when the request
+log has reached the earliest time at which it can have been written. The same blocks therefore count
+however the files are divided into batches. A block leaves when its record is known, when no later
+record can belong to it, or when there are too many blocks.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ if TYPE_CHECKING:
     from exporter.wok.task_functions import TaskFunctions
 
 NEAR_NANOS = 2 * NANOS
-"""Records that are less than this apart compete for a block: the settling window."""
+"""Records closer together than this compete for a block. Equal to the settling window."""
 RECORD_NANOS = NANOS
-"""A block stands milliseconds before its record, whose time is a whole second: as far as they may differ."""
+"""Maximum difference between a block and its record. A block is written milliseconds before its
+record, whose time is a whole second."""
 WAITING_MAX = 4096
 WAITING_CHARS_MAX = 8 * 1024 * 1024
 AHEAD_ITEMS = 8
-"""Items of wok-error.log that are looked at behind one that seems to be of the future: a forged id may be of any
-time, and must not hold up what follows it."""
+"""Number of items that are checked behind an item that seems to be in the future. A forged id can
+have any time, and must not block the items after it."""
 IDS_MAX = 256
-"""Ids that are remembered to see whether they come again."""
+"""Number of ids that are remembered to detect repeated ones."""
 
 BlockResult = Literal["joined", "unsure", "discredited", "without_record"]
 
 
 class PendingBlock:
-    """A block that waits for its record, which is not later than `latest` (0: not known yet)."""
+    """A block that waits for its record. The record is not later than `latest` (0: not known yet)."""
 
     __slots__ = ("app", "block", "boot", "latest", "operations", "starts", "was_asked")
 
@@ -52,7 +54,9 @@ class PendingBlock:
 
 
 class PendingBlocks:
-    """Blocks that wait, in the order of the file; `expiry` is how long one waits at most. Times are nanoseconds."""
+    """The waiting blocks in the order of the file. A block waits for `expiry` at most. Times are
+    nanoseconds.
+    """
 
     def __init__(self, functions: TaskFunctions, *, expiry: int) -> None:
         self._functions = functions
@@ -69,11 +73,11 @@ class PendingBlocks:
         self._counts: Counter[BlockResult] = Counter()
 
     def of(self, app: str, operation: str) -> Collection[PendingBlock]:
-        """Return the blocks that can be of an operation, in the order of the file."""
+        """Return the blocks that can belong to an operation, in the order of the file."""
         return self._by_operation.get((app, operation), {}).values()
 
     def offer(self, items: Iterable[Item]) -> None:
-        """Take what the error log says next; what has been taken before is ignored."""
+        """Add the next items of the error log. Items that were added before are ignored."""
         last = self._queue[-1].number if self._queue else self._admitted
         for item in items:
             if item.number > last:
@@ -82,23 +86,23 @@ class PendingBlocks:
 
     @property
     def admitted(self) -> int:
-        """The number of the last item that need not be offered again after a restart."""
+        """Number of the last item that does not have to be offered again after a restart."""
         return self._admitted
 
     @property
     def ahead(self) -> int:
-        """How many items wait for the request log to reach their time."""
+        """Number of items that wait for the request log to reach their time."""
         return len(self._queue)
 
     def discredit(self, ids: Iterable[str]) -> None:
-        """Never join a block of these ids."""
+        """Never join a block with one of these ids."""
         for task_id in ids:
             self._discredited.pop(task_id, None)
             self._discredited[task_id] = None
         _bound(self._discredited, IDS_MAX)
 
     def is_discredited(self, block: Block) -> bool:
-        """Tell whether a block has an id that cannot be trusted."""
+        """Whether a block has an id that cannot be trusted."""
         return any(task_id in self._discredited for task_id in block.ids)
 
     def _admit(self, item: Item) -> None:
@@ -117,7 +121,7 @@ class PendingBlocks:
         elif isinstance(item, Dropped):
             self._counts["unsure"] += 1
         elif isinstance(item, Mark) and item.is_chained:
-            # A restart kills all tasks: what has failed has been logged.
+            # A restart ends all tasks, so all their failures are in the log.
             self._boot += 1
             for waiting in self._waiting.values():
                 self._limit(waiting, item.time + RECORD_NANOS)
@@ -132,12 +136,12 @@ class PendingBlocks:
             self._retire(next(iter(self._waiting.values())))
 
     def asked(self, waiting: PendingBlock, time: int) -> None:
-        """Say that a block fits a record of this time, joined or not: its record is not later."""
+        """Note that a block fits a record of this time, joined or not. Its own record is not later."""
         waiting.was_asked = True
         self._limit(waiting, time + RECORD_NANOS)
 
     def _limit(self, waiting: PendingBlock, latest: int) -> None:
-        """Say that the record of a block is not later than `latest`."""
+        """Note that the record of a block is not later than `latest`."""
         waiting.latest = min(waiting.latest, latest) if waiting.latest else latest
         self._soon(waiting.latest + NEAR_NANOS)
 
@@ -165,7 +169,9 @@ class PendingBlocks:
             self._counts["without_record"] += 1
 
     def advance(self, now: int) -> None:
-        """Let the request log's clock move on: to be called with the time of each record, before it is taken."""
+        """Advance the clock of the request log. Call this with the time of each record, before the
+        record is processed.
+        """
         queue = self._queue
         while queue and (
             bound_of(queue[0]) <= now
@@ -182,7 +188,9 @@ class PendingBlocks:
                     self._soon(due)
 
     def join(self, found: PendingBlock, time: int) -> None:
-        """Take a block away: it is that of a record of this time. Blocks before it are of no later record."""
+        """Remove a block that belongs to a record of this time. Earlier blocks belong to no later
+        record.
+        """
         number = found.block.number
         self._remove(found)
         self._counts["joined"] += 1
@@ -191,12 +199,12 @@ class PendingBlocks:
                 self._limit(waiting, time + RECORD_NANOS)
 
     def take_counts(self) -> Counter[BlockResult]:
-        """Return what has become of blocks since the last call."""
+        """Return the results of blocks since the last call."""
         counts, self._counts = self._counts, Counter()
         return counts
 
     def to_json(self) -> dict[str, Any]:
-        """Return what to go on from, as JSON values; what is not admitted yet must be offered again."""
+        """Return the state as JSON values. Items that are not admitted yet must be offered again."""
         return {
             "admitted": self._admitted,
             "waiting": [
@@ -209,7 +217,7 @@ class PendingBlocks:
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Go on from what `to_json` gave."""
+        """Continue from the result of `to_json`."""
         self._admitted = kept["admitted"]
         self._boot = kept["boot"]
         self._seen = kept["seen"]
@@ -228,7 +236,7 @@ class PendingBlocks:
 
 
 def bound_of(item: Item) -> int:
-    """Return the time before which an item cannot have been written, 0 where it says nothing."""
+    """Return the earliest time at which an item can have been written, or 0 if it has no time."""
     if isinstance(item, Header):
         return start_of(item.task_id)
     if isinstance(item, Block):

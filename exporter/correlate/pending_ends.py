@@ -1,8 +1,9 @@
-"""Final records that wait for their settling window, and which of them report one end.
+"""Final records whose settling window is open, and the records that report the same end.
 
-Some operations report a failure twice, first without and then with the error, and a task may report its success and
-then raise. Two such records may as well be the ends of two tasks, and the request of the second may yet come. So an
-error that may belong to a final record before it holds that one back: both are decided when its own window closes.
+Some operations report a failure twice, first without and then with the error. A task may also
+report success and then raise. Two such records can also be the ends of two tasks, and the request
+of the second may still come. A record with an error therefore delays an earlier final record that
+it may repeat. Both are decided when the window of the later one closes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from exporter.wok.operations import Operations
 
 
 class PendingEnds:
-    """The final records that wait in `settling`, by their target_uris.
+    """The waiting final records by target_uri.
 
-    A final record is taken for that of a task with its id for `expiry` nanoseconds from the start.
+    A final record with a task id belongs to the open task with that id for `expiry` nanoseconds
+    after its start.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class PendingEnds:
         self._finals: dict[tuple[str, str], list[PendingEnd]] = {}
 
     def take(self, record: Record, seq: int) -> None:
-        """Take the next final record, the log's `seq`th: it waits, or belongs to one that waits already."""
+        """Process the next final record, record number `seq`. It waits, or joins a record that
+        already waits.
+        """
         if has_reason(record):
             self._errors.failed(record)
         task = self._running(record) if record.task_id else None
@@ -67,7 +71,9 @@ class PendingEnds:
         self._settling.add(final)
 
     def wait(self, final: PendingEnd, task: Task | None) -> None:
-        """Remember a final record whose window is open, and the task that it ends where an id says so."""
+        """Add a final record whose window is open, and connect it with its task if an id identifies
+        that.
+        """
         if final.earlier is not None and final.earlier not in self._finals.get(
             end_key(final.earlier.record), ()
         ):
@@ -77,7 +83,9 @@ class PendingEnds:
             final.ends(task)
 
     def waiting_for(self, record: Record) -> PendingEnd | None:
-        """Find a final record of the same task id that waits, for its start or for a second one."""
+        """Return a waiting final record with the same task id. It waits for its start or a second
+        record.
+        """
         if record.task_id:
             for final in self._finals.get(end_key(record), ()):
                 if final.task is None and final.record.task_id == record.task_id:
@@ -85,7 +93,9 @@ class PendingEnds:
         return None
 
     def release(self, record: Record) -> list[PendingEnd]:
-        """Let the final records of this task id and target_uri wait for the start of a new wokd's task."""
+        """Disconnect the final records with this task id and target_uri: they belong to a task of a
+        new wokd.
+        """
         released = [
             final for final in self._finals.get(end_key(record), ()) if final.record.task_id == record.task_id
         ]
@@ -96,11 +106,11 @@ class PendingEnds:
         return released
 
     def of(self, record: Record) -> Sequence[PendingEnd]:
-        """Return the final records of the same target_uri that wait."""
+        """Return the waiting final records with the same target_uri."""
         return self._finals.get(end_key(record), ())
 
     def _running(self, record: Record) -> Task | None:
-        """Find the open task of a task id; two may share one, then the target_uri tells them apart."""
+        """Return the open task with a task id. If two tasks share the id, the target_uri decides."""
         for task in self._index.running(record.task_id):
             is_same = task.target_uri == record.target_uri or not record.target_uri
             if is_same and task.app == record.app and record.time - task.start < self._expiry:
@@ -108,7 +118,7 @@ class PendingEnds:
         return None
 
     def _first_of(self, record: Record) -> PendingEnd | None:
-        """Find the waiting final record, without an error, of which this one may be the second."""
+        """Return the waiting final record without an error that this one may repeat."""
         if not record.error_code or self._operations.is_unlogged(record.app, record.target_uri):
             return None
         waiting = self._finals.get(end_key(record), ())
@@ -124,11 +134,13 @@ class PendingEnds:
         return bare[0] if len(bare) == 1 else None
 
     def _is_second_report(self, first: PendingEnd, record: Record) -> bool:
-        """Tell whether this operation is known to report a failure twice."""
+        """Whether this operation is known to report a failure twice."""
         return first.record.failed and self._operations.reports_twice(record.app, record.target_uri)
 
     def _add(self, final: PendingEnd, record: Record) -> None:
-        """Take a second final record within the window: the one with the error wins, the other is a repeat."""
+        """Add a second final record of the same end. The one with the error counts, the other is a
+        repeat.
+        """
         if not record.error_code or final.record.error_code:
             self._repeats(final, record)
             return
@@ -136,13 +148,13 @@ class PendingEnds:
         if end_key(record) == end_key(final.record):
             final.record = record
         else:
-            # Joined by the task id alone: one of the two has no target_uri.
+            # Only the task id connects the two records: one of them has no target_uri.
             self.forget(final)
             final.record = record
             self.wait(final, final.task)
 
     def _repeats(self, final: PendingEnd, record: Record) -> None:
-        """Take a record for a repeat of the end that waits: it has no reason of its own."""
+        """Add a record as a repeat of a waiting end. A repeat has no reason of its own."""
         final.repeats.append(record)
         if has_reason(record):
             self._errors.withdraw(record)
@@ -154,7 +166,7 @@ class PendingEnds:
         return self._errors.reason_of(final.record, EndingTasks(final.record.time, self._ending))
 
     def merge(self, final: PendingEnd, earlier: PendingEnd) -> None:
-        """Take an earlier final record and this one for one end."""
+        """Combine an earlier final record and this one into one end."""
         self.forget(earlier)
         for record in (earlier.record, *earlier.repeats):
             if has_reason(record):
@@ -163,7 +175,7 @@ class PendingEnds:
         final.time, final.seq, final.until = earlier.time, earlier.seq, earlier.until
 
     def _ending(self) -> Iterator[tuple[str, PendingEnd]]:
-        """Yield the ends that wait, with their applications; what may be a repeat is not counted."""
+        """Yield the waiting ends with their applications. Possible repeats are excluded."""
         for (app, target_uri), finals in self._finals.items():
             repeated = {id(final.earlier) for final in finals}
             for final in finals:
@@ -173,7 +185,7 @@ class PendingEnds:
                     yield app, final
 
     def forget(self, final: PendingEnd) -> None:
-        """Remember a final record no more."""
+        """Remove a final record."""
         key = end_key(final.record)
         waiting = self._finals[key]
         waiting.remove(final)
@@ -182,7 +194,9 @@ class PendingEnds:
 
 
 class EndingTasks:
-    """How many tasks have just ended, while a failure of this `time` is decided about: counted when first asked for."""
+    """Counts the tasks that have just ended, for the decision about a failure at `time`. The count
+    is made on first use.
+    """
 
     def __init__(self, time: int, pending: Callable[[], Iterable[tuple[str, PendingEnd]]]) -> None:
         self._time = time
@@ -195,11 +209,13 @@ class EndingTasks:
         return self._time
 
     def count(self, app: str, form: str, until: int) -> int:
-        """Return how many final records of a form wait that were logged up to this time."""
+        """Return how many waiting final records with a form were logged up to this time."""
         return sum(time <= until for time, _ in self._of(app, form))
 
     def count_of_second(self, app: str, form: str, second: int) -> int:
-        """Return how many final records of a form wait whose target_uri tells a start in this second, or just before."""
+        """Return how many waiting final records with a form have a start time in this second, or
+        just before.
+        """
         return sum(second - NANOS <= epoch < second + NANOS for _, epoch in self._of(app, form) if epoch)
 
     def _of(self, app: str, form: str) -> Sequence[tuple[int, int]]:
@@ -212,10 +228,10 @@ class EndingTasks:
 
 
 def has_reason(record: Record) -> bool:
-    """Tell whether wok-error.log may say why this is a failure."""
+    """Whether wok-error.log may explain this failure."""
     return record.failed and record.dialect == "json"
 
 
 def end_key(record: Record) -> tuple[str, str]:
-    """Return by what final records of one task are found."""
+    """Return the key that final records of the same task share."""
     return record.app, record.target_uri

@@ -1,7 +1,7 @@
-"""Requests that records of tasks have named by their ids, after their tasks have ended.
+"""Requests that task records have named by id, after those tasks have ended.
 
-An extended Wok writes the id of the request's own line into the records of its tasks. A second task of a request,
-or a line that comes after its task's end, is then joined without any evidence.
+An extended Wok writes the id of the request's line into the records of its tasks. A second task of
+a request, or a request line that comes after the end of its task, is then joined without evidence.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 from exporter.correlate.index import Index
 
 REQUEST_IDS_MAX = 256
-"""Requests that are remembered; those of tasks that run are known by these."""
+"""Maximum number of remembered requests. Requests of running tasks are found through those tasks.
+"""
 
 
 class KnownRequest(NamedTuple):
-    """A request: `context` is its span's, empty until its line has come; `is_claimed` when a task that no other
-    task has started was its own, so that its line opens none.
+    """A request that was named.
+
+    context     Its span context, empty until its line has come.
+    is_claimed  Its own task, which no other task started, is known. Its line therefore opens no
+                task.
     """
 
     context: bytes
@@ -26,17 +30,17 @@ class KnownRequest(NamedTuple):
 
 
 class RequestIds:
-    """The last REQUEST_IDS_MAX requests that have been named."""
+    """The last REQUEST_IDS_MAX requests that were named."""
 
     def __init__(self) -> None:
         self._known: dict[str, KnownRequest] = {}
 
     def get(self, request_id: str) -> KnownRequest | None:
-        """Return what is known of a request."""
+        """Return what is known about a request."""
         return self._known.get(request_id)
 
     def add(self, request_id: str, context: bytes, ordinal: int, *, is_claimed: bool) -> None:
-        """Remember a request; what was known of it stays known."""
+        """Remember a request, and keep what is already known about it."""
         if not request_id:
             return
         known = self._known.pop(request_id, None)
@@ -48,19 +52,21 @@ class RequestIds:
             del self._known[next(iter(self._known))]
 
     def to_json(self) -> list[Any]:
-        """Return what is known as JSON values."""
+        """Return the requests as JSON values."""
         return [
             [key, known.context.hex(), known.ordinal, known.is_claimed] for key, known in self._known.items()
         ]
 
     def restore(self, kept: Iterable[Any]) -> None:
-        """Know again what `to_json` gave."""
+        """Continue from the result of `to_json`."""
         for key, context, ordinal, is_claimed in kept:
             self._known[key] = KnownRequest(bytes.fromhex(context), ordinal, is_claimed)
 
 
 def known_request(index: Index, request_ids: RequestIds, request_id: str) -> KnownRequest | None:
-    """Return what is known of a request that a record names, whether its task is open or has ended."""
+    """Return what is known about a request that a record names, whether its task is open or has
+    ended.
+    """
     if not request_id:
         return None
     asked = index.by_record(request_id)

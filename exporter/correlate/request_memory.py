@@ -1,8 +1,9 @@
-"""The requests that may have started a task: found by the form of its target_uri and the second of their record, and
-known by whether their task may still run.
+"""The requests that may have started a task, by the form of the target_uri and the second of the
+record.
 
-Where several tasks with one target_uri run, nothing says which of them a final record has ended. So a request whose
-task has ended without certainty *may run* until all requests of one of its forms have ended.
+The memory also knows whether the task of a request may still run. If several tasks with one
+target_uri run, nothing says which of them a final record has ended. A request whose task has ended
+without certainty therefore *may run* until all requests with one of its forms have ended.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ if TYPE_CHECKING:
 
 
 SECONDS_MAX = 1024
-"""Seconds of running tasks that are looked through for one failure."""
+"""Maximum number of seconds of running tasks that are searched for one failure."""
 
 
 class Started(NamedTuple):
-    """A request that can have started a task: the second in which it was logged, and its span."""
+    """A request that can have started a task: the second of its log line, and its span context."""
 
     time: int
     context: bytes
 
 
 class Asked(NamedTuple):
-    """A request with what its task is known by: `forms` are those that its target_uri can have, `values` the
-    request's own where these name nothing.
+    """A request and the properties of its task.
+
+    forms   The forms that the target_uri of the task can have.
+    values  The values of the request, if the forms name nothing.
     """
 
     app: str
@@ -41,43 +44,49 @@ class Asked(NamedTuple):
     values: tuple[str, ...] = ()
 
     def names(self, texts: Collection[str]) -> bool:
-        """Tell whether all these texts are values of the request, or segments of its task's target_uri."""
+        """Whether all these texts are values of the request or segments of its task's target_uri."""
         return all(
             text in self.values or any(text in form.split("/") for form in self.forms) for text in texts
         )
 
 
 class Ending(Protocol):
-    """The final records that wait for their settling window while one of them, a failure, is decided about."""
+    """The final records in open settling windows, while one of them, a failure, is decided."""
 
     @property
     def time(self) -> int:
         """When the failure was logged."""
 
     def count(self, app: str, form: str, until: int) -> int:
-        """Return how many final records of a form wait that were logged up to this time."""
+        """Return how many waiting final records with a form were logged up to this time."""
 
     def count_of_second(self, app: str, form: str, second: int) -> int:
-        """Return how many final records of a form wait whose target_uri tells a start in this second, or just before."""
+        """Return how many waiting final records with a form have a start time in this second, or
+        just before.
+        """
 
 
 class Told(NamedTuple):
-    """What a failure and an exception both tell of the request that they belong to; `forms` are the failure's."""
+    """What a failure and an exception both tell about their request. `forms` are those of the
+    failure.
+    """
 
     texts: Collection[str]
     forms: frozenset[str]
 
 
 class Requests(Protocol):
-    """The requests that are known, by the forms of the target_uri that their tasks can have; those whose task has
-    ended a while ago are among them.
+    """The known requests by the forms of their tasks' target_uris, including some whose task has
+    ended.
     """
 
     def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
-        """Return the requests of a form that were logged in the whole seconds from `first` to `last`."""
+        """Return the requests with a form that were logged in the whole seconds from `first` to
+        `last`.
+        """
 
     def count(self, app: str, form: str) -> int:
-        """Return how many requests of a form are known."""
+        """Return how many requests with a form are known."""
 
     def may_run(
         self,
@@ -88,14 +97,18 @@ class Requests(Protocol):
         ending: Ending,
         told: Told | None = None,
     ) -> bool:
-        """Tell whether a task of one of these operations or forms may still run that was asked for in these seconds.
+        """Whether a task with one of these operations or forms may still run whose request came in
+        these seconds.
 
-        `ending` tells which tasks have ended although their final records still wait for their windows.
-        With `told` only tasks count whose requests have it, but for the one of the failure itself.
+        `ending` contains the tasks that have ended although their final records are in open
+        windows. With `told`, only tasks count whose requests contain it, except the task of the
+        failure itself.
         """
 
     def known_names(self, app: str, forms: Iterable[str], texts: Collection[str]) -> set[str]:
-        """Return which of these texts a request has whose task may run or just ends, by one of these forms."""
+        """Return which of these texts belong to a request with one of these forms whose task may
+        run or just ends.
+        """
 
     def may_run_beside(
         self,
@@ -105,22 +118,24 @@ class Requests(Protocol):
         nanos: int,
         ending: Ending,
     ) -> bool:
-        """Tell whether a task of one of these operations or forms may still run that was asked for within `nanos` and
-        a second of a request with one of `forms`.
+        """Whether a task with one of these operations or forms may still run that was requested
+        near one of `forms`.
+
+        Near means within `nanos` and a second of a request with one of `forms`.
         """
 
 
 class RequestMemory:
-    """The requests whose tasks run, and the last `limit` of those whose tasks have ended."""
+    """The requests of running tasks, and the last `limit` requests of ended tasks."""
 
     def __init__(self, limit: int, state: str = "") -> None:
         self._limit = limit
         self._ended: deque[Asked] = deque()
         self._by_form: dict[tuple[str, str], dict[int, list[Started]]] = {}
-        # The tasks that run, by their requests' spans; how many of each form; and those that may run.
+        # Running tasks by the span context of their request, and their number by form.
         self._running: dict[bytes, Asked] = {}
         self._running_forms: Counter[tuple[str, str]] = Counter()
-        # By operation, and by each form.
+        # Tasks that may run, by operation and by each form.
         self._possible: dict[tuple[str, str], dict[int, dict[bytes, Asked]]] = {}
         self._unsure: dict[tuple[str, str], dict[bytes, Asked]] = {}
         for app, operation, forms, time, context, values, is_unsure in json.loads(state) if state else ():
@@ -133,7 +148,7 @@ class RequestMemory:
                 self._doubt(asked)
 
     def add(self, asked: Asked) -> None:
-        """Remember a request whose task runs."""
+        """Add the request of a running task."""
         self._find(asked)
         self._running[asked.request.context] = asked
         for form in asked.forms:
@@ -141,9 +156,10 @@ class RequestMemory:
         self._let_run(asked)
 
     def end(self, context: bytes, *, is_sure: bool) -> None:
-        """Say that the task of a request has ended, if it is known to run; the oldest of these are forgotten.
+        """Note that the task of a request has ended, if it is known to run. Forget the oldest ended
+        ones.
 
-        `is_sure` when it is certain that it was this one.
+        `is_sure` means that it was certainly this task.
         """
         asked = self._running.pop(context, None)
         if asked is None:
@@ -205,14 +221,16 @@ class RequestMemory:
                 del self._unsure[asked.app, form]
 
     def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
-        """Return the requests of a form that were logged in the whole seconds from `first` to `last`."""
+        """Return the requests with a form that were logged in the whole seconds from `first` to
+        `last`.
+        """
         seconds = self._by_form.get((app, form))
         if seconds is None:
             return ()
         return [request for second in range(first, last + 1, NANOS) for request in seconds.get(second, ())]
 
     def count(self, app: str, form: str) -> int:
-        """Return how many requests of a form are known."""
+        """Return how many requests with a form are known."""
         return sum(map(len, self._by_form.get((app, form), {}).values()))
 
     def may_run(
@@ -224,7 +242,9 @@ class RequestMemory:
         ending: Ending,
         told: Told | None = None,
     ) -> bool:
-        """Tell whether a task of one of these operations or forms may still run that was asked for in these seconds."""
+        """Whether a task with one of these operations or forms may still run whose request came in
+        these seconds.
+        """
         for name in names:
             seconds = self._possible.get((app, name))
             if seconds is not None and any(
@@ -237,7 +257,9 @@ class RequestMemory:
         return False
 
     def _is_excluded(self, asked: Asked, told: Told) -> bool:
-        """Tell whether an exception that tells these texts is not that of a task which goes on."""
+        """Whether an exception with these texts cannot belong to this task, because the task
+        continues.
+        """
         if not asked.names(told.texts):
             return True
         if told.forms.isdisjoint(asked.forms):
@@ -248,7 +270,7 @@ class RequestMemory:
             for other in self._of_form(asked.app, form)
             if other.request != asked.request and other.names(told.texts)
         ]
-        # The failure tells the same: it is the end of the only task of which that is true.
+        # The failure has the same texts: it is the end of the only task with them.
         return not alike
 
     def _of_form(self, app: str, form: str) -> Iterator[Asked]:
@@ -256,7 +278,9 @@ class RequestMemory:
             yield from running.values()
 
     def known_names(self, app: str, forms: Iterable[str], texts: Collection[str]) -> set[str]:
-        """Return which of these texts a request has whose task may run or just ends, by one of these forms."""
+        """Return which of these texts belong to a request with one of these forms whose task may
+        run or just ends.
+        """
         known: set[str] = set()
         for form in forms:
             for asked in self._of_form(app, form):
@@ -271,8 +295,10 @@ class RequestMemory:
         nanos: int,
         ending: Ending,
     ) -> bool:
-        """Tell whether a task of one of these operations or forms may still run that was asked for within `nanos` and
-        a second of a request with one of `forms`.
+        """Whether a task with one of these operations or forms may still run that was requested
+        near one of `forms`.
+
+        Near means within `nanos` and a second of a request with one of `forms`.
         """
         reach = nanos // NANOS * NANOS + NANOS
         for name in names:
@@ -289,9 +315,9 @@ class RequestMemory:
         return not any(self._has_ended(asked, form, ending) for form in asked.forms)
 
     def _has_ended(self, asked: Asked, form: str, ending: Ending) -> bool:
-        """Tell whether all tasks of a form that were asked for up to some time have ended by then.
+        """Whether all tasks with a form that were requested up to some time have ended by then.
 
-        A final record is not that of a task which was asked for in a later second.
+        A final record does not belong to a task that was requested in a later second.
         """
         for until in (ending.time, ending.time + NANOS, ending.time + 2 * NANOS):
             if asked.request.time <= until:
@@ -307,7 +333,7 @@ class RequestMemory:
         return count >= sum(map(len, near))
 
     def _running_by(self, app: str, form: str, until: int) -> int:
-        """Return how many tasks of a form run that were asked for up to this time."""
+        """Return how many running tasks with a form were requested up to this time."""
         count = self._running_forms[app, form]
         for second, members in reversed(self._possible.get((app, form), {}).items()):
             if second <= until:
@@ -317,7 +343,9 @@ class RequestMemory:
 
     @property
     def state(self) -> str:
-        """The requests whose tasks have ended, as JSON text; the others are known with their tasks."""
+        """The requests of ended tasks as JSON text. Requests of running tasks are stored with their
+        tasks.
+        """
         return json.dumps(
             [
                 [

@@ -1,4 +1,4 @@
-"""What a request's record does: it becomes a span, takes a start record, or waits for its task's records."""
+"""Handle request records: create a span, match a waiting start record, or wait for task records."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from exporter.wok.operations import Form
 
 
 class RequestRecords:
-    """Takes the requests of the log; `emit` is given their events.
+    """The handler of request records.
 
-    `code_of` finds the message code of a sentence, for the releases that wrote no codes.
+    `code_of` finds the message code of a sentence, for releases that wrote no codes.
     """
 
     def __init__(self, shared: SharedState, *, code_of: Callable[[str], str] | None) -> None:
@@ -33,7 +33,7 @@ class RequestRecords:
         self._code_of = code_of
 
     def take(self, record: Record, seq: int) -> None:
-        """Take the next request of the log, its `seq`th record."""
+        """Process the next request of the log, record number `seq`."""
         context = record.trace_id + request_span_id(record.trace_id, record.file, record.offset)
         self._concurrent.request(context, record.time)
         code = record.code
@@ -41,8 +41,8 @@ class RequestRecords:
             code = self._code_of(record.text)
         operation = self._operations.of_request(record.app, record.method, code, record.params, record.status)
         request, start, opens_task = None, record.time, False
-        # A 500 without an error may have started its task all the same (Wok 3.0.0's clean-up of old tasks raises
-        # after the thread has begun). It opens nothing by itself.
+        # A request that failed with 500 and no error may have started its task: Wok 3.0.0's clean-up of
+        # old tasks raises after the thread has started. Such a request does not open a task by itself.
         is_accepted = record.status == 202
         may_start = is_accepted or (record.status == 500 and not record.error_code)
         if may_start or self._is_named(record.record_id):
@@ -56,13 +56,17 @@ class RequestRecords:
         self._emit(RequestSeen(record, operation, context, start, self._concurrent.ordinal, opens_task))
 
     def _is_named(self, request_id: str) -> bool:
-        """Tell whether a record of a task has named this request: it has started one, whatever its status says."""
+        """Whether a task record has named this request. Then it has started a task, whatever its
+        status is.
+        """
         if not request_id:
             return False
         return bool(self._index.of_request(request_id)) or self._request_ids.get(request_id) is not None
 
     def _take_start(self, request: PendingRequest, *, by_forms: bool) -> Task | None:
-        """Let a request take the start records that name it, or `by_forms` seek it; return that of its own task."""
+        """Match a request with the start records that name it or, `by_forms`, seek it. Return its
+        own task's start.
+        """
         own: Task | None = None
         for task in self._index.of_request(request.record_id):
             if task.origin:
@@ -91,7 +95,7 @@ class RequestRecords:
         return known.is_claimed
 
     def _offer(self, request: PendingRequest, record: Record, *, opens_task: bool) -> None:
-        """Let a request be found: with the task that it opens, or while its window is open."""
+        """Make a request available: with the task that it opens, or while its window is open."""
         if opens_task:
             self._index.add_request(request)
             self._errors.asked(request)
@@ -105,7 +109,9 @@ class RequestRecords:
             self._settling.add(request)
 
     def _offer_failed(self, request: PendingRequest) -> None:
-        """Let a failed request be found: by starts while its window is open, by final records for longer."""
+        """Make a failed request available: to starts while its window is open, to final records for
+        longer.
+        """
         if not request.forms:
             return
         if request.record_id:

@@ -1,11 +1,13 @@
-"""Which marks of a start of wokd are believed.
+"""Confirm the restarts of wokd that wok-error.log shows.
 
-A mark in wok-error.log can be forged: a line break in a name is enough. A wrong one would end all running tasks as
-lost. So a mark waits until the request log is two seconds past it. It is believed when the lines that wokd writes
-before it stand there too, when no parameter of the request log has brought it there, and when nothing has survived
-it: a restart kills all tasks, so one that began before and ended after it refutes it.
+A mark of a restart in wok-error.log can be forged: a line break in a name is enough. A wrong mark
+would end all running tasks as lost. A mark therefore waits until the request log is two seconds
+past it. It is confirmed under three conditions: the lines that wokd writes before it are there too;
+no parameter of the request log contains it; and no task has survived it. A restart ends all tasks,
+so a task that began before the mark and ended after it refutes the mark.
 
-What refutes a mark must itself be beyond doubt: a sure join, a time inside a target_uri, an id of an extended Wok.
+Only certain evidence can refute a mark: an exact match, a time in a target_uri, or an id of an
+extended Wok.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
 
 WAIT_NANOS = 2 * NANOS
 SLACK_NANOS = NANOS
-"""A mark has whole seconds, and may stand behind the first requests of its own second."""
+"""A mark has whole seconds, and can be logged after the first requests of its second."""
 MARKS_MAX = 1024
 FORGED_MAX = 256
 
 
 class RestartConfirmation:
-    """Marks that wait to be believed; times are nanoseconds."""
+    """Marks that wait for confirmation. Times are nanoseconds."""
 
     def __init__(self, state: str = "") -> None:
         kept = json.loads(state) if state else {"waiting": (), "forged": ()}
@@ -36,19 +38,19 @@ class RestartConfirmation:
         self._forged: dict[str, None] = dict.fromkeys(kept["forged"])
 
     def offer(self, mark: Mark) -> None:
-        """Take the next mark of the error log."""
+        """Add the next mark of the error log."""
         if mark.is_chained:
             self._waiting = sorted([*self._waiting, (mark.time, mark.text)])[:MARKS_MAX]
 
     def forged(self, texts: Iterable[str]) -> None:
-        """Never believe a mark of these texts: a parameter of the request log has them."""
+        """Never confirm a mark with one of these texts: a parameter of the request log contains it."""
         for text in texts:
             self._forged[text] = None
             if len(self._forged) > FORGED_MAX:
                 del self._forged[next(iter(self._forged))]
 
     def survived(self, start: int, end: int, shift: int = 0) -> None:
-        """Refute the marks that a task has survived."""
+        """Remove the marks that a task has survived."""
         self._waiting = [
             (time, text)
             for time, text in self._waiting
@@ -56,13 +58,15 @@ class RestartConfirmation:
         ]
 
     def is_due(self, now: int, shift: int = 0) -> bool:
-        """Tell whether `believed` has something to decide about by now."""
+        """Whether `believed` has a mark to decide about at `now`."""
         return bool(self._waiting) and self._waiting[0][0] + shift + WAIT_NANOS <= now
 
     def believed(self, now: int | None, shift: int = 0) -> list[int]:
-        """Return the times of the marks that are believed by now, the oldest first; each is returned once.
+        """Return the times of the marks that are confirmed by `now`, oldest first. Each is returned
+        once.
 
-        Without `now` these are all. `shift` is how far wokd's zone is from the one in which the marks were read.
+        Without `now`, all marks are due. `shift` is the difference between wokd's time zone and the
+        one in which the marks were read.
         """
         if not self._waiting:
             return []
@@ -74,5 +78,5 @@ class RestartConfirmation:
 
     @property
     def state(self) -> str:
-        """What to go on from, as JSON text."""
+        """The state as JSON text."""
         return json.dumps({"waiting": self._waiting, "forged": list(self._forged)}, separators=(",", ":"))

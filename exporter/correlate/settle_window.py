@@ -1,7 +1,7 @@
-"""The settling window: what waits for a partner or a second record, in one queue, until the log has gone on.
+"""The settling window: one queue of items that wait for a partner or a second record.
 
-A window is measured on the log's own times, so that batches make no difference, and by the wall clock only when
-everything there is has been read.
+A window uses the times of the log, so that batches do not change the result. It uses the wall clock
+only when the reader has caught up.
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ from exporter.correlate.task_state import Waiting
 from exporter.records import NANOS
 
 SETTLE_NANOS = 2 * NANOS
-"""A record this far away in the log's time closes the settling window: the gap between a fast task's record and
-its request's line was always under a second, and the log has whole seconds."""
+"""A record this far away in log time closes the window. The gap between a fast task's record and
+the line of its request was always under a second, and the log has whole seconds."""
 SETTLE_QUIET_NANOS = 3 * NANOS
-"""The same by the wall clock, when caught up: one second more, for the line that is just being written."""
+"""The same in wall-clock time when caught up. One second more, for a line that is just being
+written."""
 HOLD_NANOS = 15 * NANOS
-"""The window of an end that may be a nested task's: Kimchi's own end follows within seconds."""
+"""The window of a final record that may end a nested task. Kimchi's own record follows within
+seconds."""
 HOLD_QUIET_NANOS = HOLD_NANOS + NANOS
 SETTLING_MAX = 4096
-"""Records that may wait at one time; above it the oldest settle early. Two seconds of the densest log have 200."""
+"""Maximum number of waiting items. Above it, the oldest ones settle early. Two seconds of the
+densest log have 200."""
 
 
 class SettleWindow:
-    """The queue of all that waits, in the order of the log; `settle` is called with each whose window is over.
+    """The queue of waiting items, in the order of the log. `settle` is called with each item whose
+    window has closed.
 
-    What has found its partner is withdrawn, and settles no more. `settle` may add and withdraw.
+    An item that has found its partner is withdrawn and does not settle. `settle` may add and
+    withdraw items.
     """
 
     def __init__(
@@ -42,13 +47,13 @@ class SettleWindow:
         self._settle = settle
         self._nanos = nanos
         self._quiet_nanos = quiet_nanos
-        # Pairs of a time and what waits since then: nothing where it was withdrawn.
+        # The places in order. The place of a withdrawn item stays, without the item.
         self._queue: deque[_Place] = deque()
         self._places: dict[int, _Place] = {}
         self._ahead_since = 0
 
     def add(self, waiting: Waiting) -> None:
-        """Let it wait; if too much does, the oldest windows are closed early."""
+        """Add an item. If there are too many, the oldest windows close early."""
         place = _Place(waiting.time, waiting)
         self._queue.append(place)
         self._places[id(waiting)] = place
@@ -57,15 +62,17 @@ class SettleWindow:
             self._close_first()
 
     def withdraw(self, waiting: Waiting) -> None:
-        """Let it wait no more, if it did."""
+        """Remove an item, if it is waiting."""
         if waiting.waiting:
             waiting.waiting = False
             self._places.pop(id(waiting)).waiting = None
 
     def pass_record(self, time: int) -> None:
-        """Close the windows that a record of this time closes; it may be earlier, where a clock was set back.
+        """Close the windows that a record of this time closes. The time may go back if a clock was
+        set back.
 
-        What was withdrawn closes nothing and keeps nothing open: a restart of the exporter does not know it.
+        A withdrawn item neither closes a window nor keeps one open: after a restart, the exporter
+        does not have it.
         """
         queue = self._queue
         self._ahead_since = 0
@@ -73,7 +80,9 @@ class SettleWindow:
             self._close_first()
 
     def pass_quiet(self, now: int) -> None:
-        """Close the windows that the wall clock closes, of a reader that has read everything there is."""
+        """Close the windows that the wall clock closes. Call this when the reader has read
+        everything.
+        """
         while self.is_due(now):
             self._close_first()
 
@@ -91,9 +100,10 @@ class SettleWindow:
                 self._settle(waiting)
 
     def is_due(self, now: int) -> bool:
-        """Tell whether the wall clock closes a window.
+        """Whether the wall clock closes a window.
 
-        The time of a record may lie ahead of the wall clock: then what counts is since when that is seen.
+        The time of a record may be ahead of the wall clock. Then the window runs from the moment
+        when that was noticed.
         """
         queue = self._queue
         while queue and queue[0].waiting is None:
@@ -107,22 +117,24 @@ class SettleWindow:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no item waits."""
         return not self._queue
 
     def since(self, now: int) -> int:
-        """Return the time of what has waited for longest, `now` where nothing does or its time lies ahead."""
+        """Return the time of the oldest waiting item, or `now` if there is none or its time is
+        ahead.
+        """
         for place in self._queue:
             if place.waiting is not None:
                 return min(place.time, now)
         return now
 
     def waiting(self) -> list[Waiting]:
-        """Return what waits, in order."""
+        """Return the waiting items in order."""
         return [place.waiting for place in self._queue if place.waiting is not None]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return what waits, in order, as JSON values."""
+        """Return the waiting items in order as JSON values."""
         return [waiting_to_json(waiting) for waiting in self.waiting()]
 
     def _close_first(self) -> None:

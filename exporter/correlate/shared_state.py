@@ -25,7 +25,7 @@ class SharedState:
     settling    The settling window of all kinds of records.
     held        The longer window of final records that may end a nested task.
     emit        Receives the events.
-    expiry      How many nanoseconds a task may be open.
+    expiry      For how many nanoseconds after its request or start a task can get a final record.
     """
 
     operations: Operations

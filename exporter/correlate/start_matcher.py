@@ -1,11 +1,12 @@
-"""How a start record and a request find each other, while the window of either is open.
+"""Match start records and requests while the window of either is open.
 
-A start *seeks* its request by the forms of its target_uri. A request that has just been read takes the oldest start
-that seeks it, a start that has just been read takes a request just before it. Nothing is decided for good here:
-what the grade will be depends on who else was near (`crowded`) and who else could have been meant (`contested`).
+A start *seeks* its request by the forms of its target_uri. A request that was just read takes the
+oldest start that seeks it. A start that was just read takes a request just before it. These matches
+are not final: the grade depends on other records that were near (`crowded`) and on others that may
+be meant (`contested`).
 
-A request that failed without an error may have started its task all the same. It takes a start for the time being:
-a request that was accepted and comes in time takes it over, and both are in doubt.
+A request that failed without an error may have started its task. It takes a start provisionally. If
+an accepted request comes in time, that request takes the start over, and both are in doubt.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from exporter.records import NANOS
 from exporter.wok.operations import Form, Operations
 
 EPOCH_OFF_NANOS = 60 * NANOS
-"""A time in a target_uri that is further than that from its start record was not made by this clock."""
+"""A time in a target_uri that is further from its start record than this comes from another clock.
+"""
 
 
 class StartMatcher:
-    """Joins starts and requests of `index`; `open_tasks` has the open tasks, and is told which have changed."""
+    """Matches starts and requests of `index`, and marks changed tasks in `open_tasks`."""
 
     def __init__(self, operations: Operations, index: Index, open_tasks: OpenTaskTable) -> None:
         self._operations = operations
@@ -33,9 +35,9 @@ class StartMatcher:
         self._open_tasks = open_tasks
 
     def take_start(self, request: PendingRequest) -> tuple[Task | None, PendingRequest | None]:
-        """Let a request that has just been read take the start that seeks it: the oldest, by its best form.
+        """Match a request that was just read with the oldest start that seeks it, by its best form.
 
-        Return the start, and a failed request from which it was taken.
+        Return the start, and the failed request that it was taken from.
         """
         for form in request.forms:
             starts = [start for start in self._starts(request, form) if _is_possible(start, request)]
@@ -61,7 +63,7 @@ class StartMatcher:
         return None, None
 
     def take_request(self, start: Task) -> PendingRequest | None:
-        """Let a start that has just been read take a request just before it; return the one that is taken."""
+        """Match a start that was just read with a request just before it. Return that request."""
         for text in self._texts(start):
             others = self._index.starts(start.app, text)
             if others and not is_general(text):
@@ -71,7 +73,7 @@ class StartMatcher:
                 for request in self._index.requests(start.app, text)
                 if abs(request.time - start.start) < NEAR_NANOS and _is_possible(start, request)
             ]
-            # One that was accepted has certainly started a task.
+            # An accepted request has certainly started a task.
             requests = [request for request in near if not request.failed] or near
             if requests:
                 if len(near) > 1:
@@ -82,11 +84,13 @@ class StartMatcher:
         return None
 
     def take_named(self, start: Task, request: PendingRequest) -> None:
-        """Let a start take the request whose id it has."""
+        """Match a start with the request whose id it has."""
         self._join(start, request, Form("", named=True))
 
     def link(self, task: Task, context: bytes, ordinal: int) -> None:
-        """Let a task know the request whose id it has, which stays another task's as well."""
+        """Link a task with the request whose id it has. The request also remains linked with
+        another task.
+        """
         task.take(Step.FIND_REQUEST)
         task.origin = context
         task.parent = task.parent or context
@@ -95,13 +99,15 @@ class StartMatcher:
         self._open_tasks.touch(task)
 
     def _starts(self, request: PendingRequest, form: Form) -> list[Task]:
-        """Return the starts whose windows are open and that seek by this form."""
+        """Return the starts in open windows that seek by this form."""
         if not is_general(form.text):
             return self._index.starts(request.app, form.text)
         return [start for start in self._index.starts_of(request.app) if form.text in self._general(start)]
 
     def _texts(self, start: Task) -> tuple[str, ...]:
-        """Return the forms by which a start seeks its request: general ones where there is a use for them."""
+        """Return the forms by which a start seeks its request. General forms are included only if
+        needed.
+        """
         if self._index.has_general(start.app):
             return (*start.texts, *self._general(start))
         return start.texts
@@ -110,7 +116,7 @@ class StartMatcher:
         return () if start.request_id else general_targets(self._operations, start.app, start.target_uri)
 
     def contest(self, requests: Sequence[PendingRequest]) -> None:
-        """Mark requests whose tasks could as well have been each other's."""
+        """Mark requests whose tasks may belong to each other."""
         for request in requests:
             request.contested = True
             if request.task is not None:
@@ -145,7 +151,7 @@ class StartMatcher:
         is_guess = by_value and self._operations.shape_of(start.app, start.target_uri) is not None
         certainty.named = form.named and not is_guess
         certainty.contested = certainty.contested or request.contested
-        # General evidence needs a name: that nothing like it is near says little.
+        # General evidence needs a name. The absence of similar records proves little.
         certainty.crowded = certainty.crowded or by_value
         self._open_tasks.touch(start)
         for key in start.rivals:
@@ -158,7 +164,9 @@ class StartMatcher:
 
 
 def _is_possible(start: Task, request: PendingRequest) -> bool:
-    """Tell whether a request can have started a task at the time in its target_uri, where that has one."""
+    """Whether a request can have started a task at the time in its target_uri, if there is such a
+    time.
+    """
     epoch = start.epoch
     if not epoch or abs(start.start - epoch) > EPOCH_OFF_NANOS:
         return True

@@ -1,5 +1,5 @@
-"""What a start record does: it opens a task, seeks the request or takes the one that it names, and may prove that
-wokd has been restarted.
+"""Handle start records: open a task, match its request by id or by evidence, and detect restarts of
+wokd.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from exporter.wok.operations import uuid_bytes
 
 
 class StartRecords:
-    """Takes the start records of the log; `emit` is given their events, `restart` the times of wokd's restarts.
+    """The handler of start records.
 
-    `task_ids` are the numbers that this wokd has given to tasks.
+    `restart` is called with the time of each restart of wokd that a start record shows. `task_ids`
+    are the ids that the current wokd has assigned.
     """
 
     def __init__(self, shared: SharedState, restart: Callable[[int], None]) -> None:
@@ -38,7 +39,7 @@ class StartRecords:
         self.task_ids = TaskIds({}, 0)
 
     def take(self, record: Record, seq: int) -> None:
-        """Take the next start record, the log's `seq`th."""
+        """Process the next start record, record number `seq`."""
         early = self._begin_anew(record) if self._is_new_boot(record) else []
         self.task_ids.use(record.task_id, record.time)
         task = Task(
@@ -74,10 +75,10 @@ class StartRecords:
             self._settling.add(each)
 
     def _is_new_boot(self, record: Record) -> bool:
-        """Tell whether a start record proves that wokd has been restarted."""
+        """Whether a start record shows that wokd was restarted."""
         if self.task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
             return True
-        # Two threads can be given one number, but not for the same thing, and not seconds apart.
+        # Two threads can get the same id, but not for the same target_uri and not seconds apart.
         running = self._index.running(record.task_id)
         if not running or not is_number(record.task_id):
             return False
@@ -89,7 +90,9 @@ class StartRecords:
         )
 
     def _begin_anew(self, record: Record) -> list[PendingEnd]:
-        """End what a former wokd ran; return the final records that wait for this start and must go on waiting."""
+        """End the tasks of the previous wokd. Return the final records that belong to this start
+        and keep waiting.
+        """
         early = self._pending_ends.release(record)
         for final in early:
             self._settling.withdraw(final)
@@ -97,7 +100,9 @@ class StartRecords:
         return early
 
     def _take_named_request(self, task: Task) -> None:
-        """Let a start take the request whose id it has, or know it where it is another task's."""
+        """Match a start with the request whose id it has, or link it if the request belongs to
+        another task.
+        """
         request = self._index.by_record(task.request_id)
         if request is not None and not task.parent_task_id:
             self._start_matcher.take_named(task, request)
@@ -108,7 +113,7 @@ class StartRecords:
             self._start_matcher.link(task, known.context, known.ordinal)
 
     def _take_over(self, task: Task, request: PendingRequest) -> None:
-        """Let a start's task stand for the one that its request has opened."""
+        """Replace the task that the request opened with the task of the start record."""
         self._index.remove_request(request)
         self._failed_requests.remove(request)
         self._settling.withdraw(request)
@@ -121,7 +126,7 @@ class StartRecords:
             request.task = None
 
     def settle(self, task: Task) -> None:
-        """Close the window of a start: its request is known by now, or an id that tells it later."""
+        """Close the window of a start. From now on only an id can find the request."""
         self._index.remove_start(task)
         record = task.record
         if record is None:
@@ -141,7 +146,7 @@ class StartRecords:
         )
 
     def _find_parent(self, task: Task) -> None:
-        """Let a nested task be the child of the task that has started it, where that is known."""
+        """Make a nested task the child of the task that started it, if that one is known."""
         if not task.parent_task_id:
             return
         for parent in self._index.running(task.parent_task_id):
@@ -152,7 +157,7 @@ class StartRecords:
                 task.certainty.joined = task.certainty.named = True
 
     def _let_seek(self, task: Task) -> None:
-        """Say by what a start seeks its request."""
+        """Set the forms by which a start seeks its request."""
         if task.request_id:
             task.texts = ("=" + task.request_id,)
             return
@@ -161,7 +166,7 @@ class StartRecords:
         task.epoch = max(target.epoch for target in targets)
 
     def wait_again(self, task: Task, record: Record) -> None:
-        """Let a start wait for its request, as it did when the state was stored."""
+        """Let a restored start wait for its request again."""
         task.record = record
         self._let_seek(task)
         self._index.add_start(task)

@@ -1,7 +1,8 @@
-"""How the store keeps what waits and what runs: JSON values that follow from the fields of the classes.
+"""The stored form of the correlator's state: JSON values that follow from the fields of the
+classes.
 
-A field is encoded by its type, so that a new field needs no word here. Nothing that is written has not been
-redacted. States of the previous version are read by `former_state.py`.
+The type of a field selects its encoding, so a new field needs no change here. All stored texts are
+redacted. `former_state.py` converts states of the previous version.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from exporter.records import OpenTask, Record
 from exporter.wok.operations import Form
 
 CONTEXT_BYTES = 24
-"""Contexts and keys are equally long: they are kept one after the other."""
+"""All contexts and keys have this length, so a list of them is stored without separators."""
 
 STATE_VERSION = 2
 
 _COLUMNS = ("key", "context", "app", "operation", "target_uri", "task_id", "start", "request", "since")
-"""The fields of a task that are columns of their own in the store."""
+"""The fields of a task that have their own column in the store."""
 
 _Stored = TypeVar("_Stored", PendingRequest, Task, PendingEnd)
 
@@ -35,12 +36,14 @@ class _Codec(NamedTuple):
 
 
 def record_to_json(record: Record) -> list[Any]:
-    """Return a record as a JSON array, its bytes in hex."""
+    """Return a record as a JSON array, with bytes in hex."""
     return [field.hex() if isinstance(field, bytes) else field for field in record]
 
 
 def record_from_json(fields: list[Any]) -> Record:
-    """Make a record again from what `record_to_json` gave; fields that it did not have yet are empty."""
+    """Recreate a record from the result of `record_to_json`. Fields of newer versions get their
+    defaults.
+    """
     values = dict(zip(Record._fields, fields, strict=False))
     for name in ("trace_id", "file"):
         values[name] = bytes.fromhex(values[name])
@@ -104,13 +107,13 @@ def to_json(value: PendingRequest | Task | PendingEnd) -> dict[str, Any]:
 
 
 def from_json(of: type[_Stored], fields: Mapping[str, Any]) -> _Stored:
-    """Make a value again from what `to_json` gave."""
+    """Recreate a value from the result of `to_json`."""
     codecs = _STORED[of]
     return of(**{name: codecs[name].decode(value) for name, value in fields.items() if name in codecs})
 
 
 def row_of(task: Task) -> OpenTask:
-    """Return a task as the store keeps it; `grade` is there for those who show it."""
+    """Return a task as a row of the store. `grade` is included for readers that display it."""
     data = {name: value for name, value in to_json(task).items() if name not in _COLUMNS}
     data |= {"version": STATE_VERSION, "grade": task.grade}
     columns = {name: getattr(task, name) for name in _COLUMNS}
@@ -118,7 +121,7 @@ def row_of(task: Task) -> OpenTask:
 
 
 def task_of(row: OpenTask) -> Task:
-    """Make a task again from its row, of this version or of the one before."""
+    """Recreate a task from its row, of this version or the previous one."""
     data = json.loads(row.data)
     if "version" not in data:
         data = modern_task(row, data)
@@ -129,7 +132,7 @@ def task_of(row: OpenTask) -> Task:
 
 
 def waiting_to_json(waiting: Waiting) -> dict[str, Any]:
-    """Return what is needed to let this go on waiting after a restart of the exporter."""
+    """Return what is needed to keep this item waiting after a restart of the exporter."""
     if isinstance(waiting, PendingEnd):
         key = waiting.task.key.hex() if waiting.task is not None else ""
         return {"is": "end", "key": key, **to_json(waiting)}

@@ -1,7 +1,8 @@
-"""How tasks end: by a final record, by a restart of wokd, by age; and the one span that each becomes.
+"""End tasks: by a final record, by a restart of wokd, or by age. Each task becomes one span.
 
-A final record waits for its settling window. What it ends is known by its ids, or chosen among the tasks whose
-request has a form of its target_uri. Where nothing fits, it is a repeat of an ended task, or an orphan.
+A final record waits for its settling window. Its ids identify the task, or the correlator chooses
+among the tasks whose request has a form of its target_uri. If no task fits, the record is a repeat
+of an ended task, or an orphan.
 """
 
 from __future__ import annotations
@@ -31,17 +32,15 @@ from exporter.records import Grade, Outcome, Record, TaskEnded, TaskRepeated, Ta
 from exporter.wok.operations import uuid_bytes
 
 OWN_STATUSES = frozenset({200, 400})
-"""The statuses of Wok's own final records, which no start record precedes."""
+"""The statuses of the final records that Wok itself writes, without a start record."""
 EXPIRED_MAX = 256
-"""Expired tasks whose late final records are known to be nobody's repeats."""
+"""Number of expired tasks that are remembered. Their late final records are not repeats of other
+tasks."""
 
 
 class TaskEnds:
-    """Ends the open tasks of `open_tasks`, which `index` finds; `emit` is given the events.
-
-    `start_matcher` is told which requests could as well have been meant, `concurrent` knows the requests, `failed` those
-    that failed, `request_ids` those that were named. `held` is the longer window of ends that may be a nested task's. A final record is taken for a task's for `expiry` nanoseconds
-    from its request or start.
+    """The handler of final records whose settling window has closed, and of all other ends of
+    tasks.
     """
 
     def __init__(self, shared: SharedState) -> None:
@@ -63,7 +62,7 @@ class TaskEnds:
     # What a final record ends
 
     def settle(self, final: PendingEnd) -> None:
-        """Close the window of a final record: end its task, or find that it ends none that is known."""
+        """Close the window of a final record: end its task, or report that its task is unknown."""
         if final.is_held:
             assert final.task is not None
             self._end(final.task, _outcome(final.record), final)
@@ -85,7 +84,9 @@ class TaskEnds:
             self._settle_by_evidence(final)
 
     def _is_told_by_id(self, final: PendingEnd) -> bool:
-        """Decide about a final record by its ids, or by those of another; tell whether that was possible."""
+        """Decide about a final record by its ids or those of another record. Return whether that
+        was possible.
+        """
         record = final.record
         if not record.task_id and not record.request_id:
             return self._is_beside_named(final)
@@ -98,7 +99,8 @@ class TaskEnds:
             self._end_chosen(final, candidate, Candidates([candidate]))
             return True
         if not record.request_id and not record.parent_task_id:
-            # Who writes the RFC's statuses writes starts, too: this one was cut off, and ends no other task.
+            # A Wok that writes the RFC's statuses writes start records as well. The start of this task
+            # is missing, and the record ends no other task.
             if record.status in OWN_STATUSES:
                 return False
             self._orphan(final)
@@ -115,7 +117,9 @@ class TaskEnds:
         return True
 
     def _is_beside_named(self, final: PendingEnd) -> bool:
-        """Tell whether another record, with an id, has reported this end; then take this one for its repeat."""
+        """Whether another record with an id has reported this end. If so, this record becomes its
+        repeat.
+        """
         record = final.record
         for other in self._pending_ends.of(record):
             if other.record.task_id and abs(other.time - final.time) < NEAR_NANOS:
@@ -128,7 +132,7 @@ class TaskEnds:
         return True
 
     def _may_be_asked_for(self, request: PendingRequest, record: Record) -> bool:
-        """Tell whether a final record's target_uri may be that of a request's own task."""
+        """Whether a final record's target_uri fits a request's own task."""
         if request.task is None and not request.failed:
             return False
         texts = {form.text for form in request.forms}
@@ -145,7 +149,7 @@ class TaskEnds:
             return
         is_alone = len(candidates.found) == 1
         if not candidates.epoch and self._is_late(record):
-            # It may be the end of a task that was given up, and not of one that was asked for since.
+            # The record may end an expired task, and not the task of a newer request.
             candidates = candidates._replace(is_sure=False)
         proved = _proved(final, candidates)
         candidates = quoted_by(candidates, values_of(record.error_params), record.target_uri)
@@ -154,7 +158,8 @@ class TaskEnds:
             self._end_chosen(final, proved, candidates, is_proved=True)
             return
         if not is_alone and final.seq < chosen.seq < final.second:
-            # Both reports of a failure are of one moment: here the first may be another task's.
+            # Both reports of a failure are written at the same time. Here the first may belong to
+            # another task.
             candidates = candidates._replace(is_sure=False)
         self._end_chosen(final, chosen, candidates)
 
@@ -162,9 +167,9 @@ class TaskEnds:
         return candidates_of(self._operations, self._index, final, expiry=self._expiry)
 
     def _choose(self, final: PendingEnd, candidates: Candidates) -> Candidate:
-        """Choose among the candidates; what was not chosen is named, and in doubt as well."""
+        """Choose a candidate. Mark the others as contested: their own matches are in doubt as well."""
         found = candidates.found
-        # A request that was accepted has certainly started a task.
+        # An accepted request has certainly started a task.
         accepted = [each for each in found if each.task is not None] or found
         timed = [each for each in accepted if each.form.timed]
         epoch = candidates.epoch if timed else 0
@@ -180,9 +185,9 @@ class TaskEnds:
     def _end_chosen(
         self, final: PendingEnd, chosen: Candidate, candidates: Candidates, *, is_proved: bool = False
     ) -> None:
-        """End the task that was chosen, or its nested task; say how sure the choice is.
+        """End the chosen task or its nested task, and grade the choice.
 
-        `is_proved` when wok-error.log says that it is this one.
+        `is_proved` means that wok-error.log identifies this task.
         """
         record, form, request = final.record, chosen.form, chosen.request
         task = chosen.task
@@ -192,7 +197,7 @@ class TaskEnds:
         others = tuple([each.context for each in candidates.found if each is not chosen])
         nested = task.end if task.end is not None and task.end.is_held else None
         if nested is not None:
-            # What was taken for the end of the task was the end of its nested task.
+            # The earlier final record ended the nested task, not this one.
             self._held.withdraw(nested)
             nested.task, task.end = None, None
             task.nested = True
@@ -229,7 +234,7 @@ class TaskEnds:
         self._end(task, _outcome(record), final)
 
     def _task_of_failed(self, request: PendingRequest) -> Task:
-        """Return the task that a request has started which failed all the same."""
+        """Return the task that a failed request has started."""
         trace_id = request.context[:16]
         file, offset = request.key[:16], int.from_bytes(request.key[16:], "big")
         task = Task(
@@ -252,7 +257,9 @@ class TaskEnds:
         return task
 
     def _repeat(self, final: PendingEnd) -> bool:
-        """Put a further final record into the context of its ended task, if that is remembered."""
+        """Report a further final record in the context of its ended task, if that task is
+        remembered.
+        """
         record = final.record
         if not record.task_id and self._operations.is_unlogged(record.app, record.target_uri):
             return False
@@ -267,7 +274,7 @@ class TaskEnds:
             self._emit(TaskRepeated(record, ended.operation, ended.context, ended.parent))
 
     def _is_late(self, record: Record) -> bool:
-        """Tell whether a final record may be that of a task that was open for too long."""
+        """Whether a final record may belong to a task that has expired."""
         texts = [target.text for target in targets_of(self._operations, record.app, record.target_uri)]
         earliest = record.time - self._expiry
         for text in texts:
@@ -285,7 +292,9 @@ class TaskEnds:
     def _orphan(
         self, final: PendingEnd, parent: bytes = b"", request: int = 0, correlation: Grade = "none"
     ) -> None:
-        """End a task of which nothing but its final record is known, or what its ids say of its parent."""
+        """End a task that is known only from its final record, and from the parent that its ids
+        name.
+        """
         record = final.record
         trace_id = parent[:16] or uuid_bytes(record.request_id) or record.trace_id
         context = trace_id + task_span_id(trace_id, record.file, record.offset)
@@ -328,14 +337,18 @@ class TaskEnds:
     # Other ends
 
     def close_held(self, time: int) -> None:
-        """End what is held now that wokd has been restarted: what would have shown it will not come."""
+        """End the held tasks after a restart of wokd: the record that would identify a nested task
+        will not come.
+        """
         for final in self._held.waiting():
             if isinstance(final, PendingEnd) and final.task is not None and final.time < time:
                 final.task.certainty.doubtful = True
         self._held.close_before(time)
 
     def lose(self, time: int, mark: int) -> None:
-        """End as lost what had started by `time`: wokd was restarted at `mark`, and will give its task ids again."""
+        """End the tasks that had started by `time` as lost: wokd was restarted at `mark` and will
+        reuse its task ids.
+        """
         until = self._concurrent.ordinal if time == mark else self._concurrent.ordinal_before(mark)
         for task in self._open_tasks.started_by(time):
             if task.end is None:
@@ -344,7 +357,7 @@ class TaskEnds:
         self._ended.restart()
 
     def expire(self, now: int) -> None:
-        """End as unknown what has been open for too long."""
+        """End the tasks that have been open for too long as unknown."""
         for task in self._open_tasks.expired(now):
             if task.asked is not None:
                 self._expired.append((task.app, *(form.text for form in task.asked.forms)))
@@ -356,7 +369,7 @@ class TaskEnds:
     def _end(
         self, task: Task, outcome: Outcome, final: PendingEnd | None, at: int = 0, until: int = 0
     ) -> None:
-        """Make the one span of a task, and forget that it ran."""
+        """Create the one span of a task, and forget the task."""
         reason = (final and final.reason) or NO_REASON
         reported = max(task.start, final.time if final is not None else at)
         start = reason.start or task.start
@@ -381,7 +394,7 @@ class TaskEnds:
             is_claimed = not task.parent_task_id
             self._request_ids.add(task.request_id, task.origin, task.request, is_claimed=is_claimed)
         if final is not None:
-            final.task = task.end = None  # a ring that only the garbage collector could free
+            final.task = task.end = None  # break the reference cycle
         self._emit(
             TaskEnded(
                 context=task.context,
@@ -419,16 +432,18 @@ class TaskEnds:
 
     @property
     def since_restart(self) -> int:
-        """How many tasks have ended since wokd was last restarted: what the store keeps beside the tasks."""
+        """Number of tasks that ended since the last restart of wokd. The store keeps it with the
+        tasks.
+        """
         return self._ended.since_restart
 
     @property
     def expired_texts(self) -> list[Any]:
-        """The applications and forms of expired tasks: what the store keeps beside the tasks."""
+        """The applications and forms of expired tasks. The store keeps them with the tasks."""
         return list(self._expired)
 
     def restore(self, ended: Sequence[TaskRow], since_restart: int, expired: Iterable[Sequence[str]]) -> None:
-        """Remember the ended and the expired tasks again, oldest first."""
+        """Restore the ended and the expired tasks, oldest first."""
         for end in ended[-ENDED_MAX:]:
             key = (end.app, end.target_uri, end.task_id)
             self._ended.add(key, end.end, end.context, end.parent, end.operation)
@@ -437,14 +452,14 @@ class TaskEnds:
 
 
 def _proved(final: PendingEnd, candidates: Candidates) -> Candidate | None:
-    """Return the candidate whose task has failed, where wok-error.log tells one of them."""
+    """Return the candidate that wok-error.log identifies as the failed task, if any."""
     if final.reason is None or len(final.reason.requests) != 1:
         return None
     return next((each for each in candidates.found if each.context == final.reason.requests[0]), None)
 
 
 def _contradicts(final: PendingEnd, chosen: Candidate) -> bool:
-    """Tell whether the start of the task in wok-error.log is not that of the chosen request."""
+    """Whether wok-error.log gives a start time that does not fit the chosen request."""
     requests = final.reason.requests if final.reason is not None else ()
     return bool(requests) and chosen.context not in requests
 

@@ -1,8 +1,9 @@
-"""What waits and what runs: the mutable values of the correlator's state.
+"""The mutable values of the correlator's state.
 
-A `PendingRequest` can still be claimed: by a start record, or by a final record where it has opened its own task.
-A `Task` is one that runs. A `PendingEnd` is a final record whose settling window is open. How the store keeps
-them follows from their fields (`stored.py`); the fields marked *not stored* are made again from the rest.
+A `PendingRequest` can still be claimed: by a start record, or by a final record if the request
+opened its own task. A `Task` is running. A `PendingEnd` is a final record whose settling window is
+open. `stored.py` derives the stored form from the fields. Fields marked *not stored* are rebuilt
+from the others.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ NOT_STORED = {"stored": False}
 
 
 class Phase(enum.Enum):
-    """Where a task is in its life."""
+    """The phase of a task."""
 
-    # There is one object of each: that of Enum hashes a name, in Python.
+    # Each member is a single object. The hash of Enum is slower: it hashes the name in Python.
     __hash__ = object.__hash__
 
     SEEKING = "seeking"
@@ -29,13 +30,13 @@ class Phase(enum.Enum):
     JOINED = "joined"
     """A start record whose window is open and that has its request."""
     RUNNING = "running"
-    """All is known but the end."""
+    """Only the end is unknown."""
     OVER = "over"
-    """It has ended, or another task stands for it."""
+    """The task has ended, or another task has replaced it."""
 
 
 class Step(enum.Enum):
-    """What can happen to a task."""
+    """An event in the life of a task."""
 
     __hash__ = object.__hash__
 
@@ -53,17 +54,20 @@ TRANSITIONS: dict[tuple[Phase, Step], Phase] = {
     (Phase.RUNNING, Step.HAND_OVER): Phase.OVER,
     (Phase.RUNNING, Step.END): Phase.OVER,
 }
-"""All that may happen in each phase; anything else is a bug, and raises KeyError."""
+"""All allowed steps of each phase. Any other step is a bug and raises KeyError."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingRequest:
     """A request that a start record or a final record may still claim.
 
-    `context` is its span's, `ordinal` its number. `values` are its parameters' where its forms name nothing: an
-    error may quote one. `contested` when a task that it was not given could have been its own. `failed` when its
-    status was 500, without an error: it may have started a task all the same. `task` is the one that it has opened
-    by itself, if it has.
+    context    Span context of the request.
+    ordinal    Number of the request.
+    values     Values of the parameters, if no form names the resource: an error may quote one of
+               them.
+    contested  A task that another request was given could have been this request's.
+    failed     The status was 500 without an error: the request may still have started a task.
+    task       The task that the request opened by itself, if any.
     """
 
     key: bytes
@@ -82,7 +86,9 @@ class PendingRequest:
     waiting: bool = field(default=False, metadata=NOT_STORED)
 
     def form_of(self, text: str) -> Form:
-        """Return the form of this text; one that names the request, where it was found by its id."""
+        """Return the form with this text. A request that was found by its id gets a form that names
+        it.
+        """
         for form in self.forms:
             if form.text == text:
                 return form
@@ -91,18 +97,25 @@ class PendingRequest:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A task that runs.
+    """A running task.
 
-    `by_start` when a start record opened it, else a request did. `asked` is the request while it may be claimed:
-    by a final record, or by another start where it failed.
-    `context` is its span's, `origin` its request's; `parent` is that of its request too, or of the task that started
-    this one. `request` is the ordinal of its request,
-    `since` the ordinal of the last request before the task. `counted` is False where the start of a task was
-    counted with the request that opened it. `candidates` are the contexts of other requests it might belong to,
-    `rivals` the keys of starts that sought the same request, `links` the contexts of the first requests after its
-    start, once there are enough of them. `nested` when a nested task of the same target_uri has ended. `texts` are the forms by which a start seeks its
-    request, `epoch` is the time in its target_uri. `record` is the
-    start record until it has been told, `end` the final record that waits.
+    by_start    A start record opened the task; otherwise a request did.
+    context     Span context of the task.
+    origin      Span context of its request.
+    parent      Span context of its request, or of the task that started it.
+    request     Ordinal of its request.
+    since       Ordinal of the last request before the task.
+    counted     False if the start was counted with the request that opened the task.
+    nested      A nested task with the same target_uri has ended.
+    candidates  Span contexts of other requests that the task may belong to.
+    rivals      Keys of the starts that sought the same request.
+    links       Span contexts of the first requests after the start, as soon as there are enough of
+                them.
+    asked       The request, as long as a final record may claim it, or another start if it failed.
+    texts       The forms by which a start seeks its request.
+    epoch       The time in the target_uri.
+    record      The start record, until its event has been sent.
+    end         The final record that waits.
     """
 
     key: bytes
@@ -141,29 +154,35 @@ class Task:
 
     @property
     def grade(self) -> Grade:
-        """How sure it is that its request is its own."""
+        """How certain the match with its request is."""
         if self.asked is not None and self.asked.contested and self.certainty.joined:
             return "ambiguous"
         return self.certainty.grade
 
     @property
     def is_being_decided(self) -> bool:
-        """Whether its start or its end waits for the settling window to close."""
+        """Whether its start or its end is in an open settling window."""
         return self.waiting or self.end is not None
 
     def take(self, step: Step) -> None:
-        """Go on to the next phase; KeyError for a step that no task takes in this one."""
+        """Go to the next phase. Raises KeyError for a step that this phase does not allow."""
         self.phase = TRANSITIONS[self.phase, step]
 
 
 @dataclass(slots=True, eq=False)
 class PendingEnd:
-    """A final record that waits: `time` is that of the first record, `until` the number of requests before it,
-    `repeats` are further records of the same end. `second` is the place of the record with the error, where the
-    operation reports a failure twice and another record was taken for the first report. `is_held` when it waits longer, for what would show that it was a nested task's.
-    `reason` is why the task failed, where that is certain. `targets` are the forms of its target_uri, once they
-    are needed. `task` is what it ends where a task id says so. `earlier` is a
-    final record without an error that this one may repeat, with the error.
+    """A final record whose settling window is open.
+
+    time      Time of the first record.
+    until     Number of requests before it.
+    repeats   Further records of the same end.
+    second    Position of the record with the error, if the operation reports a failure twice and
+              another record was taken for the first report.
+    is_held   It waits longer, for a record that shows that it ended a nested task.
+    earlier   A final record without an error that this one may repeat with the error.
+    reason    Why the task failed, if that is certain.
+    targets   The forms of its target_uri, computed when they are first needed.
+    task      The task that it ends, if a task id says so.
     """
 
     record: Record
@@ -180,15 +199,15 @@ class PendingEnd:
     waiting: bool = field(default=False, metadata=NOT_STORED)
 
     def ends(self, task: Task) -> None:
-        """Say that this is the end of `task`, until it has ended."""
+        """Connect this end with `task` until the task has ended."""
         self.task = task
         task.end = self
 
 
 Waiting = PendingRequest | Task | PendingEnd
-"""What may stand in the settling window."""
+"""The items that can be in a settling window."""
 
 
 def record_key(record: Record) -> bytes:
-    """Return what tells the task of a record from all others: its place in the log."""
+    """Return the unique key of a record's task: the position of the record in the log."""
     return record.file + record.offset.to_bytes(8, "big")

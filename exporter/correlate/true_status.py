@@ -1,9 +1,10 @@
-"""The status that a request was answered with, where Wok's log says 500 and the answer was another one.
+"""The true status of a request that Wok's log wrongly records as 500.
 
-Two kinds of requests are logged as 500 by mistake: a PUT that renames its resource (answered 303), and since Wok 2.4 a
-failed login (401). Nothing else is asked of wok-access.log, and nothing else is believed: the answer is one of these
-two, from the same address, in the same second or the next, to the same resource, and there is no other answer in
-that time which it could be mistaken for.
+Wok logs two kinds of requests as 500 by mistake: a PUT that renames its resource (answered with
+303), and a failed login since Wok 2.4 (401). Only these two are looked up in wok-access.log. An
+answer is accepted only if it has one of these two statuses, comes from the same address, in the
+same second or the next, and for the same resource, and if no other answer in that time could be
+confused with it.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ ANSWER_NANOS = NANOS
 ANSWERS_MAX = 4096
 ASKED_MAX = 4096
 _NAMES = ("ident", "vm", "vmid", "pool")
-"""Parameters that name the resource or one that it belongs to: they are segments of the path."""
+"""Parameters that name the resource or its parent: they are segments of the path."""
 
 
 class _Asked(NamedTuple):
-    """A request that was logged with 500: `names` must stand in its path, the first of them at the end. `is_true`
-    when Wok's error shows that the answer was a 500 indeed.
+    """A request that was logged with 500.
+
+    names    Segments of its path. The first one is at the end.
+    is_true  Wok's error shows that the answer was really a 500.
     """
 
     time: int
@@ -46,10 +49,10 @@ class _Asked(NamedTuple):
 
 
 class TrueStatus:
-    """Answers of wok-access.log, and the requests that may be theirs.
+    """Answers of wok-access.log, and the requests that they may belong to.
 
-    `offer` takes answers in the order of the file, `asked` each request of the request log, `decide` closes the window
-    of one that `is_doubtful`.
+    `offer` adds answers in the order of the file. `asked` adds each request of the request log.
+    `decide` closes the window of a request that `is_doubtful`.
     """
 
     def __init__(self, state: str = "") -> None:
@@ -65,22 +68,22 @@ class TrueStatus:
 
     @staticmethod
     def is_doubtful(record: Record) -> bool:
-        """Tell whether wok-access.log is to be asked about a request, and `decide` about its status."""
+        """Whether the status of a request must be looked up in wok-access.log, with `decide`."""
         if record.kind != "request" or record.status != LOGGED:
             return False
         return (record.method == "PUT" and not record.error_code) or record.code == LOGIN_CODE
 
     def offer(self, answers: Iterable[Answer]) -> None:
-        """Take what the access log says next."""
+        """Add the next answers of the access log."""
         self._answers.extend(answers)
 
     def asked(self, record: Record) -> None:
-        """Take a request of the request log: only those with a logged 500 matter."""
+        """Add a request of the request log. Only requests that were logged with 500 matter."""
         if record.status == LOGGED and (record.method == "PUT" or record.code == LOGIN_CODE):
             self._asked.append(_asked_of(record))
 
     def decide(self, record: Record) -> int:
-        """Return the status that a doubtful request was answered with; to be asked when its window closes."""
+        """Return the true status of a doubtful request. Call this when its window closes."""
         own = _asked_of(record)
         while self._answers and self._answers[0].time < own.time - 2 * ANSWER_NANOS:
             self._answers.popleft()
@@ -99,14 +102,14 @@ class TrueStatus:
         ]
         _take_what_is_clear(others, answers)
         found = [answer.status for answer in answers]
-        # A 500 with an error of Wok's is a true one, and has its own answer.
+        # A 500 with one of Wok's errors is a true one and has its own answer.
         errors = sum(asked.is_true for asked in others)
         is_sure = found.count(LOGGED) <= errors and found.count(true) > len(others) - errors
         return true if is_sure and any(_fits(answer, own) for answer in answers) else LOGGED
 
     @property
     def state(self) -> str:
-        """What to go on from, as JSON text."""
+        """The state as JSON text."""
         return json.dumps({"answers": list(self._answers), "asked": list(self._asked)}, separators=(",", ":"))
 
 
@@ -123,7 +126,7 @@ def _asked_of(record: Record) -> _Asked:
 
 
 def _take_what_is_clear(others: list[_Asked], answers: list[Answer]) -> None:
-    """Take away requests for which only one answer is left, and their answers."""
+    """Remove requests that have only one possible answer, and those answers."""
     while True:
         for asked in others:
             fitting = [answer for answer in answers if _fits(answer, asked)]
@@ -136,7 +139,7 @@ def _take_what_is_clear(others: list[_Asked], answers: list[Answer]) -> None:
 
 
 def _fits(answer: Answer, asked: _Asked) -> bool:
-    """Tell whether an answer can be the one to a request."""
+    """Whether an answer can belong to a request."""
     if not 0 <= answer.time - asked.time <= ANSWER_NANOS or answer.method != asked.method:
         return False
     if asked.is_true and answer.status != LOGGED:
@@ -146,7 +149,7 @@ def _fits(answer: Answer, asked: _Asked) -> bool:
     if asked.method != "PUT":
         return answer.path.endswith("/login")
     path = answer.path
-    # Without a name there is nothing to know the resource by.
+    # Without a name, the resource cannot be identified.
     if not asked.names or (asked.app != "wok" and f"/plugins/{asked.app}/" not in path):
         return False
     return path.endswith("/" + asked.names[0]) and all(f"/{name}/" in path for name in asked.names[1:])
