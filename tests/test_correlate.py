@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exporter.correlate import settle_window as settling
 from exporter.correlate.correlator import Correlator
+from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.records import (
     NANOS,
     Event,
@@ -36,6 +37,18 @@ EXPIRY = 24 * 3600 * NANOS
 def make() -> Correlator:
     """A correlator that has seen nothing."""
     return Correlator(NAMING, expiry=EXPIRY)
+
+
+def make_with_errors() -> tuple[Correlator, ErrorEvidence]:
+    """A correlator that has seen nothing, and its evidence of wok-error.log."""
+    errors = ErrorEvidence(NAMING, expiry=EXPIRY)
+    return Correlator(NAMING, expiry=EXPIRY, errors=errors), errors
+
+
+def restart(correlator: Correlator, errors: ErrorEvidence, time: int) -> list[Event]:
+    """All events of a restart of wokd that is confirmed by the wall clock."""
+    errors.expect(time)
+    return correlator.quiet(time + 3 * NANOS)
 
 
 def run(records: Iterable[Record], correlator: Correlator | None = None) -> list[Event]:
@@ -491,9 +504,10 @@ def test_a_final_with_a_request_id_needs_no_start() -> None:
 
 def test_a_mark_loses_what_ran() -> None:
     """A start of wokd ends its predecessor's tasks at the mark; what began later runs on."""
-    log, correlator = Log("json"), make()
+    log = Log("json")
+    correlator, errors = make_with_errors()
     events = run([log.request(0, "KCHVM0010L", {"ident": "web"})], correlator)
-    events += correlator.restart((EPOCH + 100) * NANOS)
+    events += restart(correlator, errors, (EPOCH + 100) * NANOS)
     events += run([log.request(101, "KCHVM0010L", {"ident": "web"}), log.finished(150, MIGRATE)], correlator)
 
     assert told(events) == [

@@ -20,7 +20,20 @@ from exporter.wok.operations import TaskShape
 from exporter.wok.target_templates import text_of
 
 from .records_made import EPOCH, Log
-from .test_correlate import EXPIRY, MIGRATE, NAMING, SWAP, ends, make, requests, row_of_end, run, told
+from .test_correlate import (
+    EXPIRY,
+    MIGRATE,
+    NAMING,
+    SWAP,
+    ends,
+    make,
+    make_with_errors,
+    requests,
+    restart,
+    row_of_end,
+    run,
+    told,
+)
 from .test_operations import shapes, target_of
 
 VM = "/plugins/kimchi/vms/"
@@ -253,8 +266,11 @@ def test_other_failures_start_nothing(refused: dict[str, str]) -> None:
 
 def test_a_restart_ends_the_rivalry() -> None:
     """What failed before wokd was started again has no task any more."""
-    log, correlator = Log("json"), make()
-    events = run([migrate(log, 0, status=500)], correlator) + correlator.restart((EPOCH + 10) * NANOS)
+    log = Log("json")
+    correlator, errors = make_with_errors()
+    events = run([migrate(log, 0, status=500)], correlator) + restart(
+        correlator, errors, (EPOCH + 10) * NANOS
+    )
     retry = migrate(log, 20)
 
     assert joined(events + run([retry, log.finished(30, MIGRATE)], correlator)) == [
@@ -800,10 +816,11 @@ def test_a_file_system_that_nests_all_the_same(gap: int) -> None:
 
 def test_a_restart_just_after_a_download_leaves_a_doubt() -> None:
     """What would have shown that the end was a nested task's cannot come any more."""
-    log, correlator = Log("json"), make()
+    log = Log("json")
+    correlator, errors = make_with_errors()
     records = [download(log, 0, pool_type="dir"), log.finished(50, POOL + "f.iso"), quiet(log, 53)]
     events = [event for record in records for event in correlator.feed(record)]
-    events += correlator.restart((EPOCH + 55) * NANOS)
+    events += restart(correlator, errors, (EPOCH + 55) * NANOS)
 
     assert told(events) == [("storagevolumes.create", 0, 50, "success", "likely", True)]
 
@@ -821,12 +838,13 @@ def test_a_pool_of_an_unknown_type_is_likely() -> None:
 @pytest.mark.parametrize("contested", [False, True])
 def test_a_lost_task_says_how_sure_it_is(contested: bool) -> None:
     """A task that its request has opened is certainly its own, unless an end was taken that may have been its."""
-    log, correlator = Log("json"), make()
+    log = Log("json")
+    correlator, errors = make_with_errors()
     records = (
         [swap(log, 0), swap(log, 1), log.finished(5, SWAP, app="ginger")] if contested else [swap(log, 0)]
     )
     events = [event for record in records for event in correlator.feed(record)]
-    events += correlator.restart((EPOCH + 100) * NANOS)
+    events += restart(correlator, errors, (EPOCH + 100) * NANOS)
 
     assert [end.correlation for end in ends(events) if end.outcome == "lost"] == [
         "ambiguous" if contested else "exact"

@@ -27,9 +27,9 @@ in common. The other files decide when evidence counts, in which order, and whic
     stored.py           the stored form of this state; former_state.py reads the previous version
 
 Nothing here reads a clock or a file. `Correlator.feed` takes the records in the order of the log.
-`restart` takes a restart of wokd. `quiet` takes the wall clock when the reader has caught up. Each
-returns events. `changes()` returns what a batch has changed. A correlator that is created from the
-stored state continues as if it had never stopped.
+`quiet` takes the wall clock when the reader has caught up. Each returns events. `changes()` returns
+what a batch has changed. A correlator that is created from the stored state continues as if it had
+never stopped.
 
 There are two ways to open a task:
 
@@ -202,11 +202,6 @@ class Correlator:
             self._lose(mark)
         if self._clock.pass_record(time):
             self._tick()
-
-    def restart(self, time: int) -> list[Event]:
-        """End all tasks that ran before `time`: wokd was certainly restarted then."""
-        self._lose(time)
-        return self._take()
 
     def quiet(self, now: int) -> list[Event]:
         """Advance the wall clock. Call this when the reader has read everything."""
