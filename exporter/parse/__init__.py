@@ -1,1 +1,1 @@
-"""From bytes to records: dialects, forgeries, time zones, secrets."""
+"""Parses lines into records: dialects, forged lines, time zones, redaction."""

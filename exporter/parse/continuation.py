@@ -1,24 +1,28 @@
-r"""What a record's parameters prove about the physical lines after it.
+r"""Detects lines that continue the previous record, also if they imitate a record.
 
-The text of a record of the coded dialects is raw: where a user typed a newline, the record goes on in a further
-physical line, and what stands there may look like a record of its own. PARAMS and ERRPARAMS hold the same value once
-more, encoded. So if a record's physical line ends with the first line of a value, the next one must be the value's
-second line.
+The text of a record in the coded dialects is raw. If a user typed a newline, the record continues
+on the next physical line, and that line may look like a record. PARAMS and ERRPARAMS have the same
+value a second time, encoded. So if the physical line of a record ends with the first line of a
+value, the next physical line must be the second line of the value.
 
-A value is a pattern of lines, and what follows the record is searched for it as Knuth, Morris and Pratt search a text:
-one state for each value, however many places in it the next line might be. Lines with `{"` may be records, and must be
-equal to the value's, by digest. All others belong to the record before them anyway; of those it only matters whether a
-value might begin behind them. Of a value's last line only the beginning must fit: the sentence around it goes on there.
+A value is a pattern of lines. The lines after the record are searched for it with the algorithm of
+Knuth, Morris and Pratt. So each value needs only one state, even if the next line could be at many
+places in the value. Lines with `{"` could be records, so their digest must equal that of the line
+in the value. All other lines belong to the previous record anyway. For them it only matters whether
+a value could begin at their end. Of the last line of a value, only the beginning must match,
+because the sentence around the value continues there.
 
-A record may also be forged without a newline: a value that ends with one, and behind it in the same line another value
-that is a record. So the objects in all values are known by digest. What looks like a record behind other text, as one
-does that was appended to a torn line, is none if its INFO stands in a value.
+A record can also be forged without a newline in it: one value ends with a newline, and after it, in
+the same line, comes another value that is a record. So the digests of the objects in all values are
+kept. A record after other text in a line looks like one that was appended to a torn line. It is
+rejected as forged if its INFO is in a value.
 
-Nothing can crowd out a proof. The values that begin right here are followed before all others, and those with a line
-that looks like a record before those without. Should that still be too much work, the rest is *doubted*: as many
-lines as the values that could not be followed have are not believed to be records. So it is with the lines behind a
-record that was too long or too costly to be read. A doubt hides records, at most one for each two bytes that somebody
-wrote; believing would let everybody write records of others.
+Nobody can displace a proof by adding more values. Values whose first line ends the record's line
+are followed first. If the work is still too much, the remaining lines are *doubted*: for each value
+that could not be followed, as many lines as it has are not accepted as records. The same applies to
+lines after a record that was too long or too costly to parse. Doubting hides at most one record for
+each two bytes that somebody wrote. Accepting the lines would let everybody forge records of other
+users.
 """
 
 from __future__ import annotations
@@ -33,26 +37,30 @@ from typing import Any
 from exporter.parse.dialects import Decoded, first_object, objects_in
 
 STEPS_MAX = 2_000_000
-"""Lines after a record times values that are followed through them: about a second for the worst megabyte."""
+"""Limit for lines after a record times followed values: about a second for the worst megabyte."""
 VALUES_MAX = 256
 OBJECTS_MAX = 64
-"""Places in the values of a record at which an object is looked for; beyond them, none behind other text is believed."""
+"""Places in the values of a record where an object is searched. If there are more, no record after
+other text in a line is accepted."""
 BEGINNINGS_MAX = 32
-"""Lengths of first lines: for each, the end of every further line is looked at."""
+"""Different lengths of first lines: for each length, the end of every further line is compared."""
 
 _PLAIN, _BEGINNING = 0, 1
-"""Lines without `{"`: another one, and one behind which the value might begin again. Digests are larger."""
+"""Symbols for lines without `{"`: any, and one where the value may begin again.
+Digests are larger.
+"""
 _UNBEGUN = -1
 
 _Digest = tuple[int, str]
 
 
 class _Value:
-    """A value's lines as a pattern, and how much of it the lines so far have fitted.
+    """The lines of a value as a pattern, and how far the lines so far match it.
 
-    `symbols` are those between the first line and the last, and `begins` has a 1 for each of them behind which the
-    value might begin again. `state` counts the ones that have fitted, and is -1 while not even the first line has.
-    `retreats` has for each state the next shorter one that fits the same lines.
+    `symbols` are the lines between the first and the last one. `begins` has a 1 for each of them at
+    whose end the value may begin again. `state` is the number of symbols that match, or -1 if the
+    first line does not match yet. `retreats` is the failure function: for each state, the next
+    shorter state that matches the same lines.
     """
 
     __slots__ = ("begins", "first", "last", "retreats", "state", "symbols")
@@ -67,18 +75,19 @@ class _Value:
 
 
 class _SeenLine:
-    """A physical line, its digests made once for all values."""
+    """A physical line; caches its digests for all values."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.is_plain = b'{"' not in data
-        # A carriage return at the end belongs to the value, or to whoever converted the file.
+        # A carriage return at the end belongs to the value, or was added by a conversion of the
+        # file.
         self.ends = (data, data[:-1]) if data.endswith(b"\r") else (data,)
         self._suffixes: dict[_Digest, bool] = {}
         self.symbols = () if self.is_plain else tuple(_symbol(_digest(end)) for end in self.ends)
 
     def ends_with(self, first: _Digest) -> bool:
-        """Return whether a value with this first line may begin at the end of the line."""
+        """Return whether a value with this first line can begin at the end of the line."""
         known = self._suffixes.get(first)
         if known is None:
             size = first[0]
@@ -87,12 +96,14 @@ class _SeenLine:
         return known
 
     def begins_with(self, last: _Digest) -> bool:
-        """Return whether the line begins with a value's last one."""
+        """Return whether the line begins with this last line of a value."""
         return len(self.data) >= last[0] and _digest(self.data[: last[0]]) == last
 
 
 class ContinuationProof:
-    """What is known about the lines after one record; `doubted` more of them are believed to be no records."""
+    """Knowledge about the lines after one record; `doubted` more lines are not
+    accepted as records.
+    """
 
     def __init__(
         self,
@@ -109,11 +120,13 @@ class ContinuationProof:
 
     @classmethod
     def of(cls, record: Decoded, data: bytes) -> ContinuationProof | None:
-        """Return what a record proves whose physical line is `data`; None if nothing could pose as a record."""
+        """Return the proof for a record with the physical line `data`, or None if no value has a
+        record.
+        """
         # In JSON a newline is always an escape, and most records have none.
         if "\\" not in record.rest:
             return None
-        # Wok on Python 2 writes the text as UTF-8 that may hold surrogates.
+        # Wok on Python 2 writes the text as UTF-8 that may contain surrogates.
         strings = {
             value for value in _strings(record.params, record.error_params) if "\n" in value or '{"' in value
         }
@@ -127,7 +140,8 @@ class ContinuationProof:
             objects.update(_symbol(_digest(item.encode("utf-8", "surrogatepass"))) for item in found)
         split = [value.encode("utf-8", "surrogatepass").split(b"\n") for value in strings if "\n" in value]
         seen = _SeenLine(data)
-        # What may begin right here comes first, so that nobody can crowd it out; then the order is any fixed one.
+        # Values that can begin here come first, so that others cannot displace them. Then any
+        # stable order.
         split.sort(
             key=lambda lines: (not any(end.endswith(lines[0]) for end in seen.ends), len(lines), lines)
         )
@@ -149,17 +163,19 @@ class ContinuationProof:
 
     @property
     def lines(self) -> int:
-        """How many further lines may belong to the record, at most."""
+        """The maximum number of further lines that can belong to the record."""
         return self.doubted + sum(len(value.symbols) + 1 for value in self._values)
 
     @classmethod
     def doubt(cls, lines: int) -> ContinuationProof | None:
-        """Return what is known after a record that was not read, with this many newlines in its parameters."""
+        """Return the proof after a record that was not parsed, with at most this many further
+        lines.
+        """
         return cls((), lines) if lines else None
 
     @classmethod
     def restored(cls, saved: Any) -> ContinuationProof:
-        """Return the proof that `saved` described, also as an earlier version has written it.
+        """Return the proof from the value of `saved`, also from that of version 0.1.0.
 
         Raises ValueError, TypeError or KeyError for anything else.
         """
@@ -180,7 +196,9 @@ class ContinuationProof:
         return cls(values, int(saved["doubted"]), objects, all_objects=bool(saved.get("all_objects", 1)))
 
     def saved(self) -> dict[str, Any]:
-        """Return what `restored` understands, fit for JSON: digests and numbers, no text."""
+        """Return the proof as a JSON value for `restored`. It has digests and
+        numbers, but no text.
+        """
         return {
             "values": [
                 [
@@ -198,13 +216,15 @@ class ContinuationProof:
         }
 
     def knows(self, data: bytes, *, is_behind_text: bool) -> bool:
-        """Return whether what begins here as a record does stands in a value of the record."""
+        """Return whether the object at the beginning of `data` is in a value of the record."""
         if is_behind_text and not self._has_all_objects:
             return True
         return bool(self._objects) and _symbol(_digest(first_object(data))) in self._objects
 
     def advance(self, data: bytes) -> int:
-        """Return how many bytes of the next physical line are proved, -1 for none at all, and move on."""
+        """Advance by a physical line; return how many bytes of it the proof covers, -1 for no
+        match.
+        """
         self.doubted = max(0, self.doubted - 1)
         seen = _SeenLine(data)
         return max([_UNBEGUN, *(_step(value, seen) for value in self._values)])
@@ -228,7 +248,7 @@ def _may_pose(lines: list[bytes]) -> bool:
 
 
 def _step(value: _Value, seen: _SeenLine) -> int:
-    """Move a value on by a line; return how much of the line it proves, -1 for nothing."""
+    """Advance a value by a line; return how many bytes of the line it covers, -1 for no match."""
     proved = -1
     symbols = value.symbols
     state = value.state
@@ -260,9 +280,10 @@ def _value(lines: list[bytes]) -> _Value:
 
 
 def _retreats(symbols: Sequence[int], begins: bytes) -> array[int]:
-    """For each state, the longest shorter one that the same lines fit, -1 if none does.
+    """Return for each state the longest shorter state that matches the same lines, or -1.
 
-    A shorter one began later, so the line at which it began must be one behind which the value may begin.
+    A shorter match began later, so the value must be able to begin at the end of the line where it
+    began.
     """
     retreats = array("i", [_UNBEGUN])
     for at, symbol in enumerate(symbols):
@@ -274,7 +295,7 @@ def _retreats(symbols: Sequence[int], begins: bytes) -> array[int]:
 
 
 def _value_of_0_1_0(saved: Mapping[str, Any]) -> _Value:
-    """Return a value as version 0.1.0 has saved it: masks of the lines with digests, and active lines."""
+    """Return a value from the state of version 0.1.0: line masks with digests, and active lines."""
     size = int(saved["count"]) - (1 if saved["last"] is None else 2)
     symbols = array("Q", bytes(8 * max(size, 0)))
     for length, text, mask in saved["inner"]:
@@ -296,7 +317,7 @@ def _digest_of(saved: Any) -> _Digest:
 
 
 def _symbol(digest: _Digest) -> int:
-    """A number for a line that may be a record, no plain line's."""
+    """Return the symbol for a line that may be a record. It differs from those of plain lines."""
     return int(digest[1][:16], 16) | 2
 
 

@@ -1,22 +1,27 @@
-"""The four ways in which Wok has written its user request log: bytes to the parts of a record.
+"""Decodes the four dialects of Wok's user request log: from bytes to the fields of a record.
 
-One file may hold several of them:
+One file can contain several dialects:
 
 * ``text``   (2.1, 2.2)    ``INFO >>> text``
-* ``coded``  (August 2016) ``INFO >>> PARAMS >>> text``, and with an error ``INFO >>> PARAMS >>> ERRPARAMS >>> text``
-* ``rfc``    the same form for the TASK records 1000, 1001 and 1002 of the RFC; here it is ``coded``
-* ``json``   (2.3 and later) one JSON object: ``{"info": INFO, "message": {...}, "id": "...", "error": ...}``
+* ``coded``  (August 2016) ``INFO >>> PARAMS >>> text``, and with an error
+  ``INFO >>> PARAMS >>> ERRPARAMS >>> text``
+* ``rfc``    the same form for the TASK records 1000, 1001 and 1002 of the RFC; ``coded`` in this
+  module
+* ``json``   (2.3 and later) one JSON object: ``{"info": INFO, "message": {...}, "id": "...",
+  "error": ...}``
 
-INFO, PARAMS and ERRPARAMS are JSON objects. `>>>` may stand inside of them and inside the text, so they are
-decoded off the front and nothing is ever split. INFO tells the dialect: it has `msgCode` in ``coded`` only,
-and `detCode` exactly if ERRPARAMS follows. In ``text`` the text may begin with a brace.
+INFO, PARAMS and ERRPARAMS are JSON objects. They and the text can contain `>>>`. So the line is
+never split: the objects are decoded one by one from its beginning. INFO determines the dialect:
+only in ``coded`` it has `msgCode`, and it has `detCode` exactly if ERRPARAMS follows. In ``text``,
+the text can begin with a brace.
 
-A line that was torn by a crash is continued by the next record without a newline between; that record is
-recovered. A hole of NUL bytes is what copytruncate leaves under a writer that keeps its offset.
+If a crash tears a line, the next record follows it without a newline. That record is recovered. A
+hole of NUL bytes is what copytruncate leaves if the writer keeps its offset.
 
-Reading is half of the work that a line makes, and INFO is half of the reading. But for its time it is the same
-in many lines: a few users do a few things. So an INFO whose *frame*, its text without the time, was seen before
-is not decoded again. This is done only where the whole line must come out as it would otherwise.
+Decoding is half of the work for a line, and INFO is half of the decoding. Apart from its time, INFO
+is equal in many lines, because a few users do a few things. So an INFO is not decoded again if its
+*frame* (its text without the time) was seen before. This is done only if the result for the whole
+line is certain to be the same.
 """
 
 from __future__ import annotations
@@ -30,12 +35,16 @@ from typing import Any, Literal, NamedTuple
 from exporter.records import RejectReason
 
 MAX_SALVAGE_TRIES = 8
-"""Places in a torn line where a later record is looked for: one record has at most three that look like it."""
+"""Places in a torn line where an appended record is searched. A record has at most three such
+places.
+"""
 INT64 = 1 << 63
 MAX_FRAMES = 1024
-"""Users times what they do in a day or so; the cache keeps about 1 KiB for each."""
+"""Cached frames, about 1 KiB each: users times what they do in about a day."""
 MAX_FRAME_CHARS = 512
-"""Wok's own have up to 200: the cache shall not be filled with the long names that somebody tries."""
+"""Frames of Wok have up to 200 characters. A client that sends long names must
+not fill the cache.
+"""
 CLOCK_CHARS = len("HH:MM:SS")
 
 _RECORD_START = (
@@ -46,14 +55,16 @@ _RECORD_START_BYTES = re.compile(_RECORD_START.encode())
 _ARROW = re.compile(r"[ \t]*>>>")
 _ERROR_PARAMS = re.compile(r"[ \t]*(?:\{|\Z)")
 _BLANKS = re.compile(r"[ \t]*")
-# Shared by all records without parameters: nobody changes them, and a busy log has less to collect.
+# Shared by all records without parameters. It is never changed, and saves memory and time.
 _NO_PARAMS: dict[str, Any] = {}
 _INFO_FIRST = '{"info": '
 _INFO_FIRST_CHARS = len(_INFO_FIRST)
 
 
 def _integer(digits: str) -> int | str:
-    """Integers beyond 64 bits have no place in protobuf, and Python refuses to convert very long ones."""
+    """Keep integers beyond 64 bits as text: protobuf has no such type, and Python rejects very long
+    ones.
+    """
     if len(digits) < 19:
         return int(digits)
     if len(digits) > 20 or not -INT64 <= int(digits) < INT64:
@@ -65,10 +76,12 @@ _DECODE = json.JSONDecoder(parse_int=_integer).raw_decode
 
 
 class Decoded(NamedTuple):
-    """A record as it stands in the log: of a known shape, but with nothing checked, redacted or bounded.
+    """A decoded record: it has a known shape, but its fields are not validated, redacted or
+    bounded.
 
-    `clock` is its time. Records of equal `frame` share their `info`, without a time; the frame is empty where
-    INFO was decoded for this record alone. `rest` is the line without INFO if there is a frame, else all of it.
+    `clock` is its time. Records with equal `frame` share their `info`, which has no time then. The
+    frame is empty if INFO was decoded for this record only. `rest` is the line without INFO if
+    there is a frame, else the whole line.
     """
 
     rest: str
@@ -86,13 +99,13 @@ class Decoded(NamedTuple):
 
 
 class Malformed(NamedTuple):
-    """What is no record, and why."""
+    """A line, or a part of one, that is not a record, and the reason."""
 
     reason: RejectReason
 
 
 class Part(NamedTuple):
-    """A piece of a physical line, from byte `start` on."""
+    """A part of a physical line, from byte `start` on."""
 
     start: int
     data: bytes
@@ -100,9 +113,9 @@ class Part(NamedTuple):
 
 
 def first_object(data: bytes) -> bytes:
-    """Return the whole JSON object with which these bytes begin, or nothing.
+    """Return the JSON object at the beginning of the bytes, or empty bytes.
 
-    It is the INFO of a record, or a record of the json dialect.
+    It is the INFO of a record, or a whole record of the json dialect.
     """
     text = data.decode("utf-8", "surrogateescape")
     try:
@@ -113,9 +126,9 @@ def first_object(data: bytes) -> bytes:
 
 
 def objects_in(text: str, tries: int) -> tuple[list[str], int]:
-    """Return the JSON objects that stand in a text, and how many of `tries` to decode one are left.
+    """Return the JSON objects in a text, and how many of `tries` decoding attempts are left.
 
-    Objects inside of objects are not looked for.
+    Objects within objects are not searched.
     """
     found = []
     at = text.find('{"')
@@ -133,9 +146,10 @@ def objects_in(text: str, tries: int) -> tuple[list[str], int]:
 def parts_of(
     data: bytes, content: Decoded | Malformed, start: int = 0, tries: int = MAX_SALVAGE_TRIES
 ) -> list[Part]:
-    """Cut a physical line where a later record was appended to a torn one, and behind a hole of NUL bytes.
+    """Split a line after a hole of NUL bytes, and where a record was appended to a torn record.
 
-    `content` is what was read of it as a whole, `start` where it begins in the physical line.
+    `content` is the result of decoding `data` as a whole. `start` is the offset of `data` in the
+    physical line.
     """
     if data.startswith(b"\0"):
         rest = data.lstrip(b"\0")
@@ -159,14 +173,14 @@ def parts_of(
 
 
 def _is_torn(record: Decoded) -> bool:
-    """Whether the text holds the start of a record that no parameter put there."""
+    """Return whether the text has the start of a record that is not from a parameter."""
     starts = {found[0] for found in _RECORD_START_TEXT.finditer(record.text)}
     values = [str(value) for params in (record.params, record.error_params) for value in params.values()]
     return any(not any(start in value for value in values) for start in starts)
 
 
 def read(data: bytes) -> Decoded | Malformed:
-    """Return the parts of a record of any dialect, or why this is none. Raises nothing."""
+    """Decode a record of any dialect, or return why this is not one. Never raises."""
     if not data.startswith(b'{"'):
         return Malformed("shape" if _is_utf8(data) else "encoding")
     is_damaged = False
@@ -196,10 +210,11 @@ def read(data: bytes) -> Decoded | Malformed:
 
 
 def _read_framed(line: str) -> Decoded | None:
-    """The parts of a record whose INFO is known but for its time, None for all others.
+    """Decode a record whose frame is known; return None for all others.
 
-    INFO is looked for where each release of Wok puts it. To be known, its text must be one whole object; so what
-    was found is INFO if the line without it is a whole record but for that. Raises ValueError, RecursionError.
+    INFO is searched where the releases of Wok write it. The text of a known frame is one complete
+    object. So the text found is INFO if the line without it is an otherwise complete record. Raises
+    ValueError, RecursionError.
     """
     is_first = line.startswith(_INFO_FIRST)
     is_json = is_first or line.endswith("}}")
@@ -214,7 +229,7 @@ def _read_framed(line: str) -> Decoded | None:
         text = before + "}"
     head, mark, tail = text.partition('"time": "')
     clock = tail[:CLOCK_CHARS]
-    # With a quote or a backslash the time would end elsewhere.
+    # With a quote or a backslash, the time would end somewhere else.
     if not found or not mark or not clock.replace(":", "0").isalnum():
         return None
     frame = head + mark + tail[CLOCK_CHARS:]
@@ -224,7 +239,7 @@ def _read_framed(line: str) -> Decoded | None:
     if not is_json:
         return _read_arrows(rest, 0, rest, info, clock, frame, is_damaged=False)
     record, end = _DECODE(rest)
-    # Of a name that stands twice in an object the last one counts: another INFO behind this one does.
+    # If a name is twice in an object, the last one counts: here another INFO follows this one.
     if end != len(rest) or not record or (is_first and "info" in record):
         return None
     return _read_json(rest, record, info, clock, frame, is_damaged=False)
@@ -232,7 +247,9 @@ def _read_framed(line: str) -> Decoded | None:
 
 @lru_cache(maxsize=MAX_FRAMES)
 def _framed_info(frame: str) -> dict[str, Any] | None:
-    """INFO, decoded, whose text is `frame` with a time put in; None if it is none, or its time is another one."""
+    """Return the decoded INFO of a frame; None if the frame is not INFO, or its
+    time is elsewhere.
+    """
     head, mark, tail = frame.partition('"time": "')
     infos = []
     for clock in ("00:00:00", "11:11:11"):
@@ -249,7 +266,7 @@ def _framed_info(frame: str) -> dict[str, Any] | None:
 def _read_arrows(
     line: str, at: int, rest: str, info: dict[str, Any], clock: str, frame: str, is_damaged: bool
 ) -> Decoded:
-    """A record with arrows, from behind the first one on. Raises ValueError, RecursionError."""
+    """Decode a record with arrows, from the first arrow on. Raises ValueError, RecursionError."""
     if "msgCode" not in info:
         text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
         return Decoded(rest, "text", info, clock, frame, "", _NO_PARAMS, "", _NO_PARAMS, text, "", is_damaged)
@@ -258,7 +275,7 @@ def _read_arrows(
     error_code: Any = ""
     if "detCode" in info:
         error_code = info["detCode"]
-        # Leniently: an error without parameters, and what follows is the text.
+        # Be lenient: without an object, this is an error without parameters, and the text follows.
         if _ERROR_PARAMS.match(line, at) is not None:
             error_params, at = _object(line, at)
     text = line[at + 1 :] if line.startswith(" ", at) else line[at:]
@@ -294,7 +311,9 @@ def _read_json(
 
 
 def _object(line: str, at: int) -> tuple[dict[str, Any], int]:
-    """A JSON object from the arrow before it to behind the arrow after it. Raises ValueError, RecursionError."""
+    """Return the JSON object at `at` and the offset after its arrow. Raises ValueError,
+    RecursionError.
+    """
     if line.startswith(" {", at):
         start = at + 1
     else:
@@ -304,7 +323,8 @@ def _object(line: str, at: int) -> tuple[dict[str, Any], int]:
     arrow = _ARROW.match(line, end)
     if type(value) is not dict or arrow is None:
         raise ValueError("no object between arrows")
-    # Wok of that time wrote all parameters as strings: this is the INFO of a record that was appended to a torn one.
+    # These releases write all parameters as strings. So this is the INFO of a record after a torn
+    # one.
     if _is_info(value) and type(value.get("status")) is int:
         raise ValueError("the INFO of another record")
     return value, arrow.end()

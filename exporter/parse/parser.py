@@ -1,18 +1,19 @@
-"""Understands the lines of Wok's user request log, in order; never an exception.
+"""Parses the lines of Wok's user request log in order. Never raises for a line.
 
-What a line looks like is `dialects`' business. Here a line gets its meaning: a record's fields are proved,
-redacted and bounded, its time is found, and the lines that only continue the one before are told from records.
+`dialects` decodes a line. This module validates, redacts and bounds the fields, finds the time, and
+distinguishes records from lines that continue the previous record.
 
-The text of the dialects with `>>>` is raw. It holds what users typed, newlines included, so a record may span
-several physical lines, and whoever may type a user name may type a line that looks like a record. In the
-coded dialects PARAMS hold the same value once more, safely encoded. So a value with newlines is a *proof*: if
-a record's line ends with the value's first line, and the next physical line is the value's second line, that
-one is a continuation, whatever it looks like. Only digests of those lines are kept. The other way round,
-nobody can use this to hide the record of somebody else: to be taken for a forgery, a record's whole INFO must
-stand in the value. In the ``text`` dialect there is no such proof, and a forged record cannot be told.
+The text of the dialects with `>>>` is raw. It contains what users typed, including newlines. So a
+record can span several physical lines, and anybody who can send a user name can send a line that
+looks like a record. In the coded dialects, PARAMS has the same value a second time, safely encoded.
+So a value with newlines is a *proof*: if the line of a record ends with the first line of the
+value, and the next physical line is the second line of the value, then that line is a continuation,
+whatever it looks like. Only digests of these lines are kept. Nobody can use this to hide a record
+of another user: a record only counts as forged if its whole INFO is in the value. The ``text``
+dialect has no such proof, so a forged record cannot be detected there.
 
-What leaves is redacted and bounded here, once. Most lines hold nothing to redact or to bound, and a few quick
-tests of the raw line prove that; the walks are for the others.
+All output is redacted and bounded here, once. Most lines have nothing to redact or bound, and a few
+quick tests of the raw line prove that. Only the other lines are processed value by value.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from exporter.parse.redact import may_hold_secret, redact_value, safe_excerpt
 from exporter.parse.timezone import Zones
 from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected, RejectReason
 
-# Limits in characters: what is longer is nobody's name, and would only fill the backends.
+# Limits in characters. Longer values are not real names, and would only fill the backends.
 MAX_APP_CHARS = 64
 MAX_NAME_CHARS = 256
 MAX_CODE_CHARS = 64
@@ -38,12 +39,14 @@ MAX_TEXT_CHARS = 1024
 MAX_URI_CHARS = 4096
 MAX_STRING_CHARS = 8192
 MAX_ENTRIES = 200
-"""Entries of a list or a dict of parameters; a form of Kimchi has some thirty."""
+"""Entries kept of a list or an object in parameters. A form of Kimchi has about thirty."""
 MAX_NESTING_SIGNS = 20
-"""Brackets in a line that cannot be nested deeper than is allowed, so that its depth need not be measured."""
+"""A line with at most this many brackets cannot be nested too deeply, so its
+depth is not measured.
+"""
 MAX_CACHED_APPS = 256
 MAX_CACHED_MEANINGS = 1024
-"""As many as `dialects` keeps frames."""
+"""Equal to the number of frames that `dialects` caches."""
 INT32 = 1 << 31
 UUID_CHARS = 36
 
@@ -53,13 +56,13 @@ RFC_STATUSES = frozenset({STARTED, SUCCEEDED, 1002})
 INFO_FIELDS = ("date", "zone", "req", "status", "user", "ip", "app", "msgCode", "detCode")
 
 COSTLY_BYTES = 64 * 1024
-"""Lines that are looked at before they are decoded: what is shorter cannot cost much."""
+"""Longer lines are checked before they are decoded. Shorter lines cannot cost much."""
 COST_FREE = 4 * 1024 * 1024
 COST_PER_BYTE = 4
 _COSTS = ((b"{", 200), (b"[", 64), (b",", 40), (b'"', 30))
-"""About what the values of JSON take in memory, in bytes, by the signs that make them."""
+"""Approximate memory in bytes of JSON values, by the character that creates them."""
 
-# A record of the json dialect is one physical line, so nothing can continue it.
+# A record of the json dialect is one physical line, so no line can continue it.
 _JSON_STARTS = (b'{"info": {', b'{"id": ', b'{"message": {', b'{"error": ')
 _BOM = b"\xef\xbb\xbf"
 _NOT_APP = re.compile(r"[^a-z0-9_.-]")
@@ -70,11 +73,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 FIRST_RECORDS = 8
-"""Records whose middle time is a file's: a clock that was wrong for a moment must not tell where the file belongs."""
+"""The median time of these records sorts the file, so that one wrong timestamp has no effect."""
 
 
 def first_time(zones: Zones) -> Callable[[Sequence[Line]], int | None]:
-    """Return a function that gives the time of the first records among some lines, None where there is none."""
+    """Return a function that returns the time of the first records of some lines, or None."""
 
     def time_of(lines: Sequence[Line]) -> int | None:
         parser = Parser("", zones)
@@ -86,9 +89,10 @@ def first_time(zones: Zones) -> Callable[[Sequence[Line]], int | None]:
 
 
 class Meaning(NamedTuple):
-    """What INFO says but for its time: proved, redacted and bounded. `is_record` is False if it is no record's.
+    """The fields of INFO except the time: validated, redacted and bounded.
 
-    `codes` are the message's and the error's, which the coded dialect has in INFO.
+    `is_record` is False if INFO is not that of a record. `codes` are the codes of the message and
+    of the error, which the coded dialect has in INFO.
     """
 
     date: str
@@ -106,18 +110,20 @@ class Meaning(NamedTuple):
 
 
 class Parser:
-    """Understands the lines of one log, in order.
+    """Parses the lines of one log, in order.
 
-    `instance` goes into the trace ids of records without a uuid. `state` is what the property of that name
-    gave before, or empty: with it, any cutting of a log into batches gives the same result. Raises ValueError
-    for a state that no parser gave.
+    `instance` is part of the trace ids of records without a uuid. `state` is an earlier value of
+    the property `state`, or empty. With it, a log gives the same result however it is split into
+    batches. Raises ValueError for an invalid state.
     """
 
     def __init__(self, instance: str, zones: Zones, state: str = "") -> None:
         self._nanos = zones.nanos
         self._shift = zones.shift
         self.shift: int | None = None
-        """How far the last record's zone is from the configured one, in nanoseconds; None where none has said."""
+        """Nanoseconds between the last record's zone and the configured zone; None if no record had
+        a zone.
+        """
         self._seed = hashlib.sha256(_framed(instance.encode("utf-8", "surrogatepass")))
         self._file = b""
         self._file_seed = self._seed.copy()
@@ -135,15 +141,16 @@ class Parser:
 
     @property
     def state(self) -> str:
-        """Small JSON text without any text of the log; empty when the next line stands for itself."""
+        """Small JSON text that has no text of the log; empty if the next line needs no context."""
         if not self._text_may_continue:
             return ""
         return json.dumps({"proof": self._proof.saved()} if self._proof else {}, separators=(",", ":"))
 
     def feed(self, line: Line) -> list[Parsed]:
-        """Return what a physical line is: one item, or several where it was torn or a hole stands before it.
+        """Parse a physical line into one item, or several if it is torn or begins with a hole of
+        NUL bytes.
 
-        Raises nothing.
+        Never raises.
         """
         file, offset, data, length, _, newlines = line
         size = len(data)
@@ -164,7 +171,7 @@ class Parser:
         if data.endswith(b"\r"):
             data = data[:-1]
         content = read(data)
-        # Nearly all lines are one record and nothing else.
+        # The fast path: nearly all lines are exactly one record.
         if proof is None and type(content) is Decoded and '{"' not in content.text:
             dialect = content.dialect
             self._text_may_continue = dialect != "json"
@@ -181,7 +188,7 @@ class Parser:
                 or ((start > 0 or proved >= 0) and proof.knows(data[start:], is_behind_text=start > 0))
                 for start in records
             )
-            # A record that is proved only in part is a genuine one: the value did not go on here after all.
+            # A record that is only partly covered is genuine: the value did not continue here.
             if is_forged or (proved >= 0 and not records):
                 self._proof = proof
                 return [Continuation(is_forged, offset)]
@@ -192,11 +199,11 @@ class Parser:
         return [self._parsed(part, line, offset + part.start) for part in parts]
 
     def skip(self, line: Line) -> Rejected:
-        """Reject a line without looking into it."""
+        """Reject a line without decoding it."""
         return self._unread("unsafe", line, max(line.newlines, line.data.count(b"\\n")))
 
     def _unread(self, reason: RejectReason, line: Line, newlines: int) -> Rejected:
-        """Reject a line that is not decoded; nobody can prove what stands behind it, so none of it is believed."""
+        """Reject a line without decoding it; doubt the lines after it, which cannot be proved."""
         doubted = self._proof.lines if self._proof is not None else 0
         if not line.data.startswith(_JSON_STARTS):
             doubted += newlines
@@ -318,9 +325,11 @@ class Parser:
         return meaning
 
     def _app(self, path: str) -> str:
-        """The domain of an application: `/wok/plugins/kimchi` -> `kimchi`, and Wok itself for its root."""
-        # The app is the path at which it is mounted, below a `server_root` of the administrator's choice. Before
-        # September 2016 it is a name without a slash.
+        """Return the name of an application: `/wok/plugins/kimchi` -> `kimchi`, and `wok` for the
+        root.
+        """
+        # `app` is the path of the application below a configurable `server_root`. Before September
+        # 2016 it is a name without a slash.
         _, is_plugin, below = f"/{path}".rpartition("/plugins/")
         name = below if is_plugin else "" if "/" in path else path
         name = _NOT_APP.sub("_", name[: 4 * MAX_APP_CHARS].lower().strip("/"))[:MAX_APP_CHARS] or "wok"
@@ -341,7 +350,7 @@ class Parser:
 
 
 def _is_suspect(line: str) -> bool:
-    """Whether the walks could change anything that was decoded from this text."""
+    """Return whether redacting or bounding could change a value decoded from this text."""
     return (
         may_hold_secret(line)
         or len(line) > MAX_STRING_CHARS
@@ -352,13 +361,13 @@ def _is_suspect(line: str) -> bool:
 
 
 def _is_costly(data: bytes) -> bool:
-    """Whether decoding would take more memory than a small multiple of the line."""
+    """Return whether decoding would take more memory than a small multiple of the line."""
     cost = sum(data.count(sign) * size for sign, size in _COSTS)
     return cost > COST_FREE + COST_PER_BYTE * len(data)
 
 
 def _uuid(text: Any) -> bytes | None:
-    """The bytes of a canonical uuid (lower case, not zero), None for anything else."""
+    """Return the bytes of a canonical uuid (lower case, not zero), or None for anything else."""
     if type(text) is not str or len(text) != UUID_CHARS or text[8:24:5] != "----":
         return None
     digits = text.replace("-", "")
@@ -370,7 +379,9 @@ def _uuid(text: Any) -> bytes | None:
 
 
 def _status(value: Any) -> int | None:
-    """A status that is no int: `200 OK` -> 200, and None for anything that does not begin with a number."""
+    """Convert a status that is not an int: `200 OK` -> 200, and None if it
+    begins with no number.
+    """
     if type(value) is float and value.is_integer():
         return int(value)
     found = _STATUS.match(value) if type(value) is str else None
@@ -378,7 +389,7 @@ def _status(value: Any) -> int | None:
 
 
 def _field(value: Any, limit: int) -> str:
-    """A field that should be a string, as a bounded one, whatever it is."""
+    """Return a field as a bounded string, whatever its type is."""
     if type(value) is str:
         return value if len(value) <= limit else _cut(value, limit)
     return "" if value is None else _cut(str(value), limit)
@@ -389,7 +400,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Decoded JSON, redacted, without lone surrogates, and bounded in depth, entries and lengths."""
+    """Redact decoded JSON, replace lone surrogates, and bound depth, entries and lengths."""
     return _bounded(redact_value(value))
 
 
@@ -404,7 +415,10 @@ def _bounded(value: Any) -> Any:
 
 
 def _excerpt(data: bytes) -> str:
-    """What people see of a rejected line. Without its beginning, nobody can tell which part of it is a secret."""
+    """Return the excerpt of a rejected line.
+
+    Without the beginning of a record, it is unknown which part of the line is a secret.
+    """
     if not data.startswith(b"{") and (b'"' in data or b"'" in data):
         return "(left out: it may be the middle of a record)"
     return safe_excerpt(data)

@@ -1,14 +1,15 @@
-"""Takes secrets out of what leaves the host.
+"""Redacts secrets in all data that leaves the host.
 
-Wok removes only a top-level `password` and `passwd` from what it logs. The password of a guest's display, of
-an iSCSI pool or of a migration stays in clear: as a nested JSON value (Wok 3), inside the repr of a Python 2
-dict (`"{u'passwd': u'x'}"`, Wok 2), or inside an error text that quotes the whole request. So there are two
-walks. `redact_value` goes by the keys of decoded JSON. `redact_text` looks in any string for the *name* of a
-secret followed by something that assigns it a value, at any level of quoting.
+Wok removes only a top-level `password` and `passwd` from its log. The password of a guest's
+display, of an iSCSI pool or of a migration remains in clear text: as a nested JSON value (Wok 3),
+in the repr of a Python 2 dict (`"{u'passwd': u'x'}"`, Wok 2), or in an error text that quotes the
+whole request. So there are two functions. `redact_value` checks the keys of decoded JSON.
+`redact_text` searches any string for the *name* of a secret that is followed by an assigned value,
+at any level of quoting.
 
-The scan of texts fails closed: a quoted value without its end, or with an end that is not certain, is taken
-out up to the next end that is certain, or to the end of the text. Too much redacted is a nuisance, too
-little is a leak. All is deterministic, linear in the text, and idempotent.
+The search in texts fails closed. If a quoted value has no end, or no certain end, it is redacted up
+to the next certain end, or to the end of the text. Redacting too much is a nuisance; redacting too
+little is a leak. The result is deterministic and idempotent, and the time is linear in the text.
 """
 
 from __future__ import annotations
@@ -25,16 +26,20 @@ from exporter.parse.urls import credentials, may_hold_url
 REDACTED = "[redacted]"
 TOO_DEEP = "[too deep]"
 MAX_DEPTH = 20
-"""Levels of nesting that are kept: Wok's own bodies have at most five, and what is deeper costs a stack."""
+"""Levels of nesting that are kept. Wok's own bodies have at most five; deeper ones cost stack
+space.
+"""
 MAX_KEY_CHARS = 64
-"""How far a name is followed to the left and to the right of the stem that was found in it."""
+"""Maximum characters of a name to the left and to the right of the stem that was found in it."""
 MAX_BLANKS = 256
-"""Blanks between a name and its value: pretty-printed dicts indent by the width of the key before."""
+"""Maximum blanks between a name and its value: pretty-printed dicts indent by
+the width of the key.
+"""
 MAX_EXCERPT_CHARS = 200
 MAX_EXCERPT_BYTES = 4096
-"""What of a line is looked at for its excerpt: redaction shortens, and 200 characters must still come out."""
+"""Bytes of a line that are used for its excerpt: enough for 200 characters after redaction."""
 
-# A word that is a secret by itself, one that makes a secret of any word it ends, or is part of.
+# Words that name a secret: as a whole word, as the end of a word, or as any part of a word.
 _WHOLE = frozenset({"pass", "passes", "pwd", "auth", "oauth", "authorization", "token", "tokens", "passcode"})
 _ENDS = ("pwd", "token", "passcode")
 _PARTS = ("password", "passwd", "passphrase", "secret", "credential", "apikey", "privatekey", "accesskey")
@@ -45,11 +50,11 @@ _STEM = re.compile(
     r"pass|pwd|secret|token|auth|credential|(?:api|private|access)[_.-]?key", re.IGNORECASE | re.ASCII
 )
 _NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
-# What may end before the `@` that would show it to be a credential.
+# A URL at the end of a text, which may be cut before the `@` that marks a credential.
 _URL_CUT = re.compile(r"""(?::|%3a)(?:\\*/|%2f){2}[^\s]*\Z""", re.IGNORECASE)
 _BARE = re.compile(r"""(?:[^\s'"]|['"](?![\s,;:.)\]}>]|\Z))+""")
 _BARE_AFTER_QUOTED_NAME = re.compile(r"[^,}\])\s]+")
-# What gives a value without naming it: `--value x`, `-v x`, `'value': x`; only where a secret is named nearby.
+# Names for any value: `--value x`, `-v x`, `'value': x`. Only used if the text names a secret.
 _VALUE_NAME = re.compile(
     r"(?<![A-Za-z0-9_.-])(?:-v|--?(?:[a-z]{1,16}-){0,3}val(?:ue)?|val(?:ue)?)(?![A-Za-z0-9_-])", re.IGNORECASE
 )
@@ -63,7 +68,7 @@ _SECRET_NAME = re.compile(r"[A-Za-z0-9_.\[\]:/-]+(?:=\S*)?")
 _SCHEME = re.compile(r"(?:basic|bearer|digest|negotiate|token)\Z", re.IGNORECASE)
 _STRUCTURE = re.compile(r"[\[\](){}'\"]")
 _PREFIXED = re.compile(r"(?:[uUbBrR]{1,2})?(\\*)(['\"])")
-# Paths and values of a jsonschema error: the last line before the value names the way to it.
+# The line of a jsonschema error before the value; it has the path to the value.
 _INSTANCE = re.compile(r"On instance((?:\[[^\]\n]{1,256}\])+):\s")
 _PLAIN_WAY = re.compile(r"(?:\[(?:u?'[\w.-]{1,64}'|\d{1,9})\])+")
 _ESCAPED_ASCII = re.compile(r"\\u00[2-7]")
@@ -71,18 +76,18 @@ _ESCAPED_LETTER = re.compile(r"\\+u00([46][1-9a-fA-F]|[57][0-9aA])")
 
 
 def redact_value(value: Any) -> Any:
-    """Return decoded JSON with the values of secret keys replaced, at any depth and inside strings.
+    """Return decoded JSON with the values of secret keys replaced, at any depth and within strings.
 
-    What is nested deeper than `MAX_DEPTH` becomes "[too deep]". Raises nothing.
+    Values that are nested deeper than `MAX_DEPTH` become "[too deep]". Never raises.
     """
     return _walk(value, 0)
 
 
 def redact_text(text: str) -> str:
-    """Return a text with the values that follow the name of a secret, and credentials in URLs, replaced.
+    """Return a text with the values after names of secrets, and credentials in URLs, replaced.
 
-    Understands Python reprs, JSON inside strings (escaped any number of times), `password=x`, `--password x`,
-    XML and the error texts of jsonschema. Raises nothing.
+    Supports Python reprs, JSON within strings (escaped any number of times), `password=x`,
+    `--password x`, XML and the error texts of jsonschema. Never raises.
     """
     has_url = "://" in text or (("\\" in text or "%" in text) and may_hold_url(text.lower()))
     has_stem = _STEM.search(text) is not None
@@ -95,14 +100,16 @@ def redact_text(text: str) -> str:
 
 
 def _secrets(text: str, known: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Return the spans of values that are assigned to the names of secrets, outside of `known` spans."""
+    """Yield the spans of values that are assigned to names of secrets, outside
+    the `known` spans.
+    """
     done = 0
     is_named = False
     inside = 0
     for hit in _STEM.finditer(text):
         while inside < len(known) and known[inside][1] <= hit.start():
             inside += 1
-        # A user may be called `pass`: what follows that name in a URL is known.
+        # A user may be called `pass`: a name within the credentials of a URL is already redacted.
         if hit.start() < done or (inside < len(known) and known[inside][0] <= hit.start()):
             continue
         name = _name_around(text, hit.start(), hit.end(), done)
@@ -114,7 +121,7 @@ def _secrets(text: str, known: list[tuple[int, int]]) -> Iterator[tuple[int, int
             yield span
             done = span[1]
     if is_named:
-        # The secret may be named in one place and given in another: `--name auth.password --value SECRET`.
+        # The name and the value may be separate: `--name auth.password --value SECRET`.
         done = 0
         for hit in _VALUE_NAME.finditer(text):
             span = _assigned(text, hit.start(), hit.end()) if hit.start() >= done else None
@@ -137,22 +144,25 @@ def _without(text: str, spans: list[tuple[int, int]]) -> str:
 def safe_excerpt(data: bytes) -> str:
     """Return the beginning of a line for people: redacted, printable, at most 200 characters.
 
-    Control and format characters (terminal escapes, line separators, bidirectional overrides) become U+FFFD.
+    Control and format characters (terminal escapes, line separators, bidirectional overrides)
+    become U+FFFD.
     """
     text = data[:MAX_EXCERPT_BYTES].decode("utf-8", "replace")
-    # An escaped letter would hide the name of a secret: nothing has decoded this JSON.
+    # This JSON was not decoded, so an escaped letter would hide the name of a secret.
     text = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1], 16)), text)
     text = redact_text(text)
-    # The line, or our window on it, may end before the `@` that would give away a credential.
+    # The line, or the part used here, may end before the `@` that marks a credential.
     text = _URL_CUT.sub(f"://{REDACTED}", text)
     safe = "".join(c if _is_printable(c) else "\ufffd" for c in text[: MAX_EXCERPT_CHARS + 1])
     return safe if len(safe) <= MAX_EXCERPT_CHARS else safe[: MAX_EXCERPT_CHARS - 1] + "…"
 
 
 def may_hold_secret(line: str) -> bool:
-    """Whether a raw line could hold a secret: False only if both walks would certainly change nothing.
+    """Return whether a raw line could have a secret; False only if redaction certainly changes
+    nothing.
 
-    A fast test for the per-line path. A JSON escape can hide a letter or a sign of ASCII: those count as a hit.
+    This is a fast test, made for each line. A JSON escape can hide an ASCII character, so it counts
+    as a hit.
     """
     low = line.lower()
     return (
@@ -171,7 +181,7 @@ def may_hold_secret(line: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_secret(key: str) -> bool:
-    """Whether a key names a secret, by its words (split at `_`, `-`, `.`, camel case; in any case)."""
+    """Return whether a key names a secret, by its words (split at `_`, `-`, `.` and camel case)."""
     words = [word.lower() for word in _WORD.findall(key[: 8 * MAX_KEY_CHARS])]
     for word in words:
         if word in _WHOLE or word.endswith(_ENDS) or any(part in word for part in _PARTS):
@@ -203,7 +213,9 @@ def _walk(value: Any, depth: int) -> Any:
 
 
 def _arguments(items: list[Any], depth: int) -> Iterator[Any]:
-    """Redact a list that names a secret: the arguments of a command, or a pair of a name and its value."""
+    """Redact a list that names a secret: arguments of a command, or a pair of a
+    name and its value.
+    """
     is_value = False
     for at, item in enumerate(items):
         if is_value:
@@ -223,7 +235,7 @@ def _arguments(items: list[Any], depth: int) -> Iterator[Any]:
 
 
 def _is_secret_name(text: str) -> bool:
-    """Whether a string is a name, and not a sentence, and that of a secret."""
+    """Return whether a string is the name of a secret, and not a sentence."""
     return (
         len(text) <= 4 * MAX_KEY_CHARS
         and _SECRET_NAME.fullmatch(text) is not None
@@ -232,18 +244,20 @@ def _is_secret_name(text: str) -> bool:
 
 
 def _redact_schema_error(text: str) -> str:
-    """When a jsonschema error is about a secret, its first line and its last lines are that secret."""
+    """Redact a jsonschema error about a secret: its first line and its last lines contain the
+    secret.
+    """
     for found in _INSTANCE.finditer(text):
         if any(is_secret(step) for step in re.findall(r"[^\[\]'\"]+", found[1])):
             rule = text.find("\n\nFailed validating", 0, found.start())
-            # Where this was written by whoever chose the secret, the way may hold a part of it.
+            # A path that is not plain may contain a part of the secret.
             way = found[0] if _PLAIN_WAY.fullmatch(found[1]) else f"On instance[{REDACTED}]:\n"
             return REDACTED + text[found.start() if rule < 0 else rule : found.start()] + way + REDACTED
     return text
 
 
 def _name_around(text: str, start: int, end: int, floor: int) -> tuple[int, int] | None:
-    """The span of the name around a stem, None when that is no secret's."""
+    """Return the span of the name around a stem, or None if it is not the name of a secret."""
     before = text[max(floor, start - MAX_KEY_CHARS) : start]
     left = start - len(before) + len(before.rstrip(_NAME_CHARS))
     after = text[end : end + MAX_KEY_CHARS]
@@ -252,12 +266,12 @@ def _name_around(text: str, start: int, end: int, floor: int) -> tuple[int, int]
 
 
 def _assigned(text: str, left: int, right: int) -> tuple[int, int] | None:
-    """The span of the value that is assigned to the name, None when there is none."""
+    """Return the span of the value that is assigned to the name, or None."""
     size = len(text)
     key = text[left:right]
     at = right
     while at < min(size, right + MAX_BLANKS) and text[at] in "'\"\\":
-        at += 1  # a list may be quoted into a list: its names have several quotes
+        at += 1  # in a list that is quoted within a list, names have several quotes
     is_quoted = "'" in text[right:at] or '"' in text[right:at]
     at = at if is_quoted else right
     separator = _skip_blanks(text, at)
@@ -306,7 +320,7 @@ def _value_span(text: str, start: int, key: str, *, is_quoted: bool) -> tuple[in
 
 
 def _string_end(text: str, opening: re.Match[str]) -> int:
-    """Where a quoted value ends, before its closing quote; pretty-printed strings go on in further quotes."""
+    """Return the end of a quoted value; a pretty-printed string continues in further quotes."""
     while True:
         depth = len(opening[1])
         close = _closing_quote(text, opening.end(), opening[2], depth)
@@ -340,9 +354,10 @@ def _structure_end(text: str, start: int) -> int:
 
 
 def _closing_quote(text: str, start: int, quote: str, depth: int) -> int:
-    """The index of the closing quote (of the backslashes before it) at the opening quote's level, or -1.
+    """Return the index of the closing quote (of the backslashes before it), or -1.
 
-    A quote after more or fewer backslashes may be one, or may be content: only the certain one is taken.
+    It has as many backslashes as the opening quote. A quote with more or fewer may be content, so
+    it does not end the value.
     """
     at = text.find(quote, start)
     while at >= 0:

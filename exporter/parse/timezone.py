@@ -1,12 +1,12 @@
-"""Turns the log's local times into points in time.
+"""Converts the local times of the log to timestamps.
 
-Wok writes `date`, `time` (whole seconds) and, from 2.2 on, `zone`: whatever `strftime("%Z")` says on the
-host. That is an abbreviation and no zone. With the zone database of 2017 and later it may be a number
-("-03"), which is an offset and settles the matter. A word does not: IST, CST and BST each mean several
-offsets. So the zone itself comes from the configuration, else from the host, and a word only picks the side
-of an hour that occurs twice. Words that the zone does not use at that moment, like the BRT of a log that was
-written before the zone database dropped it, are looked up in a short table of those with one meaning; any
-other is ignored.
+Wok writes `date`, `time` (whole seconds) and, since 2.2, `zone`: the result of `strftime("%Z")` on
+the host. That is an abbreviation, not a time zone. With the zone database of 2017 and later it can
+be a number ("-03"). A number is an offset, so it is unambiguous. A word is not: IST, CST and BST
+each mean several offsets. So the time zone comes from the configuration, else from the host. A word
+only selects the offset in an hour that occurs twice. If the zone does not use the word at that
+time, it is looked up in a short table of words with only one meaning. An example is BRT in a log
+from before the zone database dropped it. All other words are ignored.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from exporter.records import NANOS
 
 FIRST_YEAR = 1970
 LAST_YEAR = 2261
-"""The last whole year whose nanoseconds fit into 63 bits, as OTLP's consumers keep them."""
+"""The last full year whose nanoseconds fit into 63 bits, which is what consumers of OTLP store."""
 MAX_CACHED_MINUTES = 4096
-"""A busy log has some hundred different minutes in flight; the cache is emptied when it is full."""
+"""Cached minutes. A busy log uses some hundred at a time; a full cache is emptied."""
 MAX_ABBREVIATION_CHARS = 16
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times are compared as they stand; the offset comes later
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - compared with local times only
 _SECOND = timedelta(seconds=1)
-# A leap second is the second before it once more: the C library's clock has no 60.
+# A leap second repeats the second before it: the clock of the C library has no second 60.
 _SECONDS = {f"{second:02}": min(second, 59) * NANOS for second in range(61)}
 _OFFSET = re.compile(r"([+-])(\d\d)(?::?([0-5]\d))?", re.ASCII)
 _POSIX = re.compile(r"(?:<[A-Za-z0-9+-]{3,}>|[A-Za-z]{3,})[+-]?\d[^\n]*", re.ASCII)
 
-# Minutes east of Greenwich of the abbreviations that have had one meaning since Wok's first log (2016).
-# Not here, because they have several: ADT, AMT, AST, BST, CDT, CST, ECT, GST, IST, SST, VET.
+# Minutes east of Greenwich, for abbreviations with only one meaning since Wok's first log (2016).
+# Missing because they have several meanings: ADT, AMT, AST, BST, CDT, CST, ECT, GST, IST, SST, VET.
 _ABBREVIATIONS = {
     "UTC": 0, "GMT": 0, "Z": 0, "UCT": 0, "WET": 0, "WEST": 60, "CET": 60, "CEST": 120, "MET": 60, "MEST": 120,
     "EET": 120, "EEST": 180, "MSK": 180, "SAST": 120, "CAT": 120, "WAT": 60, "EAT": 180,
@@ -50,10 +50,11 @@ _ABBREVIATIONS = {
 
 
 class Zones:
-    """The zone that a log's times are in, and what the abbreviations in it mean.
+    """The time zone of a log, and the meaning of the abbreviations in it.
 
-    `name` is a name of the zone database ("America/Sao_Paulo") or a POSIX rule ("BRT3"); empty means the
-    host's zone. Raises ValueError, naming the zone and the remedy, when there is no such zone.
+    `name` is a name of the zone database ("America/Sao_Paulo") or a POSIX rule ("BRT3"). If it is
+    empty, the zone of the host is used. Raises ValueError with the name and the remedy if there is
+    no such zone.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -62,10 +63,12 @@ class Zones:
         self._shifts: dict[tuple[str, str, str], int] = {}
 
     def nanos(self, date: str, time: str, abbreviation: str) -> int | None:
-        """Return nanoseconds since the epoch for "YYYY-MM-DD", "HH:MM:SS" and the log's zone abbreviation.
+        """Return nanoseconds since the epoch for "YYYY-MM-DD", "HH:MM:SS" and the log's zone
+        abbreviation.
 
-        None when this is no time of the years 1970 to 2261. A time that occurs twice, without an abbreviation
-        that tells, is the first; one that the clock skipped is taken by the offset after the change.
+        Return None if this is not a time of the years 1970 to 2261. A time that occurs twice is the
+        first one, unless the abbreviation selects the second. A time that the clock skipped uses
+        the offset after the change.
         """
         minute = self._minutes.get((date, time[:6], abbreviation))
         if minute is None:
@@ -76,7 +79,9 @@ class Zones:
         return None if second is None else minute + second
 
     def second_reading(self, date: str, time: str) -> int | None:
-        """Return the later of the two points in time that a local time in a repeated hour may be; any other's only one."""
+        """Return the later timestamp of a local time in a repeated hour; of other times, the only
+        one.
+        """
         local = _local(date, time[:6])
         first = self.nanos(date, time, "")
         if local is None or first is None:
@@ -87,9 +92,10 @@ class Zones:
         return first + (before - after) // _SECOND * NANOS
 
     def shift(self, date: str, time: str, abbreviation: str) -> int:
-        """Return how far a time of the log, in nanoseconds, is from where this zone alone would have it.
+        """Return the nanoseconds between a time of the log and the same time without its
+        abbreviation.
 
-        0 where its abbreviation says what the zone says, or nothing.
+        It is 0 if the abbreviation agrees with the zone, or has no meaning.
         """
         key = (date, time[:2], abbreviation)
         shift = self._shifts.get(key)
@@ -132,18 +138,20 @@ class Zones:
             if abbreviation in _ABBREVIATIONS:
                 return timedelta(minutes=_ABBREVIATIONS[abbreviation])
         before, after = (side.utcoffset() or timedelta(0) for side in (first, second))
-        # The offset grows over a skipped hour and shrinks over a repeated one: after the first, before the second.
+        # A skipped hour increases the offset: use the one after it. A repeated hour decreases it:
+        # use the one before.
         return max(before, after)
 
 
 def load_zone(name: str) -> tzinfo:
     """Return the zone of a zone database name, with or without a leading colon, or of a POSIX rule.
 
-    Raises ValueError, naming the zone and the remedy.
+    Raises ValueError with the name and the remedy.
     """
     try:
         return ZoneInfo(name.removeprefix(":"))
-    # ZoneInfo opens a path made of the name: a directory, a name with a NUL or an over-long one are OSErrors.
+    # ZoneInfo opens a path made of the name: a directory, a NUL or a name that is too long raises
+    # OSError.
     except (ZoneInfoNotFoundError, ValueError, OSError):
         if _POSIX.fullmatch(name):
             try:
@@ -157,10 +165,10 @@ def load_zone(name: str) -> tzinfo:
 
 
 def host_zone(environ: Mapping[str, str], root: Path) -> tzinfo:
-    """Return the zone the C library would use on the host whose files are below `root`.
+    """Return the zone that the C library would use on the host whose files are below `root`.
 
-    TZ first, then /etc/localtime (a link into the zone database, or a copy of a zone), then /etc/timezone, and
-    UTC when the host says nothing. Raises ValueError, naming the zone and the remedy.
+    The order is TZ, /etc/localtime (a link into the zone database, or a copy of a zone),
+    /etc/timezone, and UTC if none of them is set. Raises ValueError with the name and the remedy.
     """
     name = environ.get("TZ")
     if name is not None:
@@ -194,7 +202,11 @@ def _file_zone(path: Path) -> tzinfo:
 
 
 def _posix_zone(rule: str) -> tzinfo:
-    """A zone file with nothing but a rule in its footer (RFC 8536): zoneinfo has no other door for rules."""
+    """Return the zone of a rule.
+
+    zoneinfo accepts a rule only in the footer of a zone file (RFC 8536), so this builds such a
+    file.
+    """
     block = (
         b"TZif2" + bytes(15) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0) + b"UTC\0"
     )
@@ -202,7 +214,7 @@ def _posix_zone(rule: str) -> tzinfo:
 
 
 def _local(date: str, clock: str) -> datetime | None:
-    """The local time of "YYYY-MM-DD" and "HH:MM:"; None for any other shape."""
+    """Return the local time of "YYYY-MM-DD" and "HH:MM:", or None for any other format."""
     if (
         len(date) != 10
         or date[4] != "-"

@@ -1,12 +1,14 @@
-r"""Finds the credentials in URLs: `http://ada:secret@host/`, in any spelling that reaches a log.
+r"""Finds credentials in URLs, such as `http://ada:secret@host/`, in any encoding that occurs in a
+log.
 
-A URL in a JSON text may have escaped slashes (`http:\/\/`), one inside of another URL is percent-encoded
-(`http%3A%2F%2Fada%3Asecret%40host`), and texts are quoted into texts any number of times. RFC 3986 allows `'` in user
-information, and what people paste holds slashes, quotes and blanks besides. So the search ends at no quote, and a
-password with a slash or a blank is known by the colon before it. Too much is taken out rather than too little.
+A URL in a JSON text can have escaped slashes (`http:\/\/`). A URL within another URL is
+percent-encoded (`http%3A%2F%2Fada%3Asecret%40host`). Texts can be quoted within texts any number of
+times. RFC 3986 allows `'` in user information, and pasted passwords also contain slashes, quotes
+and blanks. So the search does not stop at a quote, and the colon before a password with a slash or
+a blank identifies it. If in doubt, more is redacted.
 
-Every question about the text is answered once for a stretch of it, so that the time is linear in the text however
-often `://` stands there.
+The result of each search in the text is reused for the following positions. So the time is linear
+in the text, even if it has `://` many times.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _BLANK = re.compile(r"[ \t\r\n\f\v]|(?<!\\)\\+[nrt]")
 _LINE_END = re.compile(r"[\r\n]")
 _AUTHORITY_END = re.compile(r"[/?# \t\r\n\f\v]|(?<!\\)\\+(?:/|u002f)", re.IGNORECASE)
 _ENCODED_AUTHORITY_END = re.compile(r"[/?# \t\r\n\f\v]|%(?:25)*(?:2f|3f|23)", re.IGNORECASE)
-# Before a password, and not before a port or the slashes of another URL.
+# The colon before a password, but not before a port or the slashes of another URL.
 _COLON = re.compile(r"(?::|(?<!\\)\\+u003a)(?![/\\]|\d{1,5}(?![^/?#\s'\"]))", re.IGNORECASE)
 _HOST_SIGN = re.compile(r"[.:\]]|localhost", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+(?![A-Za-z0-9_.-])")
@@ -37,7 +39,9 @@ _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]{2,64}\]")
 
 
 def may_hold_url(text: str) -> bool:
-    """Whether `credentials` could find something: a fast test for every line; `text` is in lower case."""
+    """Return whether `credentials` could find a match in a text in lower case. A fast test for each
+    line.
+    """
     return (
         "://" in text
         or ("\\" in text and ("\\/" in text or "u002f" in text or "x2f" in text))
@@ -46,7 +50,9 @@ def may_hold_url(text: str) -> bool:
 
 
 def credentials(text: str) -> Iterator[tuple[int, int]]:
-    """Return the spans of user information, from behind the slashes to the `@`, in order and apart."""
+    """Yield the spans of user information, from after the slashes to the `@`, in order without
+    overlap.
+    """
     done = 0
     blank = _Next(text, _BLANK)
     at = _Next(text, _AT)
@@ -62,14 +68,14 @@ def credentials(text: str) -> Iterator[tuple[int, int]]:
         else:
             end = _end(text, start, blank, at, colon, line_end, last_at)
             if end >= start and blank(end + 1) == end + 1 and (following := at(end + 1)) < line_end(start):
-                end = last_at(following, blank(following))  # a password with a blank behind an `@`
+                end = last_at(following, blank(following))  # a password with a blank after an `@`
         if end > start:
             yield start, end
             done = end
 
 
 class _Next:
-    """Where a pattern is found next; places are asked for in rising order."""
+    """Finds the next match of a pattern; positions must be asked for in ascending order."""
 
     def __init__(self, text: str, pattern: re.Pattern[str]) -> None:
         self._text = text
@@ -77,7 +83,7 @@ class _Next:
         self._found = -1
 
     def __call__(self, start: int) -> int:
-        """Return the first place from `start` on, or the length of the text."""
+        """Return the first match from `start` on, or the length of the text."""
         if self._found < start:
             match = self._pattern.search(self._text, start)
             self._found = len(self._text) if match is None else match.start()
@@ -85,7 +91,7 @@ class _Next:
 
 
 class _Last:
-    """Where the last `@` of a word is."""
+    """Finds the last `@` of a word."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -104,17 +110,18 @@ class _Last:
 def _end(
     text: str, start: int, blank: _Next, at: _Next, colon: _Next, line_end: _Next, last_at: _Last
 ) -> int:
-    """Return where the user information that begins at `start` ends, or -1 where there is none."""
+    """Return the end of the user information that begins at `start`, or -1 if there is none."""
     if at(start) >= len(text):
         return -1
     authority = _AUTHORITY_END.search(text, start)
     authority_end = len(text) if authority is None else authority.start()
     if at(start) < authority_end:
-        # `user:p@ss@host`: the last one counts.
+        # `user:p@ss@host`: the last `@` ends the user information.
         last = -1
         for match in _AT.finditer(text, start, authority_end):
             last = match.start()
-        # `user:p@s/s@host.example`: what stands behind the first `@` is no host, or less of one than what follows.
+        # `user:p@s/s@host.example`: after the first `@` there is no host, or a less likely one than
+        # later.
         further = last_at(start, blank(start))
         is_host = _HOST_AND_PATH.match(text, last + 1) is not None
         if (
@@ -130,12 +137,13 @@ def _end(
     word_end = blank(start)
     last = last_at(start, word_end)
     if sign >= word_end:
-        # `https://to/ken@host.example/`: no host has such a name, and what is behind the `@` is one.
+        # `https://to/ken@host.example/`: the first part cannot be a host, but the part after `@` is
+        # one.
         is_token = last >= 0 and _HOST_SIGN.search(text, start, authority_end) is None
         return last if is_token and _HOST.match(text, last + 1) is not None else -1
     if last > sign:
         return last  # a raw slash in the password
-    # A blank in the password: everything up to the next `@` of the line.
+    # The password has a blank: redact up to the next `@` of the line.
     if sign + 1 < word_end and sign < authority_end:
         following = at(start)
         return last_at(following, blank(following)) if following < line_end(start) else -1

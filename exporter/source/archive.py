@@ -74,7 +74,8 @@ class Archive:
         self._total_bytes = sum(member.size for member in self._members)
         self._at = 0
         self._passed_bytes = 0
-        self._grown_from: FileMark | None = None  # the unfinished mark where reading of the open file began
+        # The unfinished mark where reading of the open file began.
+        self._grown_from: FileMark | None = None
 
     @property
     def total_bytes(self) -> int:

@@ -171,7 +171,7 @@ def _where_it_went(listed: Sequence[Generation], place: Place, found: Read | Wai
     if place.is_unmarked or found.mark.file != place.marks[-1].file:
         return found.at, "replaced"
     if listed[found.at].is_live:
-        return found.at - 1, "replaced"  # a copy with the same text took its place: continue in the copy
+        return found.at - 1, "replaced"  # a copy took its place: continue in the copy
     return found.at, "compressed"
 
 

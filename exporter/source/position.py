@@ -1,9 +1,9 @@
-"""Places in log files that are found again under any name: what was written proves them.
+"""Positions in log files that stay valid when the file is renamed, copied or compressed.
 
-A file is *known* by the digest of its first line, its identity; and a place in it is *proved* by
-the digest of the bytes just before that place, because a file that was cut and has grown past the
-place again may even begin with the same line. Together they make a `FileMark`. Its offset is that
-of the text, so it also holds in a gzip copy.
+The *identity* of a file is the digest of its first line. It is not enough: a file that was
+truncated and grew beyond the position again may even begin with the same line. So the digest of the
+bytes just before a position *proves* the position. Both digests and the offset make a `FileMark`.
+Its offset counts bytes of the text, so the mark is also valid in a gzip copy.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from exporter.source.files import LogFile
 
 HEAD_BYTES_MAX = 64 * 1024
-"""How much of a first line makes the identity: a first line that never ends
-must not hide the file.
+"""Bytes of the first line in the identity: a file whose first line never ends
+must have one, too.
 """
 
 PROOF_BYTES = 256
-"""How many bytes prove an offset: more than the fixed part of a record, so that they hold its time
-or id.
+"""Bytes that prove an offset: more than the fixed part of a record, so they
+contain its time or id.
 """
 
 DIGEST_BYTES = 16
@@ -36,18 +36,18 @@ KNOWN_LINES_MAX = 256
 RECORD_BYTES_MIN = 64
 """The shortest record that Wok ever wrote has 90 bytes."""
 PRINT_BYTES = 6
-"""A false print in a file of a million lines: one in a million."""
+"""Gives a chance of about one in a million that a file of a million lines has a false match."""
 WINDOW_BYTES = 1024 * 1024
 _ID = b'"id": "'
 _UUID_CHARS = 36
 
 
 class FileMark(NamedTuple):
-    """A proved place in a file: all before `offset` was handed on.
+    """A position in a file, with its proof: everything before `offset` was returned.
 
-    `start` is smaller than `offset` only inside an over-long line, and is where that line begins.
-    `proof` is the digest of the up to 256 bytes before `offset`. `done` says that the file was left
-    for its successor.
+    `start` is smaller than `offset` only inside a line that is too long; it is where that line
+    begins. `proof` is the digest of up to 256 bytes before `offset`. `done` means that reading
+    moved on to the next file.
     """
 
     file: bytes
@@ -57,12 +57,12 @@ class FileMark(NamedTuple):
     done: bool = False
 
     def as_json(self) -> list[Any]:
-        """Return the mark as a JSON value, for a position."""
+        """Return the mark as a JSON value, for the position text."""
         return [self.file.hex(), self.offset, self.start, self.proof.hex(), int(self.done)]
 
 
 def mark_from_json(value: Any) -> FileMark:
-    """Return the mark that `as_json` wrote; raises ValueError for anything else."""
+    """Return the mark that `as_json` wrote. Raises ValueError for anything else."""
     match value:
         case [str() as file, int() as offset, int() as start, str() as proof, (0 | 1) as done]:
             return FileMark(bytes.fromhex(file), offset, start, bytes.fromhex(proof), done == 1)
@@ -71,17 +71,15 @@ def mark_from_json(value: Any) -> FileMark:
 
 
 def digest(data: bytes) -> bytes:
-    """Return the 16 bytes that stand for `data` in identities and proofs: the
-    first of its SHA-256.
-    """
+    """Return the digest for identities and proofs: the first 16 bytes of the SHA-256."""
     return hashlib.sha256(data).digest()[:DIGEST_BYTES]
 
 
 def identity(file: LogFile, *, is_finished: bool) -> bytes:
-    """Return the digest of the first line (of its first 64 KiB), or empty bytes while it is not
-    complete.
+    """Return the digest of the first line (of its first 64 KiB), or empty bytes while it is
+    incomplete.
 
-    A finished file's first line is complete even without its newline.
+    The first line of a finished file is complete even without a newline.
     """
     head = file.read_at(0, HEAD_BYTES_MAX)
     first, newline, _ = head.partition(b"\n")
@@ -91,7 +89,7 @@ def identity(file: LogFile, *, is_finished: bool) -> bytes:
 
 
 def proved_mark(file: LogFile, marks: Sequence[FileMark], *, is_finished: bool) -> FileMark | None:
-    """Return that of `marks` which is the furthest place in this file, or None."""
+    """Return the mark with the largest offset among those that this file proves, or None."""
     known = identity(file, is_finished=is_finished) if marks else b""
     for mark in _furthest_first(marks):
         if mark.file == known and digest(bytes_before(file, mark.offset)) == mark.proof:
@@ -104,11 +102,11 @@ def _furthest_first(marks: Sequence[FileMark]) -> list[FileMark]:
 
 
 def shortened_mark(file: LogFile, marks: Sequence[FileMark], *, is_finished: bool) -> FileMark | None:
-    """Return the end of this file when one of `marks` shows that more than it holds was read, or
-    None.
+    """Return the end of this file if a mark shows that more was read than the file has, else None.
 
-    Such is a copy made before the last lines were written, and a log whose end a power cut took
-    away; not a log that begins again like one that is done.
+    This is the case for a copy that was made before the last lines were written, and for a log that
+    lost its end in a power failure. It is not the case for a new log whose first line equals that
+    of a file which is done.
     """
     known = identity(file, is_finished=is_finished) if marks else b""
     for mark in _furthest_first(marks):
@@ -118,11 +116,11 @@ def shortened_mark(file: LogFile, marks: Sequence[FileMark], *, is_finished: boo
 
 
 class KnownLines:
-    """The last lines that were read, by which their places are found in a log that somebody has
-    edited.
+    """Fingerprints of the last lines read, to find the position in a log that somebody edited.
 
-    A record with a uuid is known by that, any other line by all of its bytes. Only a record is
-    evidence: other lines may come again, so they are known where they follow a known line.
+    The fingerprint of a record is that of its uuid, and of any other line that of all its bytes.
+    Only records are evidence. Other lines may repeat, so they only count directly after a known
+    line.
     """
 
     def __init__(self, saved: str = "") -> None:
@@ -134,17 +132,17 @@ class KnownLines:
         return bool(self._prints)
 
     def add(self, lines: Sequence[bytes]) -> None:
-        """Remember lines that were read, oldest first."""
+        """Add lines that were read, oldest first."""
         self._prints += map(_print, lines[-KNOWN_LINES_MAX:])
 
     def saved(self) -> str:
-        """Return the text that makes the same lines known again."""
+        """Return the fingerprints as text, for the constructor."""
         return binascii.b2a_base64(b"".join(self._prints), newline=False).decode("ascii")
 
     def place(self, file: LogFile) -> FileMark | None:
-        """Return the place behind the last line of this file that is known, or None.
+        """Return the mark after the last known line of this file, or None.
 
-        The file is read from its end where it can be, because there the known lines are.
+        An uncompressed file is read backwards, because the known lines are near its end.
         """
         order = {known: at for at, known in enumerate(self._prints)}
         best = (-1, 0)
@@ -166,8 +164,8 @@ class KnownLines:
 
 
 def _windows(file: LogFile) -> Iterator[tuple[int, bytes]]:
-    """Return whole lines of a file in pieces and their offsets: the last ones first, in a packed
-    file the first.
+    """Yield pieces of whole lines and their offsets: backwards, but forwards in
+    a compressed file.
     """
     if file.is_packed:
         offset = 0
@@ -185,7 +183,7 @@ def _windows(file: LogFile) -> Iterator[tuple[int, bytes]]:
             yield start + passed, data[passed:]
             end = start + passed
         else:
-            end = start  # one line fills it all: it is none that is known
+            end = start  # one line fills the window: it is too long to be a known line
 
 
 def _print(line: bytes) -> bytes:
@@ -202,12 +200,12 @@ def _print(line: bytes) -> bytes:
 
 
 def mark_at(file: LogFile, known: bytes, offset: int) -> FileMark:
-    """Return the mark of a place between two lines."""
+    """Return the mark of an offset between two lines."""
     return FileMark(known, offset, offset, digest(bytes_before(file, offset)))
 
 
 def last_line_end(file: LogFile, end: int) -> int:
-    """Return the offset behind the last newline before `end`."""
+    """Return the offset after the last newline before `end`."""
     while end > 0:
         start = max(0, end - UNPACK_BYTES)
         newline = file.read_at(start, end - start).rfind(b"\n")
@@ -218,6 +216,6 @@ def last_line_end(file: LogFile, end: int) -> int:
 
 
 def bytes_before(file: LogFile, offset: int) -> bytes:
-    """Return the bytes that prove an offset: the last ones before it."""
+    """Return the bytes that prove an offset: up to 256 bytes before it."""
     size = min(PROOF_BYTES, offset)
     return file.read_at(offset - size, size)

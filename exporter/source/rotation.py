@@ -1,23 +1,26 @@
-"""The generations of a log: which files are its own past, and in which order they were written.
+"""Finds the generations of a log: its rotated files and the log itself, oldest first.
 
-logrotate can give a rotated file nearly any name: `log.1` (the higher, the older), `log-20161123`
-(`dateext`), any `dateformat` of `%Y %m %d %H %M %S %V %s`, with the log's own extension in front of
-all that or behind it (`extension`, `addextension`), in another directory (`olddir`), and with any
-`compressext` once it is compressed. So a name only makes a file a candidate. Numbers and dates of
-the form year, month, day are in the order of the names, which is right even where a copy has lost
-its times. All other files are in the order of what they say: the time of their first records, or
-where those have none, the time of their last change. A file of an unusual name without any record
-is left out.
+logrotate can give a rotated file nearly any name: `log.1` (higher numbers are older),
+`log-20161123` (`dateext`), or any `dateformat` of `%Y %m %d %H %M %S %V %s`. The extension of the
+log can come before or after that (`extension`, `addextension`). The file can be in another
+directory (`olddir`), and a compressed file can have any `compressext`. So a name only makes a file
+a candidate.
 
-Where wokd creates the new log before logrotate's `create` does, logrotate 3.21 moves it away again,
-with its lines, to `log-2016112304.backup`. That name is of an hour, whatever the `dateformat` of
-the others, so only its time tells where it belongs.
+Numbers, and dates in the order year, month, day, sort by name. This is correct even for copies that
+lost their modification times. All other files sort by the time of their first records, or by
+modification time if they have no records. A file with an unusual name and without any record is
+ignored.
 
-Files that begin like the log and have no rotated name are *strangers*: somebody may have renamed
-the log by hand. They count only where they prove to be the file that was read last.
+If wokd creates the new log before logrotate's `create` does, logrotate 3.21 moves that log, with
+its lines, to `log-2016112304.backup`. This name always has the hour, whatever the `dateformat` of
+the other files. So only the time of its records determines its place.
 
-Names move while a directory is being read, so a listing counts only when a second one agrees with
-it.
+Files whose name begins like that of the log, but not in the form of a rotated file, are
+*strangers*: somebody may have renamed the log by hand. They are only used if they prove to be the
+file that was read last.
+
+A rotation can rename files while a directory is being read. So a listing is only used if a second
+one is equal.
 """
 
 from __future__ import annotations
@@ -31,9 +34,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LISTINGS_MAX = 10
-"""How often a directory is read until two listings agree: a rotation renames
-about as many files.
-"""
+"""Maximum listings until two are equal: a rotation renames about as many files."""
 
 _DATE = r"(?:19|20)\d\d-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])(?:[-_.T]?\d+)*"
 _NAMED = re.compile(
@@ -52,16 +53,14 @@ _DATE_IN_THE_MIDDLE = re.compile(rf"[-._](?:{_DATE}|\d{{6,}})(?=\.[A-Za-z][A-Za-
 _BACKUP, _NUMBERED, _DATED, _OTHER, _LIVE = range(5)
 
 Rank = tuple[int, int, str]
-"""The way of naming, a number, and a date's digits: as text, because dates may go down to hours or
-not.
-"""
+"""Naming scheme, number, and digits of the date. The digits are text: some dates have hours."""
 
 
 class Generation(NamedTuple):
-    """One file of a log; `key` is its device and inode, `is_live` is True for the log itself.
+    """One file of a log; `key` is its device and inode. `is_live` is True for the log itself.
 
-    A stranger has no name of a rotated file, and counts only where its content proves that it is
-    one.
+    A stranger does not have the name of a rotated file. It is only used if its content proves that
+    it is one.
     """
 
     path: Path
@@ -73,16 +72,15 @@ class Generation(NamedTuple):
 
 
 TimeOf = Callable[[Generation], int | None]
-"""Gives the time of a file's first records in nanoseconds, None for one without."""
+"""Returns the time of the first records of a file in nanoseconds, or None without records."""
 
 
 def rank(suffix: str) -> Rank | None:
-    """Return what sorts the rotated names of one log, oldest first, or None for a name that does
-    not tell.
+    """Return a sort key for rotated names of one log, oldest first, or None for an unusual name.
 
-    `suffix` is the part of the name behind the log's own. Of files that began in the same second a
-    backup was the first: it holds what was written before logrotate had made the next one. Numbered
-    names sort before dated ones.
+    `suffix` is the part of the name after that of the log. If files began in the same second, a
+    backup is the oldest: its lines were written before logrotate created the next file. Numbered
+    names sort before dated names.
     """
     match = _NAMED.match(suffix)
     if match is None:
@@ -93,7 +91,7 @@ def rank(suffix: str) -> Rank | None:
 
 
 def rank_of_name(name: str) -> Rank:
-    """Return what sorts names of any one log, oldest first: backups, numbered, dated, then the log
+    """Return a sort key for names of one log: backups, then numbered, then dated, then the log
     itself.
     """
     match = _NAMED.search(name)
@@ -101,9 +99,7 @@ def rank_of_name(name: str) -> Rank:
 
 
 def own_name(name: str) -> str:
-    """Return the name of the log itself for that of any of its files: `wok.log`
-    for `wok.log.2.gz`.
-    """
+    """Return the name of the log for the name of any of its files: `wok.log` for `wok.log.2.gz`."""
     name = _KNOWN_PACKED.sub("", name)
     match = _NAMED.search(name)
     if match is not None and match.start() and not match["end"]:
@@ -112,12 +108,12 @@ def own_name(name: str) -> str:
 
 
 def generations(path: Path, *, olddir: Path | None = None, time_of: TimeOf | None = None) -> list[Generation]:
-    """Return the files of the log `path`, oldest first, the log itself last if it is a regular
+    """Return the files of the log `path`, oldest first; the log itself is last if it is a regular
     file.
 
-    A symbolic link is followed first: rotation happens beside the real file, and in `olddir`, which
-    may be relative to it. Empty when there is nothing; raises OSError when a directory cannot be
-    listed.
+    A symbolic link is resolved first: rotated files are beside the real file, and in `olddir`,
+    which may be relative to it. The list is empty if there are no files. Raises OSError if a
+    directory cannot be listed.
     """
     real = Path(os.path.realpath(path))
     folders = [real.parent]
@@ -133,7 +129,7 @@ def generations(path: Path, *, olddir: Path | None = None, time_of: TimeOf | Non
 
 
 def paths_of(path: Path) -> list[Path]:
-    """Return the files of the log `path`, oldest first; the path alone if they cannot be listed."""
+    """Return the files of the log `path`, oldest first; only `path` if they cannot be listed."""
     try:
         return [one.path for one in generations(path) if not one.is_stranger] or [path]
     except OSError:
@@ -155,7 +151,7 @@ def _listed(real: Path, folders: list[Path]) -> list[tuple[Rank, Generation]]:
                     try:
                         status = entry.stat()
                     except OSError:
-                        continue  # it has gone, or is a link that leads nowhere
+                        continue  # the file is gone, or is a broken link
                     if not stat.S_ISREG(status.st_mode):
                         continue
                     key = (status.st_dev, status.st_ino)
@@ -168,8 +164,8 @@ def _listed(real: Path, folders: list[Path]) -> list[tuple[Rank, Generation]]:
 
 
 def _place(log: str, name: str) -> Rank | None:
-    """Return what sorts this file among those of `log`, None when it does not have a rotated file's
-    name.
+    """Return the sort key of a file of `log`, or None if it does not have the name of a rotated
+    file.
     """
     if name.startswith(log):
         return _place_of_suffix(name[len(log) :])
@@ -205,8 +201,8 @@ def _ordered(found: list[tuple[Rank, Generation]], time_of: TimeOf | None) -> li
     rotated = [[one for _, one in sorted(way, key=_by_name)] for way in ways.values() if way]
     times: dict[tuple[int, int], int] = {}
     if others or len(rotated) > 1:
-        # Between the ways of naming, times are all. Of equal times, which a kernel's tick makes
-        # likely, the backup's is the later one: it ends a moment after a rotation.
+        # Only times compare files of different naming schemes. The kernel's tick makes equal times
+        # likely: then the backup is the later file, because it ends just after a rotation.
         for one in [one for way in rotated for one in way]:
             times[one.key] = (time_of(one) if time_of is not None else None) or one.mtime_ns
         for _, one in others:
@@ -225,13 +221,13 @@ def _ordered(found: list[tuple[Rank, Generation]], time_of: TimeOf | None) -> li
 
 
 def _by_name(item: tuple[Rank, Generation]) -> tuple[Rank, bool, str]:
-    # A compressed file before the plain one of the same rank, which was made later.
+    # A compressed file comes before a plain file of the same rank: the plain one is newer.
     place, one = item
     return (place, _KNOWN_PACKED.search(one.path.name) is None, one.path.name)
 
 
 def _without_twins(found: list[tuple[Rank, Generation]]) -> list[tuple[Rank, Generation]]:
-    """Leave out a compressed file that is being made from a plain one which is still there."""
+    """Remove each compressed file that is still being created from a plain file in the list."""
     plain = {one.path: one.mtime_ns for _, one in found if not one.is_live}
     return [
         (place, one)

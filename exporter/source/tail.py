@@ -1,32 +1,37 @@
-"""The growing log: every complete line once, in order, over rotation, truncation and restarts.
+"""Follows a growing log: returns every complete line once, in order, across rotation and restarts.
 
-What happens to a log, and what is done about it:
+How it handles each change of a log:
 
-* *Rotation by renaming* (`log` becomes `log.1`, a new `log` appears). The open file is drained
-  first, and left only when a later file holds something: a logger that keeps its file open (Wok
-  2.1) may go on writing to the old one, even after it was compressed and unlinked. Then comes the
-  next file in the order of `rotation.generations`, however many there are.
-* *A restart* is the same search: the position holds marks (`marks.Mark`) of the last files; the
-  newest file that proves one is where reading goes on, plain or compressed, whatever its name is
-  now.
-* *copytruncate* (`log` is copied to `log.1` and cut to nothing) shows when the bytes before the
-  offset are gone. If the copy has more than was read, that comes first; then `log` from its
+* *Rotation by renaming* (`log` becomes `log.1`, and a new `log` appears). The open file is read to
+  its end. Reading moves on only once a later file is not empty, because a logger that keeps its
+  file open (Wok 2.1) may continue to write to the old file, even after it was compressed and
+  unlinked. Then the next file in the order of `rotation.generations` is read, and so on.
+* *A restart of the exporter* uses the same search. The position has marks (`position.FileMark`) of
+  the last files. Reading continues in the newest file that proves a mark, plain or compressed,
+  whatever its name is now.
+* *copytruncate* (`log` is copied to `log.1` and truncated) is detected when the bytes before the
+  offset are gone. If the copy has more than was read, that is read first, then `log` from its
   beginning. A logger that does not append (no O_APPEND) leaves a hole of NUL bytes, which is
-  returned as it stands.
-* *The last line without a newline* waits while somebody may finish it. In a file that was left
-  behind it is returned with `ended=False`.
+  returned unchanged.
+* *The last line without a newline* is not returned while it may still be completed. If the file is
+  no longer written to, the line is returned with `ended=False`.
 
-What can be lost: lines of a file that was deleted or cut while nobody read (event `gap` where it is
-known); with copytruncate, lines written between the copy and the truncation, and what `rotate 0` or
-a later copy overwrote; a compressed file that is damaged, behind the damage (tried again, then
-event `gap`); a rotated `.zst` file without a library for it, when it had not been read before its
-compression (event `unreadable`). What can come twice: the lines of a file that somebody rewrote in
-place or restored with an altered beginning or end; they bear the same identity and offsets where
-their first line is the same. Two files with the same first line are told apart by the 256 bytes
-before the offset, which must differ.
+Lines that can be lost:
 
-A crash may fall anywhere: the position in a chunk describes exactly what was returned up to that
-chunk.
+* Lines of a file that was deleted or truncated while the exporter did not read it (event `gap` if
+  this is detected).
+* With copytruncate, lines that were written between the copy and the truncation, and lines that
+  `rotate 0` or a later copy overwrote.
+* Lines after the damage in a damaged compressed file (event `gap`, after some retries).
+* Lines of a rotated `.zst` file if no library for it is installed and the file was not read before
+  it was compressed (event `unreadable`).
+
+Lines that can be returned twice: those of a file that somebody rewrote in place, or restored with a
+changed beginning or end. If the first line is unchanged, they have the same identity and offsets.
+Two files with the same first line are distinguished by the 256 bytes before the offset, which must
+differ.
+
+A crash can happen at any time: the position in a chunk describes exactly the lines returned so far.
 """
 
 from __future__ import annotations
@@ -66,25 +71,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARKS_MAX = 8
-"""Files that a position remembers: when the last ones have vanished, an earlier one still shows
-what is old.
+"""Marks in a position. If the last files are gone, an earlier mark still shows
+which files are old.
 """
 
 DAMAGE_READS_MAX = 3
-"""Reads for which a damaged compressed file may still be one that is being written."""
+"""Retries of a damaged compressed file, which may still be being written."""
 
 POSITION_VERSION = 1
 
 KNOWN_BYTES = 64 * 1024
-"""What is read before a position to know its last lines, where the position does not have them."""
+"""Bytes read before a position to get the last lines, if the position does not contain them."""
 
 QUIET_NANOS = 1_000_000_000
-"""How long the names of a folder have not changed when its listing may be used again: its time of
-change is as coarse as the kernel's tick, and on some file systems a second.
+"""A listing is only reused if the directory was unchanged for this time before it. The modification
+time of a directory is as coarse as the kernel's tick, and on some file systems a second.
 """
 
 TIMES_MAX = 20_000
-"""Files whose times are remembered; more than anybody keeps, a megabyte or two."""
+"""Files whose times are cached: more than anybody keeps, in a megabyte or two of memory."""
 
 _REMEDIES = {
     errno.EACCES: "give the exporter's user read access",
@@ -99,15 +104,14 @@ _OTHER_REMEDY = "put the log back in its place"
 
 
 class Tail:
-    """Reads a log that grows and rotates; satisfies `records.Source`.
+    """Reads a log that grows and rotates; implements `records.Source`.
 
-    `path` is the log itself; its rotated generations are looked for beside it and in `olddir`.
-    `first_time` gives the time of the first of some lines that is a record, for files whose names
-    do not tell their order. `position` is the text of an earlier chunk, or empty for a first start,
-    which begins with the oldest generation there is, or with `from_end=True` behind the last
-    complete line. Lines longer than `line_bytes_max` bytes are cut. `problem` is empty, or says why
-    the log cannot be read now and what to do about it. Raises ValueError for a position that is
-    none.
+    `path` is the log itself. Its rotated files are searched beside it and in `olddir`. `first_time`
+    returns the time of the first records among some lines, for files that do not sort by name.
+    `position` is from an earlier chunk. If it is empty, this is a first start: it begins with the
+    oldest file, or after the last complete line if `from_end` is True. Lines longer than
+    `line_bytes_max` bytes are cut. `problem` says why the log cannot be read now and what to do; it
+    is empty if there is no problem. Raises ValueError for an invalid position.
     """
 
     def __init__(
@@ -129,18 +133,19 @@ class Tail:
         self._skips_to_end = from_end and not position
         self._reader: Reader | None = None
         self._was_live = False
-        self._settled = (0, 0)  # size and mtime of the live file when all complete lines had been taken
+        self._settled = (0, 0)  # size and mtime of the live file after all complete lines were read
         self._waited: list[Generation] = []  # the listing in which no successor was found
-        self._past: set[tuple[int, int]] | None = None  # the rotated files when the live one was opened
+        # The rotated files at the time when the live file was opened.
+        self._past: set[tuple[int, int]] | None = None
         self._newer_bytes = 0
         self._bytes_behind = 0
         self._damage_reads = 0
-        self._plan: list[Generation] = []  # what was listed when a finished file was begun, from that file on
-        self._plan_times: tuple[
-            int, ...
-        ] = ()  # of the folders, when that was listed; empty if it may be stale
+        # The listing at the time when a finished file was opened, from that file on.
+        self._plan: list[Generation] = []
+        # Modification times of the directories at that time; empty if `_plan` may be stale.
+        self._plan_times: tuple[int, ...] = ()
         self._listed_times: tuple[int, ...] = ()
-        self._was_cut = False  # the live file was cut, and nothing of it has been read since
+        self._was_cut = False  # the live file was truncated and not read since
         self._written_marks: list[FileMark] | None = None
         self._written = ""
         self._skipped: set[tuple[int, int]] = set()
@@ -149,10 +154,11 @@ class Tail:
         self.problem = ""
 
     def read(self, limit: int) -> Chunk:
-        """Return complete lines of at most about `limit` bytes, or one longer line; never blocks.
+        """Return complete lines of at most about `limit` bytes, or one longer line; never block.
 
-        Trouble with the log never raises: it is told by `problem` and by one event `unreadable` for
-        each change, and the next call tries again. A chunk that is caught up may have lines.
+        If the log cannot be read, this does not raise: `problem` has the reason, each change of the
+        reason gives one `unreadable` event, and the next call retries. A chunk that is caught up
+        can have lines.
         """
         self._trouble = ""
         lines: Sequence[Line] = ()
@@ -162,7 +168,7 @@ class Tail:
             lines, is_caught_up = self._step(limit, live)
             self._bytes_behind = self._behind(live)
         except FileNotFoundError:
-            is_caught_up = False  # a name moved between listing and opening: the next call lists again
+            is_caught_up = False  # a file was renamed after the listing: the next call lists again
             self._plan = []
         except OSError as error:
             self._note(error)
@@ -181,9 +187,7 @@ class Tail:
         return generations(self._path, olddir=self._olddir, time_of=self._times)
 
     def _folder_times(self) -> tuple[int, ...]:
-        """Return when names last changed in the folders of the log; nothing if
-        that cannot be told.
-        """
+        """Return the modification times of the log's directories; empty if they are unreadable."""
         real = Path(os.path.realpath(self._path)).parent
         folders = (real,) if self._olddir is None else (real, real / self._olddir)
         try:
@@ -210,9 +214,7 @@ class Tail:
         return status
 
     def _note(self, error: OSError) -> None:
-        """Turn an error into the problem's sentence; let go of a file that the system has let go
-        of.
-        """
+        """Set the text of the problem; close the open file if its handle is stale."""
         if error.errno is None:
             self._trouble = str(error)
         else:
@@ -231,7 +233,7 @@ class Tail:
             return (), False
 
     def _read(self, limit: int, live: os.stat_result | None) -> tuple[Sequence[Line], bool]:
-        """Return lines and whether there were no more of them."""
+        """Return lines, and whether these were the last complete ones."""
         if self._reader is None and not self._resume():
             return (), True
         while (reader := self._reader) is not None:
@@ -265,30 +267,27 @@ class Tail:
         return (), False
 
     def _is_settled(self, live: os.stat_result, reader: Reader) -> bool:
-        """Return whether there is nothing to do: the quiet log's whole work is a stat and a short
-        read.
-        """
+        """Return whether the live file has nothing new: a read of a quiet log costs only this."""
         is_same = live.st_size == reader.offset or (live.st_size, live.st_mtime_ns) == self._settled
         return is_same and reader.is_proved()
 
     def _has_other_past(self, reader: Reader) -> bool:
-        """Return whether files were rotated since this one was opened: what it then held may be in
-        a copy.
+        """Return whether files were rotated since this one was opened: one may be a copy of it.
 
-        Asked once for each file, before its first lines are handed on and after they were read,
-        because only with them does it get the identity by which a truncation is noticed.
+        This is checked once per file, after its first lines were read and before they are returned.
+        A truncation before that is not noticed otherwise, because a file without lines has no
+        identity.
         """
         try:
             return _rotated(self._generations()) != self._past
         except OSError:
-            self._forget(reader)  # what it has just given is not handed on
+            self._forget(reader)  # the lines that were just read are not returned
             raise
 
     def _is_known(self, reader: Reader) -> bool:
-        """Return whether a file that was cut and written anew has lines that were read: an editor
-        has saved it.
+        """Return whether a truncated and rewritten file has known lines: an editor saved the log.
 
-        Then the place behind them becomes the one to go on from.
+        If so, add a mark after these lines, so that reading continues there.
         """
         if not self._was_cut:
             return False
@@ -304,7 +303,7 @@ class Tail:
         self._reader = None
 
     def _resume(self) -> bool:
-        """Open the file to go on with; return False when there is none."""
+        """Open the file in which reading continues; return False if there is none."""
         listed = self._generations()
         if self._skips_to_end:
             self._marks = self._ends(listed)
@@ -328,7 +327,7 @@ class Tail:
         return True
 
     def _choose(self, listed: Sequence[Generation], place: Place) -> Read | Wait:
-        """Ask `choose_next`, and open the files that it must know about."""
+        """Call `choose_next` until it decides, and open the files whose facts it needs."""
         facts: dict[int, Facts] = {}
         while isinstance(decision := choose_next(listed, place, facts), Look):
             one = listed[decision.at]
@@ -339,7 +338,7 @@ class Tail:
         return decision
 
     def _facts(self, one: Generation, marks: Sequence[FileMark]) -> Facts:
-        """Open a listed file; raises FileNotFoundError when its name has moved."""
+        """Open a file and return its facts. Raises FileNotFoundError if it was renamed."""
         try:
             file = self._opened(one)
         except FileNotFoundError:
@@ -354,7 +353,7 @@ class Tail:
             file.close()
 
     def _searched(self, one: Generation) -> FileMark | None:
-        """Return the place behind the last known line of a file."""
+        """Return the mark after the last known line of a file, or None."""
         file = self._opened(one) if self._known else None
         if file is None:
             return None
@@ -364,7 +363,7 @@ class Tail:
             file.close()
 
     def _ends(self, listed: Sequence[Generation]) -> list[FileMark]:
-        """Return the marks that say that all that is there was read."""
+        """Return marks at the ends of the last files, as if everything was read."""
         marks: list[FileMark] = []
         for one in listed[-MARKS_MAX:]:
             file = self._opened(one)
@@ -380,7 +379,7 @@ class Tail:
 
     def _report_gap(self) -> None:
         if self._is_of_another_log:
-            # That one was read to its end before this one was followed.
+            # The marks are from another log, which was read to its end before the path was changed.
             self._marks = []
         if self._marks and not self._marks[-1].done:
             read = self._marks[-1].offset
@@ -389,7 +388,7 @@ class Tail:
             self._events.append(TailEvent("gap", detail))
 
     def _opened(self, one: Generation) -> LogFile | None:
-        """Open a file; None for one that needs a library: it must not hold up all that follows."""
+        """Open a file, or return None if its library is missing: later files are still read."""
         try:
             return _open(one)
         except UnsupportedError as error:
@@ -399,7 +398,7 @@ class Tail:
             return None
 
     def _begin(self, file: LogFile, mark: FileMark | None, listed: Sequence[Generation], index: int) -> None:
-        """Read `file`, the one at `index`, from now on; it belongs to the tail from here."""
+        """Start reading `file`, which is the one at `index`; the tail closes it."""
         try:
             reader = Reader(file, mark, self._line_bytes_max)
         except BaseException:
@@ -426,18 +425,17 @@ class Tail:
             self._known.add(before.split(b"\n")[1:-1])
 
     def _move_on(self, reader: Reader, limit: int) -> Sequence[Line]:
-        """Go to the next file that holds something, if there is one; return what was still to be
-        taken here.
+        """Move on to the next file that is not empty, if any; return the last lines of this one.
 
-        The order of the checks is what makes it safe: a logger writes to one file at a time, so
-        once the next one holds something, this one is complete, and is looked at once more.
+        The order of the checks makes this safe. A logger writes to one file at a time. So once the
+        next file is not empty, this one is complete, and is read once more before it is closed.
         """
         listed = self._planned() or self._generations()
         if listed == self._waited:
             return ()
         mark = reader.mark()
         if mark is None and self._past is not None and _rotated(listed) - {reader.file.key} != self._past:
-            # It was cut before a line of it was read, and what it held may be in a copy: look for
+            # It was truncated before a line of it was read. A copy may have its text: search for
             # that first.
             self._forget(reader)
             return ()
@@ -467,10 +465,11 @@ class Tail:
         return lines
 
     def _planned(self) -> list[Generation]:
-        """Return the open file and its successor, if that is a rotated one of the last listing.
+        """Return the open file and its successor; empty if the last listing is not reusable.
 
-        To list a directory of thousands for each of its files would take minutes. The listing holds
-        as long as no name has changed: inode numbers are used again, so they alone do not prove it.
+        Listing a directory with thousands of files once per file would take minutes. The listing
+        stays valid while no name in the directories changes. Equal inode numbers do not prove this,
+        because they are reused.
         """
         plan = self._plan
         if not self._plan_times or self._plan_times != self._folder_times():
@@ -489,10 +488,10 @@ class Tail:
         self._marks = self._marks_with(mark)
 
     def _follow_truncation(self, live: os.stat_result | None) -> None:
-        """Let go of a file that was cut: its copy, if there is one, is found like after a restart.
+        """Close a file that was truncated; the next read finds its copy, as after a restart.
 
-        So are copies that were made and cut again in the meantime. A file that is no longer the log
-        and was overwritten all the same (logrotate's `shred`) is given up.
+        It also finds copies of truncations that happened meanwhile. If the file is no longer the
+        log and was overwritten (logrotate's `shred`), its unread rest is lost.
         """
         reader = self._reader
         mark = reader.mark(done=True) if reader is not None else None
@@ -529,9 +528,7 @@ class Tail:
         return self._written
 
     def _behind(self, live: os.stat_result | None) -> int:
-        """Return the bytes on disk that are known to be unread; those of compressed files are fewer
-        than their text's.
-        """
+        """Return the number of unread bytes on disk, as far as known, compressed as they are."""
         live_bytes = live.st_size if live is not None else 0
         if self._reader is None:
             return live_bytes
@@ -545,7 +542,7 @@ def _key(status: os.stat_result) -> tuple[int, int]:
 
 
 def _open(one: Generation) -> LogFile:
-    """Open a listed file; raises FileNotFoundError when its name belongs to another file by now."""
+    """Open a listed file. Raises FileNotFoundError if its name belongs to another file by now."""
     file = open_log(one.path)
     if file.key != one.key:
         file.close()
@@ -554,7 +551,7 @@ def _open(one: Generation) -> LogFile:
 
 
 def _proved_in(file: LogFile, marks: Sequence[FileMark], *, is_finished: bool) -> Facts:
-    """Return which marks a file proves; where the last one holds, nothing else matters."""
+    """Return which marks a file proves; its proof of the last mark makes others unnecessary."""
     last, earlier = marks[-1:], marks[:-1]
     proved = proved_mark(file, last, is_finished=is_finished)
     if proved is not None:
@@ -588,7 +585,7 @@ def _parsed(position: str) -> tuple[list[FileMark], KnownLines, str]:
 
 
 class ContentTimes:
-    """When files were begun, by their first records; each file is opened once."""
+    """Returns the times of the first records of files. Opens each file once and caches its time."""
 
     def __init__(self, first_time: FirstTime, line_bytes_max: int) -> None:
         self._first_time = first_time
@@ -596,9 +593,7 @@ class ContentTimes:
         self._times: dict[tuple[tuple[int, int], int, int], int | None] = {}
 
     def __call__(self, one: Generation) -> int | None:
-        """Return the time in nanoseconds, None for a file without a record or one that cannot be
-        read.
-        """
+        """Return the time in nanoseconds, or None for a file without readable records."""
         known = (one.key, one.size, one.mtime_ns)
         if known not in self._times:
             if len(self._times) >= TIMES_MAX:
