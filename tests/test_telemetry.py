@@ -528,6 +528,14 @@ def test_long_texts_are_cut() -> None:
     assert all(text.endswith("\u2026") for text in texts.values())
 
 
+def test_short_texts_of_long_characters_are_cut() -> None:
+    """A text is cut by its bytes also where it has fewer characters than that, and a body to the last byte."""
+    sent = log(a_task(task_id="\u20ac" * 2000, record=a_task_record(text="x" * 5000)))
+
+    assert len(sent["attributes"]["wok.task.id"].encode()) == 4095
+    assert len(sent["body"].encode()) == 4096
+
+
 @pytest.mark.parametrize(
     ("privacy", "expected"),
     [
