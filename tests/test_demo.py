@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from exporter.command.demo import WORDS, demo
+from exporter.command.demo import WORDS, _stage, demo
 from exporter.config.config import load
 from exporter.config.options import Config
 from exporter.records import NANOS
@@ -370,3 +370,12 @@ def test_status_line_is_taken_back_before_the_next() -> None:
     screen.say("done")
 
     assert out.getvalue() == "\rrunning: a\r          \rdone\n"
+
+
+def test_the_demo_follows_its_own_logs_alone(tmp_path: Path) -> None:
+    """Where the configuration looks for the logs of a real Wok by itself, the demo still follows the simulated ones."""
+    config = load({"listen": "off"}, {}, "demo", root=tmp_path)
+    stage = _stage(config, tmp_path / "stage")
+
+    assert config.automatic == {"log", "wok_error_log"}
+    assert (stage.automatic, stage.log) == (frozenset(), tmp_path / "stage" / "wok-req.log")

@@ -150,6 +150,7 @@ def _stage(config: Config, directory: Path) -> Config:
             config,
             log=directory / "wok-req.log",
             wok_error_log=directory / "wok-error.log",
+            automatic=frozenset(),
             timezone="",
             start_at="beginning",
             poll_interval=timedelta(seconds=LOOK_SECONDS),
