@@ -1,3 +1,5 @@
-"""wok-exporter: Wok's user request log as OpenTelemetry traces, log records and Prometheus metrics."""
+"""wok-exporter: Wok's user request log as OpenTelemetry traces, log records and
+Prometheus metrics.
+"""
 
 __version__ = "0.1.0"

@@ -1,17 +1,17 @@
-"""OTLP's protobuf messages, written by hand: plain values in, bytes out.
+"""Encodes OTLP's protobuf messages.
 
-The official encoder builds an object for every attribute before it writes a byte, which costs more than all
-the rest of this program. The messages needed here are few and flat, and most attributes repeat, so that this
-module writes the wire form directly and lets its caller keep the pieces that repeat. What it writes is what
-the official serializer writes for the same values, byte for byte: fields in ascending order of their numbers,
-default values left out, and both kept by a property test.
+The official encoder builds an object for every attribute before it writes a byte, which takes
+longer than everything else in this program. Only a few flat messages are needed here, and most
+attributes repeat. So this module writes the wire format directly, and the caller can keep encoded
+pieces. The bytes are the same as those of the official serializer: fields in ascending order of
+their numbers, without default values. A property test compares both.
 
-Every attribute is a *piece*: an encoded KeyValue preceded by its length, but without the tag of the field that
-holds it. That tag differs between spans (9), log records (6), links (4) and resources (1); without it one
-piece serves them all.
+Every attribute is a *piece*: an encoded KeyValue preceded by its length, but without the tag of its
+field. The tag differs between spans (9), log records (6), links (4) and resources (1), so the same
+piece can be used in all of them.
 
-Source: opentelemetry-proto 1.x, `common/v1`, `resource/v1`, `trace/v1`, `logs/v1`; the protobuf encoding
-specification.
+Source: opentelemetry-proto 1.x, `common/v1`, `resource/v1`, `trace/v1`, `logs/v1`; the protobuf
+encoding specification.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FLAGS_SAMPLED: Final = 1
 
 SPAN_ATTRIBUTE: Final = b"\x4a"
 LOG_ATTRIBUTE: Final = b"\x32"
-"""Tags of the field that holds a piece in a Span and in a LogRecord: joined with it, pieces are as one piece."""
+"""Tags of the attribute fields of a Span and a LogRecord. Join pieces with one of them."""
 
 _STRING: Final = b"\x0a"
 _INT64_MIN: Final = -(2**63)
@@ -61,9 +61,9 @@ _log_flags = b"\x45" + struct.pack("<I", _FLAGS_SAMPLED)
 
 
 def utf8(text: str) -> bytes:
-    """Return `text` as UTF-8, with U+FFFD in the place of every lone surrogate.
+    """Return `text` as UTF-8; each lone surrogate becomes U+FFFD.
 
-    Protobuf strings are UTF-8, and a receiver refuses a whole request for one string that is not.
+    Protobuf strings are UTF-8. A receiver rejects the whole request if one string is not.
     """
     try:
         return text.encode()
@@ -72,10 +72,12 @@ def utf8(text: str) -> bytes:
 
 
 def clip(text: str, limit_bytes: int) -> str:
-    """Return `text`, cut to `limit_bytes` of UTF-8 between two characters, with an ellipsis where it was cut."""
+    """Return `text`, cut between two characters to `limit_bytes` of UTF-8; an ellipsis marks the
+    cut.
+    """
     if len(text) * _UTF8_BYTES_MAX <= limit_bytes:
         return text
-    # No need to encode what cannot fit: a character takes a byte at least.
+    # A character takes at least one byte, so the rest cannot fit.
     data = utf8(text[: limit_bytes + 1])
     if len(data) <= limit_bytes:
         return text
@@ -88,15 +90,15 @@ def varint(value: int) -> bytes:
         return value.to_bytes(1, "little")
     if value < 0x4000:
         return bytes((value & 0x7F | 0x80, value >> 7))
-    # Most of the long ones are offsets of a log, whose upper parts are the same for many lines.
+    # Most long numbers are offsets in a log. Many lines share the upper parts of theirs.
     return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80)) + _length(value >> 14)
 
 
-_length = lru_cache(maxsize=4096)(varint)  # lengths are few, and asked for ten times an item
+_length = lru_cache(maxsize=4096)(varint)  # few lengths, needed ten times an item
 
 
 def sized(message: bytes) -> bytes:
-    """Return `message` preceded by its length, as it stands after the tag of the field that holds it."""
+    """Return `message` preceded by its length, as it follows the tag of its field."""
     return _length(len(message)) + message
 
 
@@ -115,7 +117,8 @@ def _any_value(value: Value) -> bytes:
 
 
 def _digits(value: int) -> str:
-    # Python refuses to write very long numbers in decimal (a guard against slow conversion), but not in hex.
+    # Python limits the conversion of very long numbers to decimal, because it is slow, but not to
+    # hex.
     try:
         return str(value)
     except ValueError:
@@ -130,7 +133,8 @@ def key(name: str) -> bytes:
 def piece(encoded_key: bytes, value: Value) -> bytes:
     """Return an attribute as a piece (see the head of this module).
 
-    An integer beyond 64 bits becomes a string of its digits. A sequence becomes an array of strings.
+    An integer beyond 64 bits becomes a string of its digits. A sequence becomes an array of
+    strings.
     """
     if isinstance(value, str):
         return text_piece(encoded_key, value)
@@ -153,7 +157,7 @@ def count_piece(encoded_key: bytes, count: int) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _piece_head(encoded_key: bytes, value_head: bytes, length: int) -> bytes:
-    """Return what stands before a value's bytes in a piece: keys are few, and lengths of their values too."""
+    """Return the bytes before a value in a piece. There are few keys and few lengths of values."""
     if value_head == _STRING:
         value_head += _length(length)
     length += len(value_head)
@@ -162,7 +166,7 @@ def _piece_head(encoded_key: bytes, value_head: bytes, length: int) -> bytes:
 
 
 def attribute(name: str, value: Value) -> bytes:
-    """Return an attribute of any name as a piece; `piece` is for names that are known beforehand."""
+    """Return an attribute as a piece. Use `piece` for names that are known in advance."""
     return piece(key(name), value)
 
 
@@ -191,17 +195,18 @@ def _check_ids(trace_id: bytes, span_id: bytes) -> None:
 
 
 def _time(tag: bytes, nanoseconds: int) -> bytes:
-    # Zero is a default value, which the wire form leaves out.
+    # Zero is a default value, which is not written.
     return tag + _fixed64(nanoseconds) if nanoseconds else b""
 
 
 def link_end(attributes: Iterable[bytes]) -> bytes:
-    """Return what follows the ids in a Span.Link message, for `link`; `attributes` are pieces."""
+    """Return the part of a Span.Link message after the ids, for `link`; `attributes` are pieces."""
     return b"\x22".join((b"", *attributes)) + _link_flags
 
 
 def link(trace_id: bytes, span_id: bytes, end: bytes) -> bytes:
-    """Return a link to a span of this same log as one `links` field of Span: tag, length, Span.Link.
+    """Return a link to a span of this same log as one `links` field of Span: tag, length,
+    Span.Link.
 
     `end` is what `link_end` gave.
     Raises ValueError for ids that are not 16 and 8 bytes, or all zero.
@@ -226,9 +231,9 @@ def span(
 ) -> bytes:
     """Return a Span message.
 
-    `start` and `end` are nanoseconds since the epoch, `attributes` pieces, `links` fields as `link` gives them;
-    `parent_span_id` is empty for a root. Raises ValueError for ids that are not 16 and 8 bytes, or all zero,
-    and struct.error for times outside of 64 bits without a sign.
+    `start` and `end` are nanoseconds since the epoch, `attributes` are pieces, and `links` are the
+    results of `link`. `parent_span_id` is empty for a root. Raises ValueError for ids that are not
+    16 and 8 bytes, or all zero, and struct.error for times that are not unsigned 64-bit integers.
     """
     _check_ids(trace_id, span_id)
     if parent_span_id:
@@ -270,13 +275,13 @@ def log_record(
 ) -> bytes:
     """Return a LogRecord message whose observed time is its time.
 
-    `time` is in nanoseconds since the epoch, `attributes` are pieces, `severity` is one of the SEVERITY
-    constants. Raises ValueError for ids that are not 16 and 8 bytes, or all zero, and struct.error for a time
-    outside of 64 bits without a sign.
+    `time` is in nanoseconds since the epoch, `attributes` are pieces, `severity` is one of the
+    SEVERITY constants. Raises ValueError for ids that are not 16 and 8 bytes, or all zero, and
+    struct.error for a time that is not an unsigned 64-bit integer.
     """
     _check_ids(trace_id, span_id)
     data = utf8(body)
-    # Zero is a default value, which the wire form leaves out.
+    # Zero is a default value, which is not written.
     time_data = _fixed64(time) if time else b""
     return b"".join(
         (

@@ -372,3 +372,28 @@ class DeliveryStatus(NamedTuple):
             self.last_success if last_success is None else last_success,
             rejection=self.rejection,
         )
+
+
+class Problem(NamedTuple):
+    """A problem of the running exporter and its remedy, one sentence each; the
+    remedy may be empty.
+    """
+
+    what: str
+    remedy: str
+
+    @property
+    def sentence(self) -> str:
+        """Both in one sentence."""
+        return f"{self.what}: {self.remedy}" if self.remedy else self.what
+
+
+class Live(NamedTuple):
+    """The state of the running exporter that is not in its store.
+
+    `deliveries` are by signal, `problems` are sorted with the worst first.
+    """
+
+    behind_bytes: int
+    deliveries: Mapping[Signal, DeliveryStatus]
+    problems: Sequence[Problem]

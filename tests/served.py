@@ -18,9 +18,9 @@ from exporter.http.cross_site import for_own_site
 from exporter.http.host_check import HostCheck, for_hosts
 from exporter.http.routes import Handler
 from exporter.http.server import Server
-from exporter.records import DeliveryStatus
+from exporter.records import DeliveryStatus, Live
 from exporter.store.reader import Reader
-from exporter.web.api import About, Live, api_routes
+from exporter.web.api import About, api_routes
 from exporter.web.page import page_routes
 
 HOST = "127.0.0.1"

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from docs.pages import DOCS
 from exporter.http.routes import JSON, Request, Response
-from exporter.records import NANOS, DeliveryStatus, OpenTask, RequestRow, TaskRow
+from exporter.records import NANOS, DeliveryStatus, Live, OpenTask, Problem, RequestRow, TaskRow
 from exporter.store import reader as reader_module
 from exporter.store import search
 from exporter.store.history import LONG_TEXT_BYTES_MAX, TEXT_BYTES_MAX, clipped
 from exporter.store.reader import Reader
 from exporter.store.task_view import Usual, of_ended, of_running, usual
 from exporter.store.writer import Store
-from exporter.web.api import About, Live, Problem, api_routes
+from exporter.web.api import About, api_routes
 from tests.store_made import commit, context, journal_row, open_task, request_row, task_row
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from exporter.records import NANOS, RequestRow, TaskRow
+from exporter.records import NANOS, Live, Problem, RequestRow, TaskRow
 from exporter.store.writer import Store
-from exporter.web.api import Live, Problem
 from tests.browser import Browser, Tab, chromium
 from tests.served import ABOUT, WELL, served
 from tests.store_made import commit, open_task, request_row, task_row

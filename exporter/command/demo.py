@@ -213,7 +213,9 @@ def _url(stage: Config, daemon: Daemon) -> str:
 
 
 def _lines(start: datetime) -> list[SimulatedLine]:
-    """Return the story that starts at `start`, in one dialect until the update, then in the other."""
+    """Return the story that starts at `start`, in one dialect until the update,
+    then in the other.
+    """
     # ids must differ from those of the last demo, which a collector may still have
     seed = int(start.timestamp())
     before = [line for line in story("rfc", start=start, seed=seed) if line.at < UPDATED_SECONDS]

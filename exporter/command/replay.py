@@ -25,13 +25,12 @@ from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, tables_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader_process import SubprocessReader
-from exporter.records import NANOS, Signal
+from exporter.records import NANOS, Problem, Signal
 from exporter.source.archive import Archive
 from exporter.source.rotation import own_name
 from exporter.store.writer import Loaded, Store, StoreError
 from exporter.terminal.screen import StatusLine
 from exporter.terminal.task_table import duration
-from exporter.web.api import Problem
 
 JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 """How much may be queued before reading waits: seconds of a fast reader, and little memory."""

@@ -36,10 +36,10 @@ from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.from_config import messages_of, processing_config_of, tail_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline, Progress
 from exporter.pipeline.reader import InProcessReader
-from exporter.records import NANOS
+from exporter.records import NANOS, Live, Problem
 from exporter.source.tail import Tail
 from exporter.store.writer import Loaded, Store, StoreError
-from exporter.web.api import About, Live, Problem, api_routes
+from exporter.web.api import About, api_routes
 from exporter.web.page import page_routes
 from exporter.wok.operations import Operations
 

@@ -10,10 +10,9 @@ from exporter.deliver import otlp_env
 from exporter.deliver.remedies import symptom_of
 from exporter.deliver.sender import make_sender
 from exporter.deliver.worker import DeliveryWorker
-from exporter.records import Signal
+from exporter.records import Problem, Signal
 from exporter.store.writer import Store
 from exporter.telemetry import mapping as telemetry
-from exporter.web.api import Problem
 
 STOP_SECONDS = 5.0
 """How long a request in flight may still take at a stop; its data is sent again after the next

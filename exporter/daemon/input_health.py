@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter.config.values import StartAt
 from exporter.pipeline.batch_processor import InputFacts
-from exporter.web.api import Problem
+from exporter.records import Problem
 
 UNPARSED_MAX = 20
 """Wok writes no line that cannot be parsed. A few are an accident, this many are another format."""

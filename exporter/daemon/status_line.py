@@ -7,9 +7,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exporter.records import Signal
+from exporter.records import Live, Signal
 from exporter.store.reader import Overview
-from exporter.web.api import Live
 
 ITEMS: tuple[tuple[Signal, str], ...] = (("traces", "span"), ("logs", "log record"))
 

@@ -1,1 +1,1 @@
-"""Which metrics exist, how a batch changes them, and how a scrape answers."""
+"""The metrics: their definitions, how a batch changes them, and the answers to scrapes."""

@@ -1,7 +1,8 @@
-"""What is counted: from parsed lines and events to increments of the contract's counters and histograms.
+"""Turns parsed lines and events into increments of the counters and histograms in
+`docs/metrics.md`.
 
 Every line is counted exactly once because the increments are committed with the read position.
-Here they are only added up. `series.py` says under which series something is counted.
+This module only adds them up. `series.py` chooses the series under which something is counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _KINDS = {"request": "request", "started": "task_started", "finished": "task_fin
 
 
 class Tally:
-    """Increments of one batch, by series; no gauge rises above the time `latest`, if it is set."""
+    """The increments of one batch, by series. If `latest` is set, no gauge of a time rises above
+    it.
+    """
 
     def __init__(self, limits: SeriesLimits) -> None:
         self._limits = limits
@@ -44,7 +47,7 @@ class Tally:
     def _begin(self) -> None:
         self.counters: dict[Series, float] = {}
         self.gauges: dict[Series, float] = {}
-        # Under which series things are counted, found once a batch.
+        # Series that were already looked up for this batch.
         self._request_series: dict[tuple[str, str, int | None], Series] = {}
         self._started_series: dict[tuple[str, str], Series] = {}
         self._task_labels: dict[tuple[str, str], tuple[str, str]] = {}
@@ -53,7 +56,7 @@ class Tally:
         ] = {}
 
     def take(self) -> tuple[dict[Series, float], dict[Series, float], dict[Series, Histogram]]:
-        """Return counters, gauges and histograms of the batch, and begin the next."""
+        """Return counters, gauges and histograms of the batch, and start the next batch."""
         histograms = {
             series: Histogram(
                 buckets, total[0], [(at, *exemplar) for at, exemplar in sorted(exemplars.items())]
@@ -65,18 +68,18 @@ class Tally:
         return taken
 
     def chunk(self, chunk: Chunk) -> None:
-        """Count what was read and what happened to the file."""
+        """Count bytes, rotations and gaps of a chunk."""
         size_bytes = sum([line.length + line.ended for line in chunk.lines])
         self._add(("wok_exporter_read_bytes_total",), size_bytes)
         for event in chunk.events:
             if event.kind == "gap":
-                # How many records a lost file held is not known: the loss is counted, not its size.
+                # The number of records in a lost file is unknown, so each lost file counts as one.
                 self._add(("wok_exporter_log_gaps_total",))
             elif event.kind != "unreadable":
                 self._add(("wok_exporter_rotations_total", event.kind))
 
     def parsed(self, item: Parsed) -> None:
-        """Count a line by what it turned out to be."""
+        """Count a line by the result of parsing it."""
         counters = self.counters
         if isinstance(item, Record):
             counters[_RECORD_LINES] = counters.get(_RECORD_LINES, 0) + 1
@@ -91,12 +94,12 @@ class Tally:
             self._add(("wok_exporter_lines_total", "forged" if item.forged else "continuation"))
 
     def blocks(self, counts: Mapping[str, int]) -> None:
-        """Count what became of exceptions in wok-error.log."""
+        """Count exceptions in wok-error.log, by result."""
         for result, count in counts.items():
             self._add(("wok_exporter_error_blocks_total", result), count)
 
     def event(self, event: Event) -> None:
-        """Count what a record meant."""
+        """Count a request, or the start, end or repeat of a task."""
         if isinstance(event, RequestSeen):
             record = event.record
             key = (record.app, record.method, record.status)
@@ -115,7 +118,7 @@ class Tally:
             self._ended(event)
 
     def _task(self, app: str, operation: str) -> tuple[str, str]:
-        """Return the labels under which a task is counted."""
+        """Return the labels of a task, `other` if there are too many series."""
         labels = self._task_labels.get((app, operation))
         if labels is None:
             labels = self._task_labels[app, operation] = self._limits.task(app, operation)
@@ -129,7 +132,7 @@ class Tally:
         task = self._task(app, operation)
         series = self._started_series[app, operation] = ("wok_tasks_started_total", *task)
         self._add(series)
-        # The first failure must be visible to increase(): its series exists, at 0, before it.
+        # increase() sees the first failure only if its series already exists at 0.
         for outcome in OUTCOMES:
             self._add(("wok_tasks_finished_total", *task, outcome), 0)
 
@@ -163,6 +166,7 @@ class Tally:
         self.counters[series] = self.counters.get(series, 0) + increment
 
     def _set(self, series: Series, nanos: int) -> None:
-        # The last one in the log, not the highest: a clock that was ahead must not leave its time here.
+        # Take the last value in the log, not the highest: a clock that was ahead must not leave its
+        # time.
         if self.latest is None or nanos <= self.latest:
             self.gauges[series] = nanos / NANOS

@@ -1,8 +1,8 @@
 """All metrics as a table: name, type, labels and help text of each family.
 
-The scrape (`scrape.py`) and the reference (`docs/metrics.md`) are made from it. A stored series is
-the family's name followed by the label values in the order given here. `known` are series that
-exist at 0 from the start, because `increase()` does not see the first step of a counter that
+The scrape (`scrape.py`) and the reference (`docs/metrics.md`) are made from this table. A stored
+series is the family's name followed by the label values in the order given here. `known` are series
+that exist at 0 from the start, because `increase()` does not see the first step of a counter that
 appears with it.
 """
 
@@ -14,11 +14,15 @@ from typing import Literal, NamedTuple
 from exporter.records import REJECT_REASONS, SIGNALS
 
 DURATION_BOUNDS_SECONDS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200)
-"""Upper bounds of `wok_task_duration_seconds`, from a snapshot's second to a migration's half day."""
+"""Upper bounds of `wok_task_duration_seconds`, from a snapshot's second to a
+migration's half day.
+"""
 
 
 class MetricDefinition(NamedTuple):
-    """One family: `unit` is empty or the last part of the name before `_total`; `known` are label values."""
+    """One family. `unit` is empty or the last part of the name before `_total`; `known` are label
+    values.
+    """
 
     name: str
     type: Literal["counter", "gauge", "histogram"]

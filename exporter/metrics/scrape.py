@@ -1,11 +1,13 @@
-"""The scrape: a read of the store, turned into Prometheus families; the only user of prometheus_client.
+"""The scrape: a read of the store, turned into Prometheus families; the only user of
+prometheus_client.
 
-Nothing is kept from one scrape to the next, except the last good snapshot: when the state cannot be read, a
-scrape shows that one and counts the error, for a failing scrape would hide every other number as well. What
-is not stored is derived here: tasks in progress from the open tasks, series at 0 from the table of operations.
+Only the last good snapshot is kept between scrapes. If the state cannot be read, a scrape returns
+that snapshot and counts the error: a failing scrape would hide all other values as well. Values
+that are not stored are computed here: tasks in progress from the open tasks, and series at 0 from
+the table of operations.
 
-Until the first backlog has been read, the `wok_*` families are left out altogether: a Prometheus that saw the
-log's history as one step would alert on failures of last month.
+Until the backlog has been read for the first time, scrapes have no `wok_*` families. Otherwise
+Prometheus would see the log's history as one step, and alert on failures of last month.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from exporter.store.database import StoreError
 from exporter.store.reader import InProgress, Snapshot
 
 GZIP_LEVEL = 1
-"""Half the size at a tenth of the time that higher levels take for little more."""
+"""It halves the size. Higher levels take ten times as long and gain little."""
 
 _OTHER = ("other", "other")
 
@@ -47,11 +49,11 @@ class Operations(Protocol):
 
 
 class StoreCollector:
-    """Makes all families of the contract from one snapshot of the store.
+    """Makes all families of `docs/metrics.md` from one snapshot of the store.
 
-    `snapshot` reads the store and may raise StoreError. `apps` are the applications that are to have their
-    series at 0 before the log names them. `behind_bytes` tells what is still unread, None when that is not
-    known; `problems` of which kinds the problems are that keep it from being read now.
+    `snapshot` reads the store and may raise StoreError. `apps` are the applications whose series
+    exist at 0 before the log names them. `behind_bytes` returns how much of the log is unread, None
+    if unknown. `problems` returns the kinds of problems that keep the log from being read now.
     """
 
     def __init__(
@@ -75,15 +77,15 @@ class StoreCollector:
         self._errors = 0
 
     def describe(self) -> Iterator[Metric]:
-        """Return the families without samples: what the registry needs, without a read of the store."""
-        return (_family(doc) for doc in FAMILIES)
+        """Return the families without samples, for the registry; the store is not read."""
+        return (_family(definition) for definition in FAMILIES)
 
     def collect(self) -> Iterator[Metric]:
         """Return the families as of now."""
         snapshot, errors = self._read()
         is_ready = snapshot is not None and snapshot.is_ready
         values: dict[str, dict[tuple[str, ...], float]] = {
-            doc.name: dict.fromkeys(doc.known, 0) for doc in FAMILIES
+            definition.name: dict.fromkeys(definition.known, 0) for definition in FAMILIES
         }
         histograms: Mapping[Series, Histogram] = {}
         if snapshot is not None:
@@ -98,9 +100,9 @@ class StoreCollector:
         values["wok_exporter_reading_problem"].update(((kind,), 1) for kind in self._problems())
         values["wok_exporter_collect_errors_total"][()] = errors
         values["wok_exporter_build_info"][self._version,] = 1
-        for doc in FAMILIES:
-            if is_ready or doc.name.startswith("wok_exporter_"):
-                yield _filled(doc, values[doc.name], histograms)
+        for definition in FAMILIES:
+            if is_ready or definition.name.startswith("wok_exporter_"):
+                yield _filled(definition, values[definition.name], histograms)
 
     def _read(self) -> tuple[Snapshot | None, int]:
         try:
@@ -115,7 +117,12 @@ class StoreCollector:
 
     def _add_zeros(self, values: Mapping[str, dict[tuple[str, ...], float]]) -> None:
         started, finished = values["wok_tasks_started_total"], values["wok_tasks_finished_total"]
-        apps = {labels[0] for doc in FAMILIES if "app" in doc.labels for labels in values[doc.name]}
+        apps = {
+            labels[0]
+            for definition in FAMILIES
+            if "app" in definition.labels
+            for labels in values[definition.name]
+        }
         tasks = {
             (app, operation) for app in apps.union(self._apps) for operation in self._operations.tasks(app)
         }
@@ -135,8 +142,8 @@ class _ProcessCollector:
 
 
 def _add_stored(values: Mapping[str, dict[tuple[str, ...], float]], snapshot: Snapshot) -> None:
-    # A family of another release that was once tried out on this state is not shown.
-    arity = {doc.name: len(doc.labels) for doc in FAMILIES}
+    # Another release may have stored families that this one does not have.
+    arity = {definition.name: len(definition.labels) for definition in FAMILIES}
     for stored in (snapshot.counters, snapshot.gauges):
         for (name, *labels), value in stored.items():
             if arity.get(name) == len(labels):
@@ -175,22 +182,24 @@ def _by_operation(
 _Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
-def _family(doc: MetricDefinition) -> _Family:
+def _family(definition: MetricDefinition) -> _Family:
     make: type[_Family] = {
         "counter": CounterMetricFamily,
         "gauge": GaugeMetricFamily,
         "histogram": HistogramMetricFamily,
-    }[doc.type]
-    return make(doc.name, doc.help, labels=doc.labels, unit=doc.unit)
+    }[definition.type]
+    return make(definition.name, definition.help, labels=definition.labels, unit=definition.unit)
 
 
 def _filled(
-    doc: MetricDefinition, values: Mapping[tuple[str, ...], float], histograms: Mapping[Series, Histogram]
+    definition: MetricDefinition,
+    values: Mapping[tuple[str, ...], float],
+    histograms: Mapping[Series, Histogram],
 ) -> Metric:
-    family = _family(doc)
+    family = _family(definition)
     if isinstance(family, HistogramMetricFamily):
         for (name, *labels), histogram in sorted(histograms.items()):
-            if name == doc.name and len(labels) == len(doc.labels):
+            if name == definition.name and len(labels) == len(definition.labels):
                 family.add_metric(labels, _buckets(histogram), histogram.sum)
     else:
         for label_values, value in sorted(values.items()):
@@ -216,8 +225,8 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float] | tuple[str, float,
 def metrics_handler(collector: StoreCollector) -> Handler:
     """Return the handler of `/metrics`.
 
-    OpenMetrics or the text format by the Accept header, gzip by Accept-Encoding, `?name[]=` restricts to the
-    samples named.
+    The Accept header chooses between OpenMetrics and the text format, Accept-Encoding enables gzip,
+    and `?name[]=` selects samples by name.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
@@ -227,7 +236,7 @@ def metrics_handler(collector: StoreCollector) -> Handler:
         try:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         except (TypeError, ValueError):
-            # A version that is no number: the oldest format is always understood.
+            # The version is not a number. All clients understand the oldest format.
             encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
         names = request.query.get("name[]")
         body = encode(registry.restricted_registry(names) if names else registry)

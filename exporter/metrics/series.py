@@ -1,10 +1,10 @@
-"""Which series a family may have: labels come from a log that anybody may write to.
+"""Limits the series of a family, because labels come from a log that anybody can write to.
 
-A family has at most 1,000 series, the zeros included. Operations of the table always have their
-own. Of all others (applications, operations and error codes that no table knows) the first ones
-do, and the rest is counted under `other`. So a flood of made-up names can hide other made-up names,
-but never the tasks of Kimchi, Ginger and Gingerbase. The limits hold over restarts, because the
-series that the store already has are known from the start.
+A family has at most 1,000 series, including those at 0. Operations in the table always have their
+own series. Of unknown applications, operations and error codes, the first ones get a series, and
+the rest is counted under `other`. So a flood of made-up names can hide other made-up names, but
+never the tasks of Kimchi, Ginger and Gingerbase. The limits hold across restarts, because the
+series in the store are loaded at the start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _TABLE_TASKS_MAX = 100
 _REQUESTS_MAX = 450
 """Series of requests to known applications, and again as many to all others."""
 _FAILURES_MAX = SERIES_MAX - TASKS_MAX
-"""Series with an error code. What is over the limit keeps its operation, with the code `other`."""
+"""Series with an error code. Beyond the limit, a failure keeps its operation and gets the code
+`other`.
+"""
 EXCEPTIONS = frozenset(
     {
         "AttributeError",
@@ -44,15 +46,17 @@ EXCEPTIONS = frozenset(
         "libvirtError",
     }
 )
-"""Classes of exceptions without an error code that are counted apart; all others are `other`."""
+"""Exception classes with a series of their own if there is no error code; all
+others are `other`.
+"""
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9]{1,40}")
 
 
 class SeriesLimits:
-    """Says under which series something is counted.
+    """Chooses the series under which something is counted.
 
-    `series` are all that the store has. `tasks_of` returns the operations of an application that
-    start tasks, and nothing for an application that the table does not know.
+    `series` are all series in the store. `tasks_of` returns the operations of an application that
+    start tasks, and nothing for an application that is not in the table.
     """
 
     def __init__(self, series: Iterable[Series], tasks_of: Callable[[str], Sequence[str]]) -> None:
@@ -94,9 +98,10 @@ class SeriesLimits:
         return series
 
     def failure(self, app: str, operation: str, error_code: str, exception: str = "") -> Series:
-        """Return the series of `wok_task_failures_total`; the pair is one that `task` returned.
+        """Return the series of `wok_task_failures_total`; `task` returned the pair.
 
-        Without an error code the class of the exception is taken, if it is one of those that are known.
+        Without an error code, the label is the class of the exception, if it is one of
+        `EXCEPTIONS`.
         """
         if not error_code and exception in EXCEPTIONS:
             return ("wok_task_failures_total", app, operation, exception)

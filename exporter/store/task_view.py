@@ -1,7 +1,7 @@
-"""A task as people see it, on the page and in the terminal.
+"""A task as the page and the terminal show it.
 
-A row of the store has what the log said. People ask other questions: how long the task took, or has
-run so far; why it failed; how certain it is that this was its request.
+A row of the store has the values from the log. People ask how long a task took or has been running,
+why it failed, and how certain the match with its request is.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ State = Literal["running", "failed", "lost", "unknown", "done"]
 
 STATES: dict[Outcome, State] = {"success": "done", "failure": "failed", "lost": "lost", "unknown": "unknown"}
 BAD: tuple[Outcome, ...] = ("failure", "lost")
-"""The outcomes that people look for first."""
+"""The outcomes that count as failures."""
 
 
 class TaskView(NamedTuple):
     """One task, ready to be shown. Its texts come from a log that anybody can write into.
 
-    `end` is None while the task runs and where its end is unknown. `duration` is in nanoseconds, up
-    to now while it runs, None where it is unknown. `why` is the reason of a failure or loss;
-    `exception` and `stack` are those of wok-error.log, where they are certain. `request` is the
+    `end` is None while the task is running and if its end is unknown. `duration` is in nanoseconds,
+    up to now while it is running, None if unknown. `why` is the reason of a failure or loss.
+    `exception` and `stack` come from wok-error.log, if they are certain. `request` is the
     ordinal of its request, 0 without one; `user` and `address` are that request's, empty when the
     history no longer has it. The other requests between start and end are `since < ordinal <=
     until`, `concurrent` in number. `candidates` are the contexts of other requests that an
@@ -66,7 +66,9 @@ class Usual(NamedTuple):
 
 
 def of_running(row: OpenTask, *, now: int, requests: int, user: str = "", address: str = "") -> TaskView:
-    """Return a running task; `now` is in nanoseconds, `requests` the ordinal of the last request in the log."""
+    """Return a running task; `now` is in nanoseconds, `requests` the ordinal of the last request in
+    the log.
+    """
     own = 1 if row.since < row.request <= requests else 0
     kept = _kept(row)
     return TaskView(
@@ -94,7 +96,7 @@ def of_running(row: OpenTask, *, now: int, requests: int, user: str = "", addres
 
 def of_ended(row: TaskRow, *, user: str = "", address: str = "") -> TaskView:
     """Return a task that has ended."""
-    # Of a task without a request and without a time nothing but its final record is known.
+    # Without a request and a start, only the end record of the task is known.
     is_brief = row.start == row.end and not row.request
     is_unknown = row.outcome == "unknown"
     return TaskView(
@@ -137,7 +139,7 @@ def _kept(row: OpenTask) -> dict[str, Any]:
 
 
 def _grade(kept: Mapping[str, Any]) -> Grade:
-    # A request that has opened its task is certainly its own; a start record has had to look for its request.
+    # A task that its request opened is certain. A start record was matched to a request.
     grade: Grade = kept.get("grade", "none") if kept.get("by_start") else "exact"
     return grade
 

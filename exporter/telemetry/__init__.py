@@ -1,1 +1,1 @@
-"""What is said to backends and people, as OTLP bytes and rows."""
+"""Builds spans, log records and history rows from events."""

@@ -1,11 +1,11 @@
-"""The attributes of spans and log records: which an event has, and how they are encoded.
+"""Selects and encodes the attributes of spans and log records.
 
 A span and its log record have the same attributes in the same order. Attributes are of two kinds.
 
 *Shared* attributes repeat from event to event (method, user, operation, outcome, ...). They are
-encoded once and kept in a bounded cache. The cache key is the value that the attributes are made
-from (`RequestFacts`, `TaskFacts`) and nothing else: an attribute that is not in the key cannot be
-written, so an event never gets the attributes of another one.
+encoded once and kept in a bounded cache. The attributes are made from the cache key alone
+(`RequestFacts`, `TaskFacts`). A value that is not in the key cannot become an attribute, so an
+event never gets the attributes of another one.
 
 *Own* attributes (ids, offsets, names of resources) differ from event to event and are encoded each
 time.
@@ -39,7 +39,7 @@ _CONCURRENT_REQUESTS: Final = otlp_encoding.key("wok.task.concurrent_requests")
 
 
 class RequestFacts(NamedTuple):
-    """All that the shared attributes of a request are made from."""
+    """All values from which the shared attributes of a request are made."""
 
     app: str
     method: str
@@ -52,9 +52,9 @@ class RequestFacts(NamedTuple):
 
 
 class TaskFacts(NamedTuple):
-    """All that the shared attributes of a task's start, end or repeat are made from.
+    """All values from which the shared attributes of a task's start, end or repeat are made.
 
-    `status` is 1000, 1001 or 1002, or 0 where no record reports the event.
+    `status` is 1000, 1001 or 1002, or 0 if no record reports the event.
     """
 
     app: str
@@ -131,7 +131,7 @@ class Attributes:
         return self._shared.get(facts) or self._keep(facts, lambda: _task_attributes(facts))
 
     def _keep(self, facts: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
-        # Emptying a full cache is cheap and bounds what a hostile log can make us hold.
+        # A full cache is cleared: this is cheap, and bounds the memory that a hostile log can use.
         if len(self._shared) >= _SHARED_MAX:
             self._shared.clear()
         shared = self._shared[facts] = make()
@@ -152,7 +152,7 @@ def text_piece(encoded_key: bytes, text: str) -> bytes:
 
 def _request_attributes(facts: RequestFacts, people: People) -> Shared:
     status = facts.status or 0
-    # `HTTP` and `_OTHER` are the semantic conventions' words for an unknown method.
+    # The semantic conventions require `HTTP` and `_OTHER` for an unknown method.
     known = facts.method in _METHODS
     name = f"{facts.method if known else 'HTTP'} {facts.app} {facts.operation}".rstrip()
     return _encoded(

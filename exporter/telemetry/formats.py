@@ -1,11 +1,11 @@
-"""Messages of one shape, encoded once, with places for the values that differ.
+"""Encodes messages that differ in a few values only once, with placeholders for these values.
 
-The spans of two requests with the same shared attributes differ in their ids, times and own
-attributes only. A `Format` is made from what the encoder (`otlp_encoding`) writes for stand-ins, so
-it knows nothing of the wire form itself, and a property test compares it with the encoder.
+The spans of two requests with the same shared attributes differ only in their ids, times and own
+attributes. `format_of` makes a format from a message that the encoder (`otlp_encoding`) wrote with
+placeholders, so it does not know the wire format. A property test compares it with the encoder.
 
-Stand-ins begin with the byte 0xFF, which occurs in no UTF-8 text. Nothing that a log holds can
-therefore be taken for a place.
+Placeholders begin with the byte 0xFF, which never occurs in UTF-8. So nothing in a log can be
+mistaken for a placeholder.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Final
 
 TRACE_ID: Final = b"\xfftrace id\xff------"
 SPAN_ID: Final = b"\xffspan id"
-PARENT_ID: Final = b"\xffparent "
 START: Final = b"\xff start\xff"
 END: Final = b"\xff  end \xff"
 ATTRIBUTES: Final = b"\xffattributes"
-"""Stand-ins for the values of a span or log record, of the length that each has on the wire."""
+"""Placeholders for the values of a span or log record, with the lengths that these have on the
+wire.
+"""
 
 
 def time_of(stand_in: bytes) -> int:
-    """Return the time, in nanoseconds, that is encoded as a stand-in of eight bytes."""
+    """Return the time, in nanoseconds, that is encoded as a placeholder of eight bytes."""
     return int.from_bytes(stand_in, "little")
 
 

@@ -1,7 +1,7 @@
-"""Every event as an OTLP log record, in the context of the span that it belongs to.
+"""Encodes each event as an OTLP log record, in the context of the span that it belongs to.
 
-A failure carries `exception.type` (Wok's error code, else the class of the exception) and
-`exception.message`, and `exception.stacktrace` where wok-error.log has the exception.
+A failure has `exception.type` (Wok's error code, or the class of the exception if there is none)
+and `exception.message`. It also has `exception.stacktrace` if wok-error.log contains the exception.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ LOG_RECORD_FIELD: Final = b"\x12"
 
 
 def reported(event: Event, record: Record, attributes: EventAttributes, texts: Texts) -> bytes:
-    """Return the log record of an event that `record` reports; `texts` are the record's sentences."""
+    """Return the log record of an event that `record` reports; `texts` are the
+    record's sentences.
+    """
     event_name, severity = _event_name_and_severity(event, record)
     uid = record.record_id or record_uid(record.trace_id, record.file, record.offset)
     own = [text_piece(_UID, uid)]

@@ -1,12 +1,12 @@
-"""What spans, log records and history rows say: events in, bytes and rows out.
+"""Turns events into spans, log records and history rows.
 
-Pure, and the same bytes for the same log: every id and time comes from the log, attributes stand in
-a fixed order, and nothing here knows the time of reading, the process or the version of this
-program. MAPPING_VERSION is the version of what this part says. Raise it whenever, for the same log,
-it would say anything else.
+This part is pure: the same log always gives the same bytes. All ids and times come from the log,
+attributes have a fixed order, and the output does not depend on the time of reading, the process or
+the version of this program. Increase MAPPING_VERSION with every change that alters the output for
+the same log.
 
-`attributes.py` says which attributes an event has, `spans.py`, `log_records.py` and `rows.py` what
-is made of it, `reasons.py` why a task failed, `resource.py` whose log it is.
+`attributes.py` selects the attributes of an event. `spans.py`, `log_records.py` and `rows.py` build
+the output. `reasons.py` has the reason of a failure, `resource.py` the resource.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Telemetry:
     """Turns events into encoded spans, log records and history rows.
 
     `log_file_name` is the base name of the log as configured, `messages` the message tables of the
-    host's Wok. No method raises for anything that a log can hold.
+    host's Wok. No method raises an exception, whatever the log contains.
     """
 
     def __init__(
@@ -79,14 +79,10 @@ class Telemetry:
         """Return the English sentence of a record, with the reason of a failure."""
         return self._sentences.of(record).message
 
-    def error_text(self, record: Record) -> str:
-        """Return why a request or task failed, without the code; empty without a reason."""
-        return self._sentences.of(record).error
-
     def request_row(self, event: RequestSeen) -> RequestRow:
-        """Return the request as the history keeps it; the privacy setting applies here too."""
+        """Return the history row of a request; the privacy setting applies here too."""
         return rows.of_request(event, self._people, self._sentences)
 
     def task_row(self, event: TaskEnded) -> TaskRow:
-        """Return the ended task as the history keeps it."""
+        """Return the history row of an ended task."""
         return rows.of_task(event, self._sentences)

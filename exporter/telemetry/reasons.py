@@ -1,4 +1,4 @@
-"""Why a task has failed, was lost or is unknown, in the words of its span and its history row."""
+"""Returns the reason why a task failed or was lost, for its span and its history row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def failure_of(event: TaskEnded, sentences: Sentences) -> str:
     """Return the reason of a failed or lost task; empty for a task that succeeded or is unknown."""
     if event.outcome == "failure":
         if event.exception:
-            # In the requester's language, as Wok has written it.
+            # Wok wrote it in the requester's language.
             return event.exception_text.partition("\n")[0] or event.exception
         return (event.record and sentences.of(event.record).error) or _NO_REASON
     return LOST if event.outcome == "lost" else ""

@@ -1,4 +1,4 @@
-"""The OTLP Resource of everything sent: the host's Wok and its plug-in, not this program."""
+"""Encodes OTLP resources. A resource describes the host's Wok and its plug-in, not this program."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from exporter import otlp_encoding
 from exporter.telemetry.attributes import text_piece
 
 _RESOURCES_MAX = 2048
-"""Applications whose encoded resource is kept. A host has five; a hostile log can name any number."""
+"""Size of the cache. A host has five applications; a hostile log can name any number."""
 
 
 class Identity(NamedTuple):
-    """Whose log it is.
+    """The Wok that wrote the log.
 
-    `instance` identifies the Wok of one host over restarts and is part of every derived id.
+    `instance` identifies the Wok of one host across restarts and is part of every derived id.
     `attributes` are those of OTEL_RESOURCE_ATTRIBUTES, `service_name` is OTEL_SERVICE_NAME or
     empty.
     """
@@ -28,9 +28,9 @@ class Identity(NamedTuple):
 
 
 class Resources:
-    """The encoded resource of each application.
+    """Encodes and caches the resource of each application.
 
-    Attributes of the user override ours, except that an empty one does not remove one of ours.
+    Attributes of the user override ours, but an empty one does not remove one of ours.
     OTEL_SERVICE_NAME overrides both (OpenTelemetry specification, Resource SDK).
     """
 

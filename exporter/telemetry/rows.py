@@ -10,13 +10,13 @@ from exporter.telemetry.reasons import EXPIRED, failure_of
 from exporter.wok.sentences import People, Sentences
 
 CANDIDATES_KEPT = 32
-"""Other requests that a task might belong to: as many as its span links to."""
+"""Stored candidates of a task: as many as its span links to."""
 _STACK_BYTES_MAX: Final = 4096
-"""What the history keeps of a stack: the log record has all of it."""
+"""The history stores this much of a stack. The log record has all of it."""
 
 
 def of_request(event: RequestSeen, people: People, sentences: Sentences) -> RequestRow:
-    """Return the request as the history keeps it; the privacy setting applies here too."""
+    """Return the history row of a request; the privacy setting applies here too."""
     record = event.record
     return RequestRow(
         event.ordinal,
@@ -34,7 +34,7 @@ def of_request(event: RequestSeen, people: People, sentences: Sentences) -> Requ
 
 
 def of_task(event: TaskEnded, sentences: Sentences) -> TaskRow:
-    """Return the task as the history keeps it; `message` is the error, or the outcome in words."""
+    """Return the history row of a task; `message` is the error, or the outcome in words."""
     record = event.record
     failure = failure_of(event, sentences)
     return TaskRow(

@@ -1,9 +1,8 @@
-"""Requests and ended tasks as OTLP spans.
+"""Encodes requests and ended tasks as OTLP spans.
 
-A request is a root span of kind SERVER, an ended task a span of kind INTERNAL under it. A task
-links to the requests that were made between its start and its end, and to the other candidates of
-an ambiguous match. A request is linked to by every task that was running at its time, so encoded
-links are cached.
+A request is a root span of kind SERVER. An ended task is a child span of kind INTERNAL. A task
+links to the requests between its start and its end, and to the other candidates of an ambiguous
+match. All tasks that were running at the time of a request link to it, so encoded links are cached.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _DESCRIPTION_BYTES_MAX: Final = 1024  # the backends show it in one line
 _LINKS_MAX: Final = 8192  # the requests during a long task, two megabytes at most
 _CANDIDATE_LINKS_MAX: Final = 32  # as many as of the concurrent requests
 
-# Jaeger takes an end that is not after its start for a negative duration. It then warns on the span
-# and, because it changes it, shows a repeat twice. It takes a child that is no longer than its
-# parent, and begins after it, for a skewed clock.
+# Jaeger treats an end that is not after its start as a negative duration. It then adds a warning to
+# the span, and no longer recognises a duplicate of it. It treats a child that begins after its
+# parent, and is not longer, as clock skew.
 _REQUEST_NANOS_MIN: Final = 1
 _TASK_NANOS_MIN: Final = 2
 
@@ -37,7 +36,7 @@ SPAN_FIELD: Final = b"\x12"
 
 
 class _Links(dict[bytes, bytes]):
-    """Encoded links by the context that they lead to, made on first use."""
+    """Encoded links by the context of their target, encoded at first use."""
 
     def __init__(self, end: bytes) -> None:
         super().__init__()

@@ -1,21 +1,21 @@
-"""The JSON API: the histories and the status of the exporter, for the page and for programs. See docs/api.md.
+"""The JSON API: the histories and the status of the exporter. `docs/api.md` describes it.
 
 Every answer is a read of the store, bounded in the rows it reads and in its size. The daemon adds
 what is not in the store through `Live`: how far the log has been read, and the state of the
-deliveries. Texts come from a log that anybody can write into and are passed on unchanged; JSON in
-ASCII keeps them texts.
+deliveries. Texts come from a log that anybody can write into. They are returned unchanged, as JSON
+in ASCII.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from exporter.http.routes import Handler, Request, Response, as_json
-from exporter.records import NANOS, OUTCOMES, DeliveryStatus, RequestRow, Signal
+from exporter.records import NANOS, OUTCOMES, DeliveryStatus, Live, RequestRow, Signal
 from exporter.store.database import StoreError
 from exporter.store.reader import Overview, Reader
 from exporter.store.search import Ended, Running
@@ -53,26 +53,6 @@ class About(NamedTuple):
     zone: str
     log_path: str
     trace_url: str
-
-
-class Problem(NamedTuple):
-    """A problem and its remedy (may be empty), a sentence each."""
-
-    what: str
-    remedy: str
-
-    @property
-    def sentence(self) -> str:
-        """Both as one."""
-        return f"{self.what}: {self.remedy}" if self.remedy else self.what
-
-
-class Live(NamedTuple):
-    """What the daemon knows that is not in its store: `deliveries` by signal, `problems` worst first."""
-
-    behind_bytes: int
-    deliveries: Mapping[Signal, DeliveryStatus]
-    problems: Sequence[Problem]
 
 
 def api_routes(

@@ -22,7 +22,9 @@ TASKS_MAX = 500
 TASKS_USUAL = 100
 REQUESTS_MAX = 2000
 REQUESTS_USUAL = 500
-"""Items of one answer, a quarter to half a megabyte; long texts make it fewer (`search.PAGE_BYTES_MAX`)."""
+"""Items of one answer, a quarter to half a megabyte; long texts make it fewer
+(`search.PAGE_BYTES_MAX`).
+"""
 
 NANOS_A_MILLISECOND = 1_000_000
 _TIME_MAX_MILLISECONDS = INTEGER_MAX // NANOS_A_MILLISECOND
@@ -140,7 +142,9 @@ def _sought(values: Query) -> Sought:
 
 
 def _known(query: Query, names: Collection[str], path: str) -> dict[str, list[str]]:
-    """Return the values that are not empty; reject unknown names, and too many or too long values."""
+    """Return the values that are not empty; reject unknown names, and too many
+    or too long values.
+    """
     known: dict[str, list[str]] = {}
     for name, values in query.items():
         if name not in names:

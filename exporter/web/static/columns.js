@@ -119,7 +119,7 @@ export const REQUEST_COLUMNS = [
 ];
 
 /** The columns of a table that are shown; the others are for exported files. */
-export const shownOf = (columns) => columns.filter(({ cell }) => cell);
+const shownOf = (columns) => columns.filter(({ cell }) => cell);
 
 /** The head of a table; a title that sorts is a button, `sort` is the key it is sorted by, `-key` downwards. */
 export function headRow(columns, sort) {

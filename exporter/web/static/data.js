@@ -4,7 +4,7 @@
 
 import { OUTCOMES, filtersOf, isLive, rangeOf } from "./view.js";
 
-export const TASKS_MAX = 10000;
+const TASKS_MAX = 10000;
 const REQUESTS_MAX = 10000;
 const TASKS_PAGE = 500;
 const REQUESTS_PAGE = 2000;

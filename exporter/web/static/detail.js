@@ -165,7 +165,7 @@ export class Detail {
     const body = h("tbody", { role: "rowgroup" });
     const table = h("table", { class: "meanwhile" },
       h("thead", { class: "offscreen" }, h("tr", {}, ...["Time", "Request", "User", "Status"].map((name) => h("th", { scope: "col" }, name)))), body);
-    const section = h("section", {}, heading, h("p", {}, `${plural(count, "other request")} between its start and its ${task.state === "running" ? "present" : "end"}, marked on the timeline.`), table);
+    const section = h("section", {}, heading, h("p", {}, `${plural(count, "other request")} between its start and ${task.state === "running" ? "now" : "its end"}, marked on the timeline.`), table);
     const rows = (some) => keyed(body, some, (request) => request.ordinal, () => "", (request) => requestLine(request, zone, now));
     rows(requests.slice(0, SOME_MAX));
     if (requests.length > SOME_MAX) {

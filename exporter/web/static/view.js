@@ -5,9 +5,9 @@ import { iso, span, spanMilliseconds } from "./format.js";
 
 export const STATES = ["running", "failed", "lost", "unknown", "done"];
 export const OUTCOMES = { failed: "failure", lost: "lost", unknown: "unknown", done: "success" };
-export const LAST = "6h";
-export const SPAN_MIN = 10 * 1000; // the log has whole seconds
-export const SPAN_MAX = 400 * 86400 * 1000;
+const LAST = "6h";
+const SPAN_MIN = 10 * 1000; // the log has whole seconds
+const SPAN_MAX = 400 * 86400 * 1000;
 const TEXT_MAX = 200;
 
 /** The view of an address' query; what is not understood is left out. */
