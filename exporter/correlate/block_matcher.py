@@ -354,7 +354,7 @@ class BlockMatcher:
         return blocks.get(pairs_of(choices).get(failure, 0))
 
     def _is_same_end(self, failure: Failure, other: Failure) -> bool:
-        """Whether two records must belong to one task that reported its end twice."""
+        """Return whether two records must belong to one task that reported its end twice."""
         if failure.app != other.app or failure.target_uri != other.target_uri:
             return False
         for target in targets_of(self._operations, failure.app, failure.target_uri):

@@ -49,7 +49,7 @@ class Anchor(NamedTuple):
 
 
 def says(block: Block, failure: Failure, *, are_values_asked: bool) -> bool:
-    """Whether this record can have reported the exception of a block."""
+    """Return whether this record can have reported the exception of a block."""
     if not block.code:
         return not failure.code
     if failure.code != block.code:
@@ -59,7 +59,7 @@ def says(block: Block, failure: Failure, *, are_values_asked: bool) -> bool:
 
 
 def crosses(block: int, failure: Failure, anchors: Iterable[Anchor]) -> bool:
-    """Whether a block would be on the wrong side of a known one.
+    """Return whether a block would be on the wrong side of a known one.
 
     Blocks are in the order of the records, except for neighbours within milliseconds.
     """

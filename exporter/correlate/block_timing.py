@@ -39,8 +39,9 @@ EARLY_NANOS = 2 * NANOS
 
 
 class BlockTiming:
-    """The blocks that were written when one failure is decided. `forms` are the forms of its
-    target_uri.
+    """The blocks that were written when one failure is decided.
+
+    `forms` are the forms of its target_uri.
 
     `ending` are the final records in open settling windows. `is_fine` tells whether the fraction of
     a second counts in a boot.
@@ -73,7 +74,7 @@ class BlockTiming:
         self._behind = max(self._behind, number)
 
     def has(self, waiting: PendingBlock) -> bool:
-        """Whether a block was certainly written when the window of the failure closed."""
+        """Return whether a block was certainly written when the window of the failure closed."""
         number = waiting.block.number
         known = self._known.get(number)
         if known is None and number < self._behind:
@@ -105,7 +106,7 @@ class BlockTiming:
         return Told(known, self._forms) if known else None
 
     def may_lack(self) -> bool:
-        """Whether a block of this failure may not be written yet.
+        """Return whether a block of this failure may not be written yet.
 
         That is possible if other tasks of its operation run whose requests came at nearly the same
         time.
@@ -116,7 +117,7 @@ class BlockTiming:
 
 
 def _stands_in(text: str, said: str) -> bool:
-    """Whether a text appears in another one, and not as part of a longer name."""
+    """Return whether a text appears in another one, and not as part of a longer name."""
     return re.search(rf"(?<![\w.-]){re.escape(text)}(?![\w-])", said) is not None
 
 

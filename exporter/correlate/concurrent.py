@@ -85,8 +85,9 @@ class ConcurrentRequests:
 
     @property
     def latest(self) -> list[str]:
-        """The contexts of the latest requests in hex, oldest first. The store keeps them with the
-        ordinal.
+        """The contexts of the latest requests in hex, oldest first.
+
+        The store keeps them with the ordinal.
         """
         return [context.hex() for context in self._latest]
 

@@ -225,7 +225,7 @@ class Correlator:
         return self._take()
 
     def is_due(self, now: int) -> bool:
-        """Whether `quiet` has something to do at this wall-clock time, in nanoseconds."""
+        """Return whether `quiet` has something to do at this wall-clock time, in nanoseconds."""
         settling = self._settling
         return (
             settling.is_due(now)
@@ -366,8 +366,9 @@ class Correlator:
 
 
 def _restored(open_tasks: Iterable[OpenTask]) -> Iterator[Task]:
-    """Recreate the stored tasks. Equal links share one object, because links use most of their
-    memory.
+    """Recreate the stored tasks.
+
+    Equal links share one object, because links use most of their memory.
     """
     links: dict[bytes, bytes] = {}
     for row in open_tasks:

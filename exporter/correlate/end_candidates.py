@@ -131,7 +131,7 @@ def _general_candidates(
 ) -> Candidates:
     """Return the requests of unknown operations that share a value with the target_uri."""
     record = final.record
-    # If the table has an operation with such target_uris, a match with another operation is a guess.
+    # If the table has an operation with such target_uris, a match with another one is a guess.
     is_guess = operations.shape_of(record.app, record.target_uri) is not None
     found: dict[int, Candidate] = {}
     for text in general_targets(operations, record.app, record.target_uri):
@@ -160,8 +160,8 @@ def _requests_near(index: Index, app: str, text: str, second: int) -> list[Pendi
 
 
 def _may_end(request: PendingRequest, final: PendingEnd, earliest: int, latest: int) -> bool:
-    """Whether a final record can belong to a request's task, by time and position."""
-    # In the RFC's dialect a start record claims the request, so it does not wait for a final record.
+    """Return whether a final record can belong to a request's task, by time and position."""
+    # In the RFC's dialect a start record claims the request, so it waits for no final record.
     if request.task is None and not (request.failed and request.record_id):
         return False
     return earliest < request.time and (request.time < latest or request.seq < final.seq)

@@ -32,7 +32,10 @@ class Ended(NamedTuple):
 
 
 class EndedTasks:
-    """The last ENDED_MAX ended tasks by key. If several have the same key, the newest one counts."""
+    """The last ENDED_MAX ended tasks by key.
+
+    If several have the same key, the newest one counts.
+    """
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Ended] = {}
@@ -64,8 +67,9 @@ class EndedTasks:
         return self._with_id.get((app, target_uri))
 
     def restart(self) -> None:
-        """Forget tasks with ids. The new wokd assigns the same ids again, so a later record is not
-        a repeat.
+        """Forget tasks with ids.
+
+        The new wokd assigns the same ids again, so a later record is not a repeat.
         """
         self._by_key = {key: ended for key, ended in self._by_key.items() if not key[2]}
         self._with_id = {}
@@ -73,8 +77,9 @@ class EndedTasks:
 
     @property
     def since_restart(self) -> int:
-        """Number of tasks that ended since the last restart of wokd. The store keeps it with the
-        tasks.
+        """Number of tasks that ended since the last restart of wokd.
+
+        The store keeps it with the tasks.
         """
         return self._count - self._before_restart
 
@@ -95,7 +100,7 @@ class TaskIds:
         self.highest = highest
 
     def starts_over(self, task_id: str, time: int, settle_nanos: int) -> bool:
-        """Whether a task with this id shows that wokd was restarted."""
+        """Return whether a task with this id shows that wokd was restarted."""
         if not is_number(task_id) or int(task_id) > self.highest:
             return False
         number = int(task_id)
@@ -117,6 +122,6 @@ class TaskIds:
 
 
 def is_number(task_id: str) -> bool:
-    """Whether a task id is a number of Wok's counter (up to Wok 2.2)."""
+    """Return whether a task id is a number of Wok's counter (up to Wok 2.2)."""
     # Wok's counter would need centuries for more than ten digits: a longer id comes from elsewhere.
     return task_id.isascii() and task_id.isdigit() and len(task_id) <= 10

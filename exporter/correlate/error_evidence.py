@@ -108,8 +108,9 @@ class ErrorEvidence:
     # The log's clock, and restarts of wokd
 
     def pass_record(self, time: int) -> list[int]:
-        """Process the time of the next record, after its windows have closed. Return the restarts
-        that are now certain.
+        """Process the time of the next record, after its windows have closed.
+
+        Return the restarts that are now certain.
 
         One record with a wrong time must not end running tasks. The clock is therefore the time
         that two consecutive records have reached.
@@ -119,14 +120,15 @@ class ErrorEvidence:
         return self._believed(now)
 
     def pass_quiet(self, now: int) -> list[int]:
-        """Process the wall clock when the reader has caught up. Return the restarts that are now
-        certain.
+        """Process the wall clock when the reader has caught up.
+
+        Return the restarts that are now certain.
         """
         self._reasons.advance(now - QUIET_NANOS)
         return self._believed(now - QUIET_NANOS + WAIT_NANOS)
 
     def is_due(self, now: int) -> bool:
-        """Whether `pass_quiet` returns a restart at this time."""
+        """Return whether `pass_quiet` returns a restart at this time."""
         return self._marks.is_due(now - QUIET_NANOS + WAIT_NANOS, self.shift)
 
     def all_restarts(self) -> list[int]:
@@ -139,7 +141,7 @@ class ErrorEvidence:
         return found
 
     def survived(self, start: int, end: int) -> None:
-        """Note that a task certainly ran from `start` to `end`: wokd was not restarted in between."""
+        """Note that a task certainly ran from `start` to `end`: wokd did not restart."""
         self._marks.survived(start, end, self.shift)
 
     # Requests and failures
@@ -154,8 +156,9 @@ class ErrorEvidence:
             self._requests.add(_asked(request))
 
     def over(self, request: PendingRequest, *, is_sure: bool) -> None:
-        """Note that the task of a request has ended, if it ran. `is_sure` means that it was
-        certainly this task.
+        """Note that the task of a request has ended, if it ran.
+
+        `is_sure` means that it was certainly this task.
         """
         self._requests.end(request.context, is_sure=is_sure)
 
@@ -169,7 +172,9 @@ class ErrorEvidence:
         self._reasons.withdraw(record)
 
     def reason_of(self, record: Record, ending: Ending) -> FailureReason | None:
-        """Return why the task of a final record failed. Call this when its settling window closes.
+        """Return why the task of a final record failed.
+
+        Call this when its settling window closes.
 
         `ending` are the final records in open windows, including this one.
         """

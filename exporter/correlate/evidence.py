@@ -65,12 +65,12 @@ def general_forms(params: Mapping[str, Any]) -> tuple[Form, ...]:
 
 
 def is_general(text: str) -> bool:
-    """Whether a form is general evidence."""
+    """Return whether a form is general evidence."""
     return text.startswith("~")
 
 
 def is_identifier(value: str) -> bool:
-    """Whether a value looks like the name of a single resource."""
+    """Return whether a value looks like the name of a single resource."""
     return len(value) >= IDENTIFIER_CHARS_MIN and any(map(str.isdigit, value))
 
 

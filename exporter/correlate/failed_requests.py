@@ -20,8 +20,9 @@ FAILED_MAX = 64
 
 
 class FailedRequests:
-    """The failed requests in `index`. They are kept for `expiry` nanoseconds and reported to
-    `errors`.
+    """The failed requests in `index`.
+
+    They are kept for `expiry` nanoseconds and reported to `errors`.
     """
 
     def __init__(self, index: Index, errors: ErrorEvidence, expiry: int) -> None:
@@ -61,7 +62,8 @@ class FailedRequests:
 
     @staticmethod
     def from_json(kept: Iterable[dict[str, Any]]) -> list[PendingRequest]:
-        """Recreate the requests from the result of `to_json`. Then `add` them in the order of the
-        log.
+        """Recreate the requests from the result of `to_json`.
+
+        Then `add` them in the order of the log.
         """
         return [from_json(PendingRequest, fields) for fields in kept]

@@ -81,7 +81,7 @@ class Index:
         return found
 
     def has_general(self, app: str) -> bool:
-        """Whether there are requests of operations that the table does not know."""
+        """Return whether there are requests of operations that the table does not know."""
         return self._general[app] > 0
 
     def by_record(self, record_id: str) -> PendingRequest | None:

@@ -39,8 +39,9 @@ class LogClock:
         """Whether the last record showed that earlier ones were ahead of their time."""
 
     def pass_record(self, time: int) -> bool:
-        """Process the time of the next record. Return whether the clock moved or earlier records
-        were ahead.
+        """Process the time of the next record.
+
+        Return whether the clock moved or earlier records were ahead.
         """
         self.was_ahead = False
         if abs(time - self.now) <= STEP_NANOS or not self.now:

@@ -1,4 +1,4 @@
-"""The table of open tasks: changes that the store does not have yet, and tasks that have expired."""
+"""The table of open tasks: changes that the store does not have yet, and expired tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OpenTaskTable:
         self._closed: list[bytes] = []
 
     def started_by(self, time: int) -> list[Task]:
-        """Return the open tasks that had started by this time, in the order in which they opened."""
+        """Return the open tasks that had started by this time, in order of opening."""
         in_order = sorted(self.tasks.values(), key=lambda task: task.seq)
         return [task for task in in_order if task.start <= time]
 
@@ -53,7 +53,9 @@ class OpenTaskTable:
             self._closed.append(task.key)
 
     def expired(self, now: int) -> list[Task]:
-        """Return the expired tasks in the order of their starts. Close them before the next call.
+        """Return the expired tasks in the order of their starts.
+
+        Close them before the next call.
 
         The result excludes tasks whose end is being decided. Ask again after that decision.
         """
@@ -74,7 +76,7 @@ class OpenTaskTable:
         return found
 
     def is_due(self, now: int) -> bool:
-        """Whether a task has expired and needs no other decision first."""
+        """Return whether a task has expired and needs no other decision first."""
         expiring = self._expiring
         while expiring and expiring[0][0] + self._expiry <= now:
             start, seq, key = expiring[0]

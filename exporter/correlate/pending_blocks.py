@@ -39,7 +39,10 @@ BlockResult = Literal["joined", "unsure", "discredited", "without_record"]
 
 
 class PendingBlock:
-    """A block that waits for its record. The record is not later than `latest` (0: not known yet)."""
+    """A block that waits for its record.
+
+    The record is not later than `latest` (0: not known yet).
+    """
 
     __slots__ = ("app", "block", "boot", "latest", "operations", "starts", "was_asked")
 
@@ -54,8 +57,9 @@ class PendingBlock:
 
 
 class PendingBlocks:
-    """The waiting blocks in the order of the file. A block waits for `expiry` at most. Times are
-    nanoseconds.
+    """The waiting blocks in the order of the file.
+
+    A block waits for `expiry` at most. Times are nanoseconds.
     """
 
     def __init__(self, functions: TaskFunctions, *, expiry: int) -> None:
@@ -102,7 +106,7 @@ class PendingBlocks:
         _bound(self._discredited, IDS_MAX)
 
     def is_discredited(self, block: Block) -> bool:
-        """Whether a block has an id that cannot be trusted."""
+        """Return whether a block has an id that cannot be trusted."""
         return any(task_id in self._discredited for task_id in block.ids)
 
     def _admit(self, item: Item) -> None:
@@ -136,7 +140,10 @@ class PendingBlocks:
             self._retire(next(iter(self._waiting.values())))
 
     def asked(self, waiting: PendingBlock, time: int) -> None:
-        """Note that a block fits a record of this time, joined or not. Its own record is not later."""
+        """Note that a block fits a record of this time, joined or not.
+
+        Its own record is not later.
+        """
         waiting.was_asked = True
         self._limit(waiting, time + RECORD_NANOS)
 
@@ -169,8 +176,9 @@ class PendingBlocks:
             self._counts["without_record"] += 1
 
     def advance(self, now: int) -> None:
-        """Advance the clock of the request log. Call this with the time of each record, before the
-        record is processed.
+        """Advance the clock of the request log.
+
+        Call this with the time of each record, before the record is processed.
         """
         queue = self._queue
         while queue and (
@@ -188,8 +196,9 @@ class PendingBlocks:
                     self._soon(due)
 
     def join(self, found: PendingBlock, time: int) -> None:
-        """Remove a block that belongs to a record of this time. Earlier blocks belong to no later
-        record.
+        """Remove a block that belongs to a record of this time.
+
+        Earlier blocks belong to no later record.
         """
         number = found.block.number
         self._remove(found)
@@ -204,7 +213,10 @@ class PendingBlocks:
         return counts
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state as JSON values. Items that are not admitted yet must be offered again."""
+        """Return the state as JSON values.
+
+        Items that are not admitted yet must be offered again.
+        """
         return {
             "admitted": self._admitted,
             "waiting": [

@@ -47,8 +47,9 @@ class PendingEnds:
         self._finals: dict[tuple[str, str], list[PendingEnd]] = {}
 
     def take(self, record: Record, seq: int) -> None:
-        """Process the next final record, record number `seq`. It waits, or joins a record that
-        already waits.
+        """Process the next final record, record number `seq`.
+
+        It waits, or joins a record that already waits.
         """
         if has_reason(record):
             self._errors.failed(record)
@@ -83,8 +84,9 @@ class PendingEnds:
             final.ends(task)
 
     def waiting_for(self, record: Record) -> PendingEnd | None:
-        """Return a waiting final record with the same task id. It waits for its start or a second
-        record.
+        """Return a waiting final record with the same task id.
+
+        It waits for its start or a second record.
         """
         if record.task_id:
             for final in self._finals.get(end_key(record), ()):
@@ -110,7 +112,10 @@ class PendingEnds:
         return self._finals.get(end_key(record), ())
 
     def _running(self, record: Record) -> Task | None:
-        """Return the open task with a task id. If two tasks share the id, the target_uri decides."""
+        """Return the open task with a task id.
+
+        If two tasks share the id, the target_uri decides.
+        """
         for task in self._index.running(record.task_id):
             is_same = task.target_uri == record.target_uri or not record.target_uri
             if is_same and task.app == record.app and record.time - task.start < self._expiry:
@@ -134,12 +139,13 @@ class PendingEnds:
         return bare[0] if len(bare) == 1 else None
 
     def _is_second_report(self, first: PendingEnd, record: Record) -> bool:
-        """Whether this operation is known to report a failure twice."""
+        """Return whether this operation is known to report a failure twice."""
         return first.record.failed and self._operations.reports_twice(record.app, record.target_uri)
 
     def _add(self, final: PendingEnd, record: Record) -> None:
-        """Add a second final record of the same end. The one with the error counts, the other is a
-        repeat.
+        """Add a second final record of the same end.
+
+        The one with the error counts, the other is a repeat.
         """
         if not record.error_code or final.record.error_code:
             self._repeats(final, record)
@@ -194,8 +200,9 @@ class PendingEnds:
 
 
 class EndingTasks:
-    """Counts the tasks that have just ended, for the decision about a failure at `time`. The count
-    is made on first use.
+    """Counts the tasks that have just ended, for the decision about a failure at `time`.
+
+    The count is made on first use.
     """
 
     def __init__(self, time: int, pending: Callable[[], Iterable[tuple[str, PendingEnd]]]) -> None:
@@ -228,7 +235,7 @@ class EndingTasks:
 
 
 def has_reason(record: Record) -> bool:
-    """Whether wok-error.log may explain this failure."""
+    """Return whether wok-error.log may explain this failure."""
     return record.failed and record.dialect == "json"
 
 

@@ -44,7 +44,9 @@ class Asked(NamedTuple):
     values: tuple[str, ...] = ()
 
     def names(self, texts: Collection[str]) -> bool:
-        """Whether all these texts are values of the request or segments of its task's target_uri."""
+        """Return whether all these texts are values of the request or segments of its task's
+        target_uri.
+        """
         return all(
             text in self.values or any(text in form.split("/") for form in self.forms) for text in texts
         )
@@ -67,8 +69,9 @@ class Ending(Protocol):
 
 
 class Told(NamedTuple):
-    """What a failure and an exception both tell about their request. `forms` are those of the
-    failure.
+    """What a failure and an exception both tell about their request.
+
+    `forms` are those of the failure.
     """
 
     texts: Collection[str]
@@ -97,8 +100,8 @@ class Requests(Protocol):
         ending: Ending,
         told: Told | None = None,
     ) -> bool:
-        """Whether a task with one of these operations or forms may still run whose request came in
-        these seconds.
+        """Return whether a task with one of these operations or forms may still run whose request
+        came in these seconds.
 
         `ending` contains the tasks that have ended although their final records are in open
         windows. With `told`, only tasks count whose requests contain it, except the task of the
@@ -118,8 +121,8 @@ class Requests(Protocol):
         nanos: int,
         ending: Ending,
     ) -> bool:
-        """Whether a task with one of these operations or forms may still run that was requested
-        near one of `forms`.
+        """Return whether a task with one of these operations or forms may still run that was
+        requested near one of `forms`.
 
         Near means within `nanos` and a second of a request with one of `forms`.
         """
@@ -156,8 +159,9 @@ class RequestMemory:
         self._let_run(asked)
 
     def end(self, context: bytes, *, is_sure: bool) -> None:
-        """Note that the task of a request has ended, if it is known to run. Forget the oldest ended
-        ones.
+        """Note that the task of a request has ended, if it is known to run.
+
+        Forget the oldest ended ones.
 
         `is_sure` means that it was certainly this task.
         """
@@ -242,8 +246,8 @@ class RequestMemory:
         ending: Ending,
         told: Told | None = None,
     ) -> bool:
-        """Whether a task with one of these operations or forms may still run whose request came in
-        these seconds.
+        """Return whether a task with one of these operations or forms may still run whose request
+        came in these seconds.
         """
         for name in names:
             seconds = self._possible.get((app, name))
@@ -257,7 +261,7 @@ class RequestMemory:
         return False
 
     def _is_excluded(self, asked: Asked, told: Told) -> bool:
-        """Whether an exception with these texts cannot belong to this task, because the task
+        """Return whether an exception with these texts cannot belong to this task, because the task
         continues.
         """
         if not asked.names(told.texts):
@@ -295,8 +299,8 @@ class RequestMemory:
         nanos: int,
         ending: Ending,
     ) -> bool:
-        """Whether a task with one of these operations or forms may still run that was requested
-        near one of `forms`.
+        """Return whether a task with one of these operations or forms may still run that was
+        requested near one of `forms`.
 
         Near means within `nanos` and a second of a request with one of `forms`.
         """
@@ -315,7 +319,8 @@ class RequestMemory:
         return not any(self._has_ended(asked, form, ending) for form in asked.forms)
 
     def _has_ended(self, asked: Asked, form: str, ending: Ending) -> bool:
-        """Whether all tasks with a form that were requested up to some time have ended by then.
+        """Return whether all tasks with a form that were requested up to some time have ended by
+        then.
 
         A final record does not belong to a task that was requested in a later second.
         """
@@ -343,8 +348,9 @@ class RequestMemory:
 
     @property
     def state(self) -> str:
-        """The requests of ended tasks as JSON text. Requests of running tasks are stored with their
-        tasks.
+        """The requests of ended tasks as JSON text.
+
+        Requests of running tasks are stored with their tasks.
         """
         return json.dumps(
             [

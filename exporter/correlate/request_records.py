@@ -41,8 +41,8 @@ class RequestRecords:
             code = self._code_of(record.text)
         operation = self._operations.of_request(record.app, record.method, code, record.params, record.status)
         request, start, opens_task = None, record.time, False
-        # A request that failed with 500 and no error may have started its task: Wok 3.0.0's clean-up of
-        # old tasks raises after the thread has started. Such a request does not open a task by itself.
+        # A request that failed with 500 and no error may have started its task: Wok 3.0.0's
+        # clean-up of old tasks raises after the thread has started. It opens no task by itself.
         is_accepted = record.status == 202
         may_start = is_accepted or (record.status == 500 and not record.error_code)
         if may_start or self._is_named(record.record_id):
@@ -56,16 +56,18 @@ class RequestRecords:
         self._emit(RequestSeen(record, operation, context, start, self._concurrent.ordinal, opens_task))
 
     def _is_named(self, request_id: str) -> bool:
-        """Whether a task record has named this request. Then it has started a task, whatever its
-        status is.
+        """Return whether a task record has named this request.
+
+        Then it has started a task, whatever its status is.
         """
         if not request_id:
             return False
         return bool(self._index.of_request(request_id)) or self._request_ids.get(request_id) is not None
 
     def _take_start(self, request: PendingRequest, *, by_forms: bool) -> Task | None:
-        """Match a request with the start records that name it or, `by_forms`, seek it. Return its
-        own task's start.
+        """Match a request with the start records that name it or, `by_forms`, seek it.
+
+        Return its own task's start.
         """
         own: Task | None = None
         for task in self._index.of_request(request.record_id):
@@ -85,7 +87,7 @@ class RequestRecords:
         return own
 
     def _is_claimed(self, request: PendingRequest) -> bool:
-        """Tell whether the task of a request has ended before its line came."""
+        """Return whether the task of a request has ended before the line of the request came."""
         known = self._request_ids.get(request.record_id)
         if known is None:
             return False

@@ -43,7 +43,7 @@ class RestartConfirmation:
             self._waiting = sorted([*self._waiting, (mark.time, mark.text)])[:MARKS_MAX]
 
     def forged(self, texts: Iterable[str]) -> None:
-        """Never confirm a mark with one of these texts: a parameter of the request log contains it."""
+        """Never confirm a mark with one of these texts: a parameter of the request log has it."""
         for text in texts:
             self._forged[text] = None
             if len(self._forged) > FORGED_MAX:
@@ -58,12 +58,13 @@ class RestartConfirmation:
         ]
 
     def is_due(self, now: int, shift: int = 0) -> bool:
-        """Whether `believed` has a mark to decide about at `now`."""
+        """Return whether `believed` has a mark to decide about at `now`."""
         return bool(self._waiting) and self._waiting[0][0] + shift + WAIT_NANOS <= now
 
     def believed(self, now: int | None, shift: int = 0) -> list[int]:
-        """Return the times of the marks that are confirmed by `now`, oldest first. Each is returned
-        once.
+        """Return the times of the marks that are confirmed by `now`, oldest first.
+
+        Each is returned once.
 
         Without `now`, all marks are due. `shift` is the difference between wokd's time zone and the
         one in which the marks were read.

@@ -30,8 +30,9 @@ densest log have 200."""
 
 
 class SettleWindow:
-    """The queue of waiting items, in the order of the log. `settle` is called with each item whose
-    window has closed.
+    """The queue of waiting items, in the order of the log.
+
+    `settle` is called with each item whose window has closed.
 
     An item that has found its partner is withdrawn and does not settle. `settle` may add and
     withdraw items.
@@ -68,8 +69,9 @@ class SettleWindow:
             self._places.pop(id(waiting)).waiting = None
 
     def pass_record(self, time: int) -> None:
-        """Close the windows that a record of this time closes. The time may go back if a clock was
-        set back.
+        """Close the windows that a record of this time closes.
+
+        The time may go back if a clock was set back.
 
         A withdrawn item neither closes a window nor keeps one open: after a restart, the exporter
         does not have it.
@@ -80,8 +82,9 @@ class SettleWindow:
             self._close_first()
 
     def pass_quiet(self, now: int) -> None:
-        """Close the windows that the wall clock closes. Call this when the reader has read
-        everything.
+        """Close the windows that the wall clock closes.
+
+        Call this when the reader has read everything.
         """
         while self.is_due(now):
             self._close_first()
@@ -100,7 +103,7 @@ class SettleWindow:
                 self._settle(waiting)
 
     def is_due(self, now: int) -> bool:
-        """Whether the wall clock closes a window.
+        """Return whether the wall clock closes a window.
 
         The time of a record may be ahead of the wall clock. Then the window runs from the moment
         when that was noticed.

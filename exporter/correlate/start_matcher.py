@@ -88,8 +88,9 @@ class StartMatcher:
         self._join(start, request, Form("", named=True))
 
     def link(self, task: Task, context: bytes, ordinal: int) -> None:
-        """Link a task with the request whose id it has. The request also remains linked with
-        another task.
+        """Link a task with the request whose id it has.
+
+        The request also remains linked with another task.
         """
         task.take(Step.FIND_REQUEST)
         task.origin = context
@@ -105,8 +106,9 @@ class StartMatcher:
         return [start for start in self._index.starts_of(request.app) if form.text in self._general(start)]
 
     def _texts(self, start: Task) -> tuple[str, ...]:
-        """Return the forms by which a start seeks its request. General forms are included only if
-        needed.
+        """Return the forms by which a start seeks its request.
+
+        General forms are included only if needed.
         """
         if self._index.has_general(start.app):
             return (*start.texts, *self._general(start))
@@ -164,8 +166,8 @@ class StartMatcher:
 
 
 def _is_possible(start: Task, request: PendingRequest) -> bool:
-    """Whether a request can have started a task at the time in its target_uri, if there is such a
-    time.
+    """Return whether a request can have started a task at the time in its target_uri, if there is
+    such a time.
     """
     epoch = start.epoch
     if not epoch or abs(start.start - epoch) > EPOCH_OFF_NANOS:

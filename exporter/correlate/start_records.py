@@ -75,7 +75,7 @@ class StartRecords:
             self._settling.add(each)
 
     def _is_new_boot(self, record: Record) -> bool:
-        """Whether a start record shows that wokd was restarted."""
+        """Return whether a start record shows that wokd was restarted."""
         if self.task_ids.starts_over(record.task_id, record.time, SETTLE_NANOS):
             return True
         # Two threads can get the same id, but not for the same target_uri and not seconds apart.
@@ -90,8 +90,9 @@ class StartRecords:
         )
 
     def _begin_anew(self, record: Record) -> list[PendingEnd]:
-        """End the tasks of the previous wokd. Return the final records that belong to this start
-        and keep waiting.
+        """End the tasks of the previous wokd.
+
+        Return the final records that belong to this start and keep waiting.
         """
         early = self._pending_ends.release(record)
         for final in early:

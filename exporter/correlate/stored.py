@@ -41,8 +41,9 @@ def record_to_json(record: Record) -> list[Any]:
 
 
 def record_from_json(fields: list[Any]) -> Record:
-    """Recreate a record from the result of `record_to_json`. Fields of newer versions get their
-    defaults.
+    """Recreate a record from the result of `record_to_json`.
+
+    Fields of newer versions get their defaults.
     """
     values = dict(zip(Record._fields, fields, strict=False))
     for name in ("trace_id", "file"):

@@ -84,8 +84,9 @@ class TaskEnds:
             self._settle_by_evidence(final)
 
     def _is_told_by_id(self, final: PendingEnd) -> bool:
-        """Decide about a final record by its ids or those of another record. Return whether that
-        was possible.
+        """Decide about a final record by its ids or those of another record.
+
+        Return whether that was possible.
         """
         record = final.record
         if not record.task_id and not record.request_id:
@@ -99,8 +100,8 @@ class TaskEnds:
             self._end_chosen(final, candidate, Candidates([candidate]))
             return True
         if not record.request_id and not record.parent_task_id:
-            # A Wok that writes the RFC's statuses writes start records as well. The start of this task
-            # is missing, and the record ends no other task.
+            # A Wok that writes the RFC's statuses writes start records as well. The start of this
+            # task is missing, and the record ends no other task.
             if record.status in OWN_STATUSES:
                 return False
             self._orphan(final)
@@ -117,8 +118,9 @@ class TaskEnds:
         return True
 
     def _is_beside_named(self, final: PendingEnd) -> bool:
-        """Whether another record with an id has reported this end. If so, this record becomes its
-        repeat.
+        """Return whether another record with an id has reported this end.
+
+        If so, this record becomes its repeat.
         """
         record = final.record
         for other in self._pending_ends.of(record):
@@ -132,7 +134,7 @@ class TaskEnds:
         return True
 
     def _may_be_asked_for(self, request: PendingRequest, record: Record) -> bool:
-        """Whether a final record's target_uri fits a request's own task."""
+        """Return whether a final record's target_uri fits a request's own task."""
         if request.task is None and not request.failed:
             return False
         texts = {form.text for form in request.forms}
@@ -167,7 +169,10 @@ class TaskEnds:
         return candidates_of(self._operations, self._index, final, expiry=self._expiry)
 
     def _choose(self, final: PendingEnd, candidates: Candidates) -> Candidate:
-        """Choose a candidate. Mark the others as contested: their own matches are in doubt as well."""
+        """Choose a candidate.
+
+        Mark the others as contested: their own matches are in doubt as well.
+        """
         found = candidates.found
         # An accepted request has certainly started a task.
         accepted = [each for each in found if each.task is not None] or found
@@ -274,7 +279,7 @@ class TaskEnds:
             self._emit(TaskRepeated(record, ended.operation, ended.context, ended.parent))
 
     def _is_late(self, record: Record) -> bool:
-        """Whether a final record may belong to a task that has expired."""
+        """Return whether a final record may belong to a task that has expired."""
         texts = [target.text for target in targets_of(self._operations, record.app, record.target_uri)]
         earliest = record.time - self._expiry
         for text in texts:
@@ -432,8 +437,9 @@ class TaskEnds:
 
     @property
     def since_restart(self) -> int:
-        """Number of tasks that ended since the last restart of wokd. The store keeps it with the
-        tasks.
+        """Number of tasks that ended since the last restart of wokd.
+
+        The store keeps it with the tasks.
         """
         return self._ended.since_restart
 
@@ -459,7 +465,7 @@ def _proved(final: PendingEnd, candidates: Candidates) -> Candidate | None:
 
 
 def _contradicts(final: PendingEnd, chosen: Candidate) -> bool:
-    """Whether wok-error.log gives a start time that does not fit the chosen request."""
+    """Return whether wok-error.log gives a start time that does not fit the chosen request."""
     requests = final.reason.requests if final.reason is not None else ()
     return bool(requests) and chosen.context not in requests
 

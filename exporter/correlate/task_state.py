@@ -86,8 +86,9 @@ class PendingRequest:
     waiting: bool = field(default=False, metadata=NOT_STORED)
 
     def form_of(self, text: str) -> Form:
-        """Return the form with this text. A request that was found by its id gets a form that names
-        it.
+        """Return the form with this text.
+
+        A request that was found by its id gets a form that names it.
         """
         for form in self.forms:
             if form.text == text:

@@ -68,7 +68,9 @@ class TrueStatus:
 
     @staticmethod
     def is_doubtful(record: Record) -> bool:
-        """Whether the status of a request must be looked up in wok-access.log, with `decide`."""
+        """Return whether the status of a request must be looked up in wok-access.log, with
+        `decide`.
+        """
         if record.kind != "request" or record.status != LOGGED:
             return False
         return (record.method == "PUT" and not record.error_code) or record.code == LOGIN_CODE
@@ -139,7 +141,7 @@ def _take_what_is_clear(others: list[_Asked], answers: list[Answer]) -> None:
 
 
 def _fits(answer: Answer, asked: _Asked) -> bool:
-    """Whether an answer can belong to a request."""
+    """Return whether an answer can belong to a request."""
     if not 0 <= answer.time - asked.time <= ANSWER_NANOS or answer.method != asked.method:
         return False
     if asked.is_true and answer.status != LOGGED:
