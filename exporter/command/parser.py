@@ -1,4 +1,6 @@
-"""The command line's grammar: commands, their arguments and flags, and what help says about them."""
+"""The command line's grammar: commands, their arguments and flags, and what
+help says about them.
+"""
 
 from __future__ import annotations
 

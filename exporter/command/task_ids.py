@@ -33,7 +33,9 @@ class TaskIds:
         self.is_json = False
         """Whether TASK records are JSON: the plug-in exists for these releases of Wok."""
         self.since: int | None = None
-        """Time of the first record after which all TASK records have ids; None if the last has none."""
+        """Time of the first record after which all TASK records have ids; None if the last has
+        none.
+        """
         self.newest: int | None = None
         """Time of the last TASK record with ids, None without one."""
         self.without: int | None = None
@@ -56,13 +58,17 @@ class TaskIds:
             self.since = None
 
     def ended(self, event: TaskEnded) -> None:
-        """Count an ended task. A lost task has no end record; its id comes from its start record."""
+        """Count an ended task. A lost task has no end record; its id comes from
+        its start record.
+        """
         self.tasks += 1
         self.covered += has_ids(event.record) if event.record is not None else bool(event.task_id)
 
     @property
     def has_plugin(self) -> bool | None:
-        """Whether the newest TASK record is of a Wok with the plug-in; None if the log cannot tell."""
+        """Whether the newest TASK record is of a Wok with the plug-in; None if
+        the log cannot tell.
+        """
         return self.since is not None if self.is_json else None
 
     @property

@@ -1,8 +1,9 @@
 """`wok-exporter tasklog`: put Wok's plug-in `tasklog` in its place, report on it, or remove it.
 
-The plug-in makes Wok log the start and the end of every task with its id (docs/tasklog.md). `look` reads what a host
-has, exporter.wok.tasklog decides, `carry_out` does the steps. Nothing of Wok is changed, and wokd is never
-restarted: a restart loses running tasks, so the administrator chooses the moment.
+The plug-in makes Wok log the start and the end of every task with its id (docs/tasklog.md). `look`
+reads what a host has, exporter.wok.tasklog decides, `carry_out` does the steps. Nothing of Wok is
+changed, and wokd is never restarted: a restart loses running tasks, so the administrator chooses
+the moment.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ examples:
 
 
 def look(root: Path, wokd: Path | None, source: Path | None) -> Host:
-    """Read what the host below this root has; raise TasklogError if there is no Wok that this program knows."""
+    """Read what the host below this root has; raise TasklogError if there is no Wok that this
+    program knows.
+    """
     program = _program(root, wokd)
     found = LIBRARY.search(_text(root, program))
     if found is None:

@@ -58,7 +58,9 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class Glyphs(NamedTuple):
-    """The characters of trees and bars: `parts` are bars narrower than a cell, the shortest first."""
+    """The characters of trees and bars: `parts` are bars narrower than a cell,
+    the shortest first.
+    """
 
     branch: str
     last: str
@@ -82,7 +84,9 @@ class Scale(NamedTuple):
     cells: int
 
     def tick(self, when: int, glyphs: Glyphs) -> str:
-        """Return the mark of a moment; one outside the scale (a clock was set back) is at its end."""
+        """Return the mark of a moment; one outside the scale (a clock was set
+        back) is at its end.
+        """
         return " " * self._at(when, self.cells) + glyphs.tick
 
     def bar(self, start: int, end: int, glyphs: Glyphs, *, is_vague: bool) -> tuple[str, str]:

@@ -52,7 +52,9 @@ KUBERNETES = re.compile(r"WOK_EXPORTER_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_.*
 
 
 class ConfigError(Exception):
-    """All errors in the configuration, one line each: where it is, what is wrong, and the remedy."""
+    """All errors in the configuration, one line each: where it is, what is
+    wrong, and the remedy.
+    """
 
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
@@ -207,8 +209,11 @@ def _are_of_this_host(files: Sequence[Path], root: Path) -> bool:
 
 
 def logs_of_this_host(root: Path = Path("/")) -> tuple[Path, Path | None]:
-    """Return what `auto` means on this host now: Wok's request log, and its error log if it can be read."""
-    # A folder that this user may not enter may contain the log: that is worth a problem, not a guess.
+    """Return what `auto` means on this host now: Wok's request log, and its error log if it can be
+    read.
+    """
+    # A folder that this user may not enter may contain the log: that is worth a problem, not a
+    # guess.
     found = [path for path in (root / log for log in LOGS) if may_exist(path)]
     error_log = root / WOK_ERROR_LOG
     return found[0] if found else root / LOGS[0], error_log if os.access(error_log, os.R_OK) else None

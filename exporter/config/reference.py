@@ -28,7 +28,9 @@ def configuration_page() -> str:
 
 
 def example_file() -> str:
-    """Return deploy/wok-exporter.toml: every option with its meaning and default, as comments only."""
+    """Return deploy/wok-exporter.toml: every option with its meaning and
+    default, as comments only.
+    """
     parts = [EXAMPLE_HEAD]
     for title, options in GROUPS.items():
         parts.append(f"# --- {title}\n")

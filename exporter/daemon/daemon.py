@@ -54,7 +54,9 @@ START_ERRORS = (StoreError, otlp_env.OtlpConfigError, ServerError, AuthError)
 """What prevents a start; their messages are for the administrator."""
 
 SEARCH_SECONDS = 2.0
-"""How often Wok's logs are looked for in their default places, while there is nothing else to do."""
+"""How often Wok's logs are looked for in their default places, while there is
+nothing else to do.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +255,9 @@ class Daemon:
         return progress
 
     def _search_logs(self) -> None:
-        """Follow the logs that `auto` means now: Wok was installed, or upgraded to a release with another log."""
+        """Follow the logs that `auto` means now: Wok was installed, or upgraded to a release with
+        another log.
+        """
         config = self._config
         if not config.automatic or time.monotonic() < self._next_search:
             return

@@ -14,7 +14,9 @@ UNPARSED_MAX = 20
 
 
 def input_problem(facts: InputFacts, log: Path, start_at: StartAt) -> Problem | None:
-    """Return what is wrong with the records of a log that was read to its end, None if nothing is."""
+    """Return what is wrong with the records of a log that was read to its end,
+    None if nothing is.
+    """
     if facts.unparsed and not facts.records:
         return Problem(
             f"none of the {facts.unparsed:,} lines read from {log} can be parsed",

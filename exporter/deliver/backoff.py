@@ -20,7 +20,9 @@ def outage_seconds(failures: int, draw: float, retry_after_seconds: float | None
 
 
 def rejection_seconds(rounds: int) -> float:
-    """Return the wait after the `rounds`-th fruitless search for an item that the backend accepts."""
+    """Return the wait after the `rounds`-th fruitless search for an item that
+    the backend accepts.
+    """
     return _doubled(rounds, HOLD_SECONDS)
 
 

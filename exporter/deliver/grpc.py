@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-# gRPC's core writes lines of its own format to stderr, even for a connection that ends as it should.
+# gRPC's core writes lines of its own format to stderr, even for a connection that ends as it
+# should.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc

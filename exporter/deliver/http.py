@@ -276,7 +276,8 @@ def _tls_context(settings: OtlpSettings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.ca or None)
         if not settings.ca and not any(ssl.get_default_verify_paths()[:2]):
-            # OpenSSL was built on another distribution: look where this one may have its certificates.
+            # OpenSSL was built on another distribution: look where this one may have its
+            # certificates.
             context.load_verify_locations(next(filter(os.path.exists, SYSTEM_STORES), None))
         if settings.client_chain:
             context.load_cert_chain(settings.client_chain, settings.client_key or None, password="")

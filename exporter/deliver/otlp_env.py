@@ -1,9 +1,9 @@
 """The standard OTEL_* variables of OTLP export, read and validated. Pure, but for reading
 certificate files.
 
-These names and their meaning belong to the OpenTelemetry specification. An empty variable counts as unset. A variable of one signal (OTEL_EXPORTER_OTLP_TRACES_...)
-comes before the general one. As in the Python SDK, and against the letter of the specification, a
-timeout is in seconds.
+These names and their meaning belong to the OpenTelemetry specification. An empty variable counts as
+unset. A variable of one signal (OTEL_EXPORTER_OTLP_TRACES_...) comes before the general one. As in
+the Python SDK, and against the letter of the specification, a timeout is in seconds.
 
 What cannot work is rejected at the start with a sentence that names the variable and the remedy.
 Values that may hold a secret (headers, credentials in a URL) are never part of such a sentence.
@@ -75,7 +75,9 @@ def is_disabled(environ: Mapping[str, str]) -> bool:
 
 
 def why_unconfigured(environ: Mapping[str, str]) -> str:
-    """Return which variable is the reason that no signal is sent, for an environment without any."""
+    """Return which variable is the reason that no signal is sent, for an
+    environment without any.
+    """
     if is_disabled(environ):
         return "OTEL_SDK_DISABLED is true"
     if any(_setting(signal, "ENDPOINT", environ)[1] for signal in SIGNALS):
@@ -235,7 +237,9 @@ def _proxy(protocol: Protocols, endpoint: str, is_secure: bool, environ: Mapping
 
 
 def is_bypassed(host: str, port: int | None, no_proxy: str) -> bool:
-    """Whether NO_PROXY excepts a host: `*`, a domain and those below it, an address or a network."""
+    """Whether NO_PROXY excepts a host: `*`, a domain and those below it, an
+    address or a network.
+    """
     host = host.lower().rstrip(".")
     for part in filter(None, (part.strip().lower() for part in no_proxy.split(","))):
         name, _, number = part.rpartition(":")

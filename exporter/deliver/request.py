@@ -122,7 +122,9 @@ def _walk(payload: bytes, at: int, items: int) -> int:
 
 
 def _take(payload: bytes, at: int, items_max: int, bytes_max: int) -> tuple[int, int]:
-    """Return how many fields from offset `at` on fit into both limits, and the offset after them."""
+    """Return how many fields from offset `at` on fit into both limits, and the
+    offset after them.
+    """
     limit = min(at + bytes_max, len(payload))
     taken = 0
     while taken < items_max and at < limit:

@@ -35,7 +35,9 @@ MESSAGE_CHARACTERS_MAX = 300  # of a backend's own words: enough for a sentence 
 Kind = Literal["accepted", "partial", "retry", "rejected", "config"]
 
 DOUBTFUL = frozenset({"http_500", "grpc_internal", "grpc_unknown", "grpc_failed_precondition"})
-"""Rejections that may as well be the backend's own trouble: retried several times before they count."""
+"""Rejections that may as well be the backend's own trouble: retried several times before they
+count.
+"""
 
 _HTTP_RETRY = frozenset({408, 425, 429, 502, 503, 504})
 _HTTP_REJECTED = frozenset({400, 413, 422, 500})
@@ -166,7 +168,8 @@ def grpc_answer(signal: Signal, error: Any) -> Answer:
     if kind == "retry":
         after = _retry_info_seconds(error.trailing_metadata() or ())
     if code == "RESOURCE_EXHAUSTED" and after is None and "larger than max" in words:
-        # A receiver's limit for one message (4 MiB by default): not an outage, smaller ones go through.
+        # A receiver's limit for one message (4 MiB by default): not an outage, smaller ones go
+        # through.
         kind, reason = "rejected", "grpc_message_too_large"
     return Answer(kind, reason, retry_after_seconds=after, message=printable(words))
 

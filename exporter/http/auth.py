@@ -37,7 +37,9 @@ KEY_BYTES = 32
 SALT_BYTES = 16
 FILE_BYTES_MAX = 64 * 1024
 WRONG_REMEMBERED = 1000
-"""Wrong credentials that are known without computing a hash: a scraper with an old password repeats itself."""
+"""Wrong credentials that are known without computing a hash: a scraper with an old password repeats
+itself.
+"""
 
 _HASH = re.compile(
     r"scrypt\$([0-9]{1,9})\$([0-9]{1,6})\$([0-9]{1,2})\$((?:[0-9a-f]{2})*)\$((?:[0-9a-f]{2})*)",
@@ -88,7 +90,9 @@ class BasicAuth:
 
     @classmethod
     def load(cls, path: Path) -> BasicAuth:
-        """Read the file; blank lines and lines that begin with `#` are skipped. Raises AuthError."""
+        """Read the file; blank lines and lines that begin with `#` are skipped.
+        Raises AuthError.
+        """
         text = _text(path)
         hashes: dict[str, _Hash] = {}
         computed: set[tuple[int, int, int, int]] = set()

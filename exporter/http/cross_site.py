@@ -14,7 +14,9 @@ from http import HTTPStatus
 from exporter.http.routes import Handler, Request, Response, as_json
 
 OWN_SITES = ("", "same-origin", "none")
-"""`none` is the address bar or a bookmark. Another port of this host is `same-site`, and not ours."""
+"""`none` is the address bar or a bookmark. Another port of this host is
+`same-site`, and not ours.
+"""
 
 _REFUSAL = as_json(
     HTTPStatus.FORBIDDEN, {"error": "requests from pages of other sites are rejected; open the page itself"}
@@ -39,5 +41,7 @@ def _checked(handler: Handler, *, linked: bool) -> Handler:
 
 
 def _is_link(headers: Mapping[str, str]) -> bool:
-    """Return whether a person has followed a link: the answer becomes a page of its own, not part of one."""
+    """Return whether a person has followed a link: the answer becomes a page of its own, not part
+    of one.
+    """
     return headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"

@@ -70,7 +70,9 @@ class Workers:
         self._is_closed = False
 
     def submit(self, address: str, job: Job) -> None:
-        """Run the job in a thread. When the queue is full, refuse this job or another waiting one."""
+        """Run the job in a thread. When the queue is full, refuse this job or
+        another waiting one.
+        """
         with self._changed:
             refused = job if self._is_closed else self._add(address, job)
         if refused is not None:

@@ -1,4 +1,6 @@
-"""The head of a request (request line and headers) from its bytes, and the head of an answer as bytes."""
+"""The head of a request (request line and headers) from its bytes, and the head of an answer as
+bytes.
+"""
 
 from __future__ import annotations
 

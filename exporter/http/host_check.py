@@ -40,7 +40,9 @@ class HostCheck:
             self._names.add(_plain(listen_host))
 
     def allows(self, host: str) -> bool:
-        """Return whether the value of a Host header, with or without a port, is a name of this server."""
+        """Return whether the value of a Host header, with or without a port, is a name of this
+        server.
+        """
         if self._is_open:
             return True
         found = _HOST.fullmatch(host) if len(host) <= HOST_CHARS_MAX else None
@@ -88,7 +90,9 @@ def _either(known: Handler, other: Handler, hosts: HostCheck) -> Handler:
 
 
 def _plain(name: str) -> str:
-    """Return a name in one spelling: addresses have several. Browsers leave the zone of an address out."""
+    """Return a name in one spelling: addresses have several. Browsers leave the zone of an address
+    out.
+    """
     name = name.strip("[]").lower().removesuffix(".").partition("%")[0]
     try:
         address = ip_address(name)

@@ -38,7 +38,9 @@ class Response(NamedTuple):
 Handler = Callable[[Request], Response]
 
 Routes = Mapping[str, Handler]
-"""Handlers by path; one that ends with `*` is for all paths with that prefix that have no handler."""
+"""Handlers by path; one that ends with `*` is for all paths with that prefix
+that have no handler.
+"""
 
 
 def plain(status: HTTPStatus, headers: Mapping[str, str] = NO_HEADERS) -> Response:
@@ -47,7 +49,9 @@ def plain(status: HTTPStatus, headers: Mapping[str, str] = NO_HEADERS) -> Respon
 
 
 def as_json(status: int, value: Any) -> Response:
-    """Return a value as JSON in ASCII: no text of a log can be taken for markup or the end of a line."""
+    """Return a value as JSON in ASCII: no text of a log can be taken for markup or the end of a
+    line.
+    """
     return Response(status, JSON, json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii"))
 
 

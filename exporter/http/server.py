@@ -72,7 +72,9 @@ CONNECTIONS_MAX_TLS = 256
 """Open connections. OpenSSL keeps some 100 KiB for each."""
 
 UNSENT_BYTES_MAX = 32 * 1024 * 1024
-"""Answers that slow clients have not read yet. Beyond, the address with the most loses its oldest."""
+"""Answers that slow clients have not read yet. Beyond, the address with the
+most loses its oldest.
+"""
 
 ACCEPTED_AT_ONCE = 64
 ACCEPT_PAUSE_SECONDS = 0.2
@@ -88,7 +90,8 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """Listens from the moment it is made; `serve` answers, in the thread that calls it, until `close`.
+    """Listens from the moment it is made; `serve` answers, in the thread that calls it, until
+    `close`.
 
     A handler of `routes` that raises is logged and answered with 500. With `auth`, all paths but
     `public_paths` ask for a user and a password. Raises ServerError when it cannot listen or read
@@ -249,7 +252,9 @@ class Server:
             self._step(connection)
 
     def _make_room(self) -> None:
-        """Drop the oldest connection of the address that has the most, but none that waits for a handler."""
+        """Drop the oldest connection of the address that has the most, but none that waits for a
+        handler.
+        """
         idle = [each for each in self._connections if each.phase != "answering"]
         counts = Counter(each.address for each in idle)
         if counts:
@@ -384,7 +389,9 @@ _UNAUTHORIZED = plain(
 
 
 def _connections_max(*, has_tls: bool) -> int:
-    """Return how many connections to keep: at most half of the descriptors that the process may have."""
+    """Return how many connections to keep: at most half of the descriptors that the process may
+    have.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CONNECTIONS_MAX_TLS if has_tls else CONNECTIONS_MAX
     return wanted if soft == resource.RLIM_INFINITY else max(8, min(wanted, soft // 2))

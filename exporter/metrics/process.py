@@ -1,7 +1,8 @@
 """What the `process_*` metrics of client libraries of Prometheus say about a process, of this one.
 
 prometheus_client's own collector needs /proc/stat for the time of the boot, and shows nothing
-without it. The service's sandbox (`ProcSubset=pid`) hides that file, so the time comes from a clock.
+without it. The service's sandbox (`ProcSubset=pid`) hides that file, so the time comes from a
+clock.
 """
 
 from __future__ import annotations

@@ -155,7 +155,9 @@ def busy(
 
 
 def _templates(dialect: Dialect) -> Sequence[_Template]:
-    """Return as many templates for each kind of work as its share, so that a random pick is fair."""
+    """Return as many templates for each kind of work as its share, so that a
+    random pick is fair.
+    """
     found = []
     for work in WORKS:
         for i in range(work.share * TEMPLATES_PER_SHARE):
@@ -185,7 +187,9 @@ def _ends(dialect: Dialect, work: _Work, *, is_failed: bool) -> tuple[bytes, ...
 
 
 def _format(data: bytes) -> bytes:
-    """Return a rendered line as a `%` format: `{name}` becomes `%(name)s`; a task's id is a number."""
+    """Return a rendered line as a `%` format: `{name}` becomes `%(name)s`; a
+    task's id is a number.
+    """
     data = data.replace(b"%", b"%%").replace(b'"{task}"', b"{task}")
     for name in (b"n", b"epoch", b"uuid", b"task", b"date", b"time", b"zone", b"id"):
         data = data.replace(b"{" + name + b"}", b"%(" + name + b")s")

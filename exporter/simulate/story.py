@@ -38,7 +38,9 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 class _Task:
-    """A task of the story; its id is known only at the end, because ids follow the order of starts."""
+    """A task of the story; its id is known only at the end, because ids follow
+    the order of starts.
+    """
 
     def __init__(self, at: float, boot: int, app: str, target_uri: str) -> None:
         self.order = (boot, at)
@@ -48,7 +50,9 @@ class _Task:
 
 
 class _Stage:
-    """Collects scenes in any order, also overlapping ones; `lines` returns them in the log's order."""
+    """Collects scenes in any order, also overlapping ones; `lines` returns them
+    in the log's order.
+    """
 
     def __init__(self, dialect: Dialect, start: datetime, seed: int) -> None:
         self.dialect = dialect

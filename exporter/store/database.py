@@ -37,10 +37,14 @@ STATE_FILE = "state.db"
 LOCK_FILE = "state.lock"
 
 BUSY_TIMEOUT_SECONDS = 10.0
-"""Only a person with a SQLite shell competes with the daemon; their transaction may take a moment."""
+"""Only a person with a SQLite shell competes with the daemon; their transaction
+may take a moment.
+"""
 
 PAGE_BYTES = 16384
-"""The journal's rows are blobs of up to a megabyte: larger pages halve the work of writing and deleting them."""
+"""The journal's rows are blobs of up to a megabyte: larger pages halve the work of writing and
+deleting them.
+"""
 
 WAL_PAGES_BEFORE_CHECKPOINT = 1024
 """16 MiB: a burst is then synced a few times a second rather than ten times."""
@@ -145,7 +149,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def lock(directory: Path) -> int:
-    """Make `directory` where it is missing, and return a descriptor that holds its lock until it is closed.
+    """Make `directory` where it is missing, and return a descriptor that holds its lock until it is
+    closed.
 
     A new directory has mode 0700. An existing one keeps its mode, because the state file is 0600.
     Raises StoreError when it is not a directory, not writable, or locked by another daemon.
@@ -198,7 +203,8 @@ def open_writer(
     mend: Mend = _nothing,
     salvaged: Mend = _nothing,
 ) -> sqlite3.Connection:
-    """Return the one connection that writes, to a file that exists, is sound and of the newest version.
+    """Return the one connection that writes, to a file that exists, is sound and of the newest
+    version.
 
     `mend` is called with every state that is opened, and `salvaged` with one whose readable rows
     were copied from a damaged file, which is renamed to `<name>.broken-<n>`. With
@@ -226,7 +232,9 @@ def open_writer(
 
 
 def _salvage(path: Path, migrations: Sequence[Migration], mend: Mend, salvaged: Mend) -> bool:
-    """Copy the readable rows of a damaged file into a new one in its place; return whether that is a state."""
+    """Copy the readable rows of a damaged file into a new one in its place; return whether that is
+    a state.
+    """
     copy, mended = (path.with_name(f"{path.name}.{name}") for name in ("new", "mended"))
     try:
         if not (
@@ -246,7 +254,8 @@ def _salvage(path: Path, migrations: Sequence[Migration], mend: Mend, salvaged: 
 
 
 def _mend_first_page(path: Path, mended: Path, migrations: Sequence[Migration]) -> bool:
-    """Copy the files of a state, with the first page that a new state has; return whether that makes sense.
+    """Copy the files of a state, with the first page that a new state has; return whether that
+    makes sense.
 
     The first page holds what is the same in every state: what kind of file it is, and where the
     tables begin.
@@ -334,8 +343,8 @@ def _open_checked(path: Path, migrations: Sequence[Migration], mend: Mend) -> sq
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
-    # Looked at through a connection that cannot write: closing another one would write the -wal of a broken
-    # file back into it, and with that destroy what a repair might start from.
+    # Looked at through a connection that cannot write: closing another one would write the -wal of
+    # a broken file back into it, and with that destroy what a repair might start from.
     with closing(connect(path, writable=False)) as db:
         with _telling_damage():
             version = known_version(db, path, migrations)
@@ -394,7 +403,9 @@ def _prepare(db: sqlite3.Connection, path: Path, version: int, migrations: Seque
 
 
 def known_version(db: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> int:
-    """Return the schema version of a state, 0 for an empty file; raises StoreError for an unknown one."""
+    """Return the schema version of a state, 0 for an empty file; raises StoreError for an unknown
+    one.
+    """
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     owner = int(db.execute("PRAGMA application_id").fetchone()[0])
     is_empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0

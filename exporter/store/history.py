@@ -1,4 +1,5 @@
-"""The histories of requests and ended tasks: rows of bounded size, and the oldest make room for the newest.
+"""The histories of requests and ended tasks: rows of bounded size, and the oldest make room for the
+newest.
 
 Each history is bounded in rows and in bytes. A row's texts are cut when it is written, for anybody
 who can reach Wok decides how long they are: 1,000 failed logins with names of 4,000 characters must
@@ -19,14 +20,18 @@ from exporter.records import RequestRow, TaskRow
 from exporter.store.database import columns
 
 SLACK = 10
-"""A history may grow a tenth over its bound, so that old rows are deleted in steps, not by each commit."""
+"""A history may grow a tenth over its bound, so that old rows are deleted in steps, not by each
+commit.
+"""
 
 ROW_BYTES = 64
 """What a row takes beside its texts: numbers, contexts, SQLite's own."""
 
 TEXT_BYTES_MAX = 256
 LONG_TEXT_BYTES_MAX = {"message": 2048, "target_uri": 4096, "stack": 4096}
-"""A target_uri names its task again when a further final record comes, so it is cut as late as possible."""
+"""A target_uri names its task again when a further final record comes, so it is cut as late as
+possible.
+"""
 
 _ELLIPSIS = "…"
 
@@ -48,7 +53,9 @@ _Limits = Sequence[tuple[int, int]]
 def add(
     db: sqlite3.Connection, history: History, rows: Sequence[tuple[Any, ...]], rows_max: int, bytes_max: int
 ) -> None:
-    """Append rows, with their texts cut; then delete the oldest if the history is over its bound."""
+    """Append rows, with their texts cut; then delete the oldest if the history
+    is over its bound.
+    """
     limits = _limits(history.row_type)
     cut = [_cut(row, limits) for row in rows]
     db.executemany(_insert(history), cut)

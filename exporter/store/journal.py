@@ -31,7 +31,9 @@ ROW_MAX = 2**63 - 1
 
 
 ROW_BYTES_MAX = 1024 * 1024
-"""A restart of wokd with 60,000 open tasks makes 129 MiB at once. A single larger item stays one row."""
+"""A restart of wokd with 60,000 open tasks makes 129 MiB at once. A single larger item stays one
+row.
+"""
 
 DAMAGED_KEPT = 100
 """Damaged rows that are kept for inspection."""
@@ -64,7 +66,9 @@ class DamagedRowError(Exception):
 
 
 def append(db: sqlite3.Connection, rows: Iterable[JournalRow]) -> bool:
-    """Append the rows of the signals that are on; a large row becomes several. Return whether there were any."""
+    """Append the rows of the signals that are on; a large row becomes several. Return whether there
+    were any.
+    """
     sums = {signal: [0, 0, 0] for signal in signals(db)}
 
     def inserted() -> Iterator[tuple[Any, ...]]:
@@ -111,7 +115,9 @@ def divided(row: JournalRow) -> list[JournalRow]:
 
 
 def _end_of_item(payload: bytes, at: int) -> int:
-    """Return where the item that begins there ends: a tag of one byte, the length as a varint, the item."""
+    """Return where the item that begins there ends: a tag of one byte, the length as a varint, the
+    item.
+    """
     length = shift = 0
     for begin, byte in enumerate(payload[at + 1 : at + 11], at + 2):
         length |= (byte & 0x7F) << shift
@@ -130,7 +136,9 @@ def size(db: sqlite3.Connection) -> tuple[int, int]:
 
 
 def give_up(db: sqlite3.Connection, rows_max: int, bytes_max: int) -> int:
-    """Drop the oldest rows until the journal is within its bound; return the number of items lost."""
+    """Drop the oldest rows until the journal is within its bound; return the
+    number of items lost.
+    """
     rows, size_bytes = size(db)
     if rows <= rows_max and size_bytes <= bytes_max:
         return 0
@@ -146,7 +154,8 @@ def give_up(db: sqlite3.Connection, rows_max: int, bytes_max: int) -> int:
 
 
 def read(db: sqlite3.Connection, signal: str, items_max: int, bytes_max: int) -> list[JournalEntry]:
-    """Return the next rows to send: whole rows within both limits, but at least one if there is any.
+    """Return the next rows to send: whole rows within both limits, but at least one if there is
+    any.
 
     Raises DamagedRowError for a damaged row.
     """
@@ -191,7 +200,8 @@ def set_aside(db: sqlite3.Connection, row: int, now_seconds: float) -> int:
 
 
 def recount(db: sqlite3.Connection) -> int:
-    """Count anew what waits, by the rows themselves; return how many items fewer there are than thought.
+    """Count anew what waits, by the rows themselves; return how many items fewer there are than
+    thought.
 
     Rows of signals without a cursor are deleted: damage has changed their name.
     """
@@ -221,7 +231,9 @@ def _records(db: sqlite3.Connection) -> dict[str, int]:
 
 
 def advance(db: sqlite3.Connection, signal: str, row: int, item: int) -> None:
-    """Move the cursor past the first `item` items of `row` and all rows before; a dropped row moves nothing."""
+    """Move the cursor past the first `item` items of `row` and all rows before; a dropped row moves
+    nothing.
+    """
     found = db.execute('SELECT items FROM journal WHERE "row" = ? AND signal = ?', (row, signal)).fetchone()
     if found is None:
         return

@@ -31,7 +31,8 @@ def _version_1(db: sqlite3.Connection) -> None:
             "row" INTEGER PRIMARY KEY AUTOINCREMENT, signal TEXT NOT NULL, items INTEGER NOT NULL,
             first INTEGER NOT NULL, last INTEGER NOT NULL, resource BLOB NOT NULL, payload BLOB NOT NULL)""",
         "CREATE INDEX journal_of_signal ON journal (signal)",
-        # `rows`, `records` and `bytes` are sums over the rows that wait, so that nobody has to scan them.
+        # `rows`, `records` and `bytes` are sums over the rows that wait, so that nobody has to scan
+        # them.
         """CREATE TABLE journal_cursor (
             signal TEXT PRIMARY KEY, item INTEGER NOT NULL, "rows" INTEGER NOT NULL,
             records INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID""",
@@ -107,4 +108,6 @@ def _version_4(db: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2, _version_3, _version_4)
-"""Migration n, counted from 1, brings a state from version n - 1 to n; a released one is never changed."""
+"""Migration n, counted from 1, brings a state from version n - 1 to n; a released one is never
+changed.
+"""

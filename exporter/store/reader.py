@@ -37,7 +37,9 @@ from exporter.store.search import Place, RequestsFound, Sought, Story, TasksFoun
 from exporter.store.task_view import Usual, usual
 
 QUERY_SECONDS = 3.0
-"""More than any query takes on a full state of a slow disk, and less than people and Prometheus wait."""
+"""More than any query takes on a full state of a slow disk, and less than people and Prometheus
+wait.
+"""
 
 USUAL_OF_TASKS = 10_000
 USUAL_SECONDS = 5.0
@@ -185,7 +187,8 @@ class Reader:
     def overview(self) -> Overview:
         """Return what a status shows; cheap, whatever the state holds."""
         with self._reading() as db:
-            # SQLite's number for what other connections have committed; it begins anew with each connection.
+            # SQLite's number for what other connections have committed; it begins anew with each
+            # connection.
             number = db.execute("PRAGMA data_version").fetchone()[0]
             counters = {series_of(text): value for text, value in db.execute("SELECT * FROM counter")}
             last = db.execute("SELECT value FROM gauge WHERE series = ?", (json.dumps([_LAST_RECORD]),))
@@ -206,7 +209,9 @@ class Reader:
     def find_tasks(
         self, sought: Sought, *, running: bool, ended: bool, place: Place | None, limit: int
     ) -> TasksFound:
-        """Return a page of tasks that run, have ended, or both; `place` is the `next` of the page before."""
+        """Return a page of tasks that run, have ended, or both; `place` is the `next` of the page
+        before.
+        """
         with self._reading() as db:
             return search.tasks(db, sought, running=running, ended=ended, place=place, limit=limit)
 
@@ -233,7 +238,9 @@ class Reader:
     def traces(
         self, *, context: bytes = b"", record_id: str = "", target_uri: str = "", limit: int, tasks_max: int
     ) -> TracesFound:
-        """Return the newest requests with their tasks, by a trace id or context, a record id or a target_uri."""
+        """Return the newest requests with their tasks, by a trace id or context, a record id or a
+        target_uri.
+        """
         with self._reading() as db:
             return search.traces(
                 db,
@@ -301,7 +308,9 @@ class Reader:
         return found[0] if found else None
 
     def requests_between(self, first_ordinal: int, last_ordinal: int, limit: int) -> list[RequestRow]:
-        """Return at most `limit` requests with `first_ordinal <= ordinal <= last_ordinal`, in file order."""
+        """Return at most `limit` requests with `first_ordinal <= ordinal <= last_ordinal`, in file
+        order.
+        """
         with self._reading() as db:
             rows = db.execute(
                 f"SELECT {columns(RequestRow)} FROM request WHERE ordinal BETWEEN ? AND ? ORDER BY ordinal LIMIT ?",  # noqa: S608 - our own names

@@ -28,7 +28,9 @@ from exporter.store import history, journal
 from exporter.store.database import BrokenError, columns
 
 NUMBER_MAX = 2**60
-"""Row numbers and ordinals never come near this one; a damaged one could leave no number for the next row."""
+"""Row numbers and ordinals never come near this one; a damaged one could leave no number for the
+next row.
+"""
 
 _STATE = "state"
 _POSITION = "position:"

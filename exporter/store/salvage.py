@@ -15,7 +15,9 @@ ROWID_MAX = 2**63 - 1
 
 
 def copy_tables(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
-    """Copy all readable rows of the tables that `new` has; raises `sqlite3.Error` only for `new`."""
+    """Copy all readable rows of the tables that `new` has; raises
+    `sqlite3.Error` only for `new`.
+    """
     tables = [
         (name, "WITHOUT ROWID" in sql)
         for name, sql in new.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
@@ -68,7 +70,9 @@ def _behind_damage(db: sqlite3.Connection, table: str, last: int) -> int | None:
 
 
 def _keyed_rows(db: sqlite3.Connection, table: str, names: str) -> Iterator[tuple[object, ...]]:
-    """Yield the readable rows of a table without rowids: small ones, from both ends up to the damage."""
+    """Yield the readable rows of a table without rowids: small ones, from both ends up to the
+    damage.
+    """
     key = names.split(",", maxsplit=1)[0]
     for order in ("ASC", "DESC"):
         try:

@@ -55,7 +55,8 @@ _Condition = tuple[str, Sequence[Any]]
 
 
 class Sought(NamedTuple):
-    """The filters: one of each (empty: any), overlapping `since_ns <= t < until_ns`, and containing `text`.
+    """The filters: one of each (empty: any), overlapping `since_ns <= t < until_ns`, and containing
+    `text`.
 
     `text` is part of a task's target_uri, operation, error code and reason, its user or its
     request's sentence; or of a request's operation, user and sentence. ASCII letters match in any
@@ -91,8 +92,8 @@ class Ended(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a page of tasks stopped: `running` is (start, context) of the last running task shown, None when all
-    of them have been shown; then `before` is the id of the last ended one.
+    """Where a page of tasks stopped: `running` is (start, context) of the last running task shown,
+    None when all of them have been shown; then `before` is the id of the last ended one.
     """
 
     newest: int
@@ -122,9 +123,9 @@ class RequestsFound(NamedTuple):
 
 
 class Story(NamedTuple):
-    """One task, its request, the first other requests between its start and its end, the durations of successful
-    tasks of its operation (nanoseconds, newest first), and the other requests that it might belong
-    to.
+    """One task, its request, the first other requests between its start and its end, the durations
+    of successful tasks of its operation (nanoseconds, newest first), and the other requests that it
+    might belong to.
     """
 
     task: Running | Ended
@@ -162,7 +163,9 @@ class TracesFound(NamedTuple):
 def tasks(
     db: sqlite3.Connection, sought: Sought, *, running: bool, ended: bool, place: Place | None, limit: int
 ) -> TasksFound:
-    """Return at most `limit` (at least 1) tasks of those that run, that have ended, or both, after `place`."""
+    """Return at most `limit` (at least 1) tasks of those that run, that have ended, or both, after
+    `place`.
+    """
     requests = last_ordinal(db)
     newest = place.newest if place else last_id(db)
     found: list[Running | Ended] = []
@@ -196,7 +199,9 @@ def tasks(
 
 
 def requests(db: sqlite3.Connection, sought: Sought, *, before: int | None, limit: int) -> RequestsFound:
-    """Return at most `limit` (at least 1) requests, with ordinals under `before`; `outcomes` plays no part."""
+    """Return at most `limit` (at least 1) requests, with ordinals under `before`; `outcomes` plays
+    no part.
+    """
     before = last_ordinal(db) + 1 if before is None else before
     floor = max(0, before - 1 - TEXT_ROWS_MAX) if sought.text else 0
     conditions: list[_Condition] = [
@@ -227,7 +232,8 @@ def requests(db: sqlite3.Connection, sought: Sought, *, before: int | None, limi
 
 
 def story(db: sqlite3.Connection, context: bytes, *, meanwhile_max: int, durations_max: int) -> Story | None:
-    """Return the task whose span has this context, with its surroundings; None when the history has none.
+    """Return the task whose span has this context, with its surroundings; None when the history has
+    none.
 
     Of `meanwhile` and `durations` there are at most as many as given. Tasks of which nothing but
     their final record is known have no duration.
@@ -284,7 +290,8 @@ def traces(
     `context` is a trace id, or a whole context: that of a request or of any task. `record_id` is a
     request's, `target_uri` that of any task. An empty value matches nothing.
     """
-    # Newest first in the order of the log: what has a request by its ordinal, other tasks by their own start.
+    # Newest first in the order of the log: what has a request by its ordinal, other tasks by their
+    # own start.
     found: dict[tuple[int, bytes], int] = {}
     own = [("substr(context, 1, ?) = ?", (len(context), context))] if context else []
     by_request = [*own, *([("record_id = ?", (record_id,))] if record_id else [])]
@@ -311,7 +318,8 @@ def traces(
 def _trace(db: sqlite3.Connection, request: int, context: bytes, target_uri: str, tasks_max: int) -> Trace:
     own: list[_Condition] = [("t.request = ?", (request,))]
     if not request:
-        # A start record that still seeks its request has no context yet; it was found by its target_uri.
+        # A start record that still seeks its request has no context yet; it was found by its
+        # target_uri.
         own = [("t.context = ?", (context,)), *([] if context else [("t.target_uri = ?", (target_uri,))])]
     where, values = _where(own)
     count = sum(
@@ -341,7 +349,9 @@ def durations_by_operation(db: sqlite3.Connection, tasks_max: int) -> dict[tuple
 
 
 def last_ordinal(db: sqlite3.Connection) -> int:
-    """Return the ordinal of the last request, 0 before the first: they are given without gaps, from 1."""
+    """Return the ordinal of the last request, 0 before the first: they are given without gaps, from
+    1.
+    """
     return int(db.execute("SELECT coalesce(max(ordinal), 0) FROM request").fetchone()[0])
 
 
@@ -442,10 +452,12 @@ def _one_of(column: str, values: Sequence[Any]) -> Iterator[_Condition]:
 
 
 def _with_text(text: str, *expressions: str) -> Iterator[_Condition]:
-    """Yield the condition that one of the expressions contains `text`; it is the last one, as the slowest."""
+    """Yield the condition that one of the expressions contains `text`; it is the last one, as the
+    slowest.
+    """
     if text:
-        # SQLite's lower() knows the letters of ASCII alone. LIKE would do the same, but takes 25 times as long
-        # for a text that nearly matches everywhere.
+        # SQLite's lower() knows the letters of ASCII alone. LIKE would do the same, but takes 25
+        # times as long for a text that nearly matches everywhere.
         spellings = {_ascii_lower(each) for each in (text, text.lower(), text.upper(), text.capitalize())}
         found = [f"instr(lower({expression}), ?)" for expression in expressions for _ in spellings]
         yield f"({' OR '.join(found)})", sorted(spellings) * len(expressions)

@@ -44,7 +44,9 @@ from exporter.store.repair import checksum, keep_spares, repair
 __all__ = ["JournalEntry", "JournalStatus", "Loaded", "Store", "StoreError"]
 
 JOURNAL_ROWS_MAX = 1_000_000
-"""On a quiet host a row is one record of under a kilobyte: the bytes bound is then reached first."""
+"""On a quiet host a row is one record of under a kilobyte: the bytes bound is
+then reached first.
+"""
 
 JOURNAL_BYTES_MAX = 512 * 1024 * 1024
 """Weeks of a busy host's records, and not much of a hypervisor's disk."""
@@ -54,7 +56,9 @@ TASKS_KEPT = 100_000
 """Months of a busy host, for `tasks` and the page: some tens of megabytes each."""
 
 HISTORY_BYTES_MAX = 256 * 1024 * 1024
-"""Of requests and tasks together, half each: a flood of long texts leaves fewer rows, not a larger file."""
+"""Of requests and tasks together, half each: a flood of long texts leaves fewer rows, not a larger
+file.
+"""
 
 ENDED_TASKS_REMEMBERED = 10_000
 """Ended tasks that the correlator recognises when a further final record of one comes."""
@@ -156,7 +160,9 @@ class Store:
         )
 
     def close(self) -> None:
-        """Close the file, with its -wal written back, and release the lock; further calls do nothing."""
+        """Close the file, with its -wal written back, and release the lock; further calls do
+        nothing.
+        """
         with self._turn:
             if self._lock_descriptor >= 0:
                 self._db.close()
@@ -224,8 +230,8 @@ class Store:
         try:
             self._write(commit, now_seconds, _unchanged)
         except (UnicodeEncodeError, OverflowError):
-            # Text with half a surrogate pair, or an integer over 64 bits, got past the parser: rare enough
-            # to look at every value only now.
+            # Text with half a surrogate pair, or an integer over 64 bits, got past the parser: rare
+            # enough to look at every value only now.
             self._write(commit, now_seconds, _storable)
 
     def _write(self, commit: Commit, now_seconds: float, checked: Callable[[Rows], Rows]) -> None:
@@ -265,13 +271,16 @@ class Store:
                     _count(db, {(LOST, "journal_full"): lost})
 
     def journal_has_room(self) -> bool:
-        """Return whether the journal is below its bound, so that a batch can be committed without dropping rows."""
+        """Return whether the journal is below its bound, so that a batch can be committed without
+        dropping rows.
+        """
         with self._reading() as db:
             rows, size_bytes = journal.size(db)
         return rows < self._journal_rows_max and size_bytes < self._journal_bytes_max
 
     def journal_read(self, signal: Signal, items_max: int, bytes_max: int) -> list[JournalEntry]:
-        """Return the next rows to send: whole rows within both limits, but at least one if there is any.
+        """Return the next rows to send: whole rows within both limits, but at least one if there is
+        any.
 
         Damaged rows are set aside and counted.
         """
@@ -294,7 +303,8 @@ class Store:
         )
 
     def journal_advance(self, signal: Signal, row: int, item: int, counters: Mapping[Series, float]) -> None:
-        """Move the cursor past the first `item` items of `row` and all rows before it, and count, in one.
+        """Move the cursor past the first `item` items of `row` and all rows before it, and count,
+        in one.
 
         A row that has been given up meanwhile moves nothing; the counters are added all the same.
         """
@@ -328,7 +338,9 @@ class Store:
 
     @property
     def is_ready(self) -> bool:
-        """True once the first backlog has been read. From then on, the `wok_*` metrics are shown."""
+        """True once the first backlog has been read. From then on, the `wok_*`
+        metrics are shown.
+        """
         with self._reading() as db:
             return db.execute("SELECT 1 FROM meta WHERE key = 'ready'").fetchone() is not None
 

@@ -217,7 +217,9 @@ def asked_of(request: RequestRow) -> str:
 
 
 def why(task: TaskView) -> str:
-    """Return why a task failed or was lost, with its error's code or the class of its exception in front."""
+    """Return why a task failed or was lost, with its error's code or the class of its exception in
+    front.
+    """
     kind = task.error_code or task.exception
     if not kind or task.why.startswith(kind):
         return task.why.removeprefix(f"{task.state}: ")

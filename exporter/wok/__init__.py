@@ -1,1 +1,1 @@
-"""Facts about Wok and its plug-ins: operations, message tables, sentences, restart marks."""
+"""Facts about Wok and its plug-ins: operations, messages, and the formats of its other logs."""

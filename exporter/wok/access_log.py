@@ -1,11 +1,12 @@
-r"""The lines of wok-access.log, as far as they are used: PUT requests and logins that were not answered with success.
+r"""Parses the lines of wok-access.log that are used: PUT requests and logins without success.
 
-    ADDRESS - USER [28/Nov/2026:01:08:31] "PUT /plugins/kimchi/vms/f\xc3\xa9lix HTTP/1.1" 303 164 "" ""
+    ADDRESS - USER [28/Nov/2026:01:08:31] "PUT /plugins/kimchi/vms/\xc3\xa9va HTTP/1.1" 303 164 "" ""
 
-Wok's request log has Wok's idea of a status: a PUT that renames a resource is logged as 500 and answered with 303, a
-failed login since Wok 2.4 as 500 and answered with 401. The answer stands here alone. Times are local, in whole
-seconds and without a zone. Line breaks, quotes and all that is not ASCII are escaped, so that a line is a line; the
-address is the first of X-Forwarded-For, the path is decoded and then escaped.
+The status in Wok's request log can differ from that of the answer. A PUT that renames a resource is
+logged as 500 and answered with 303. A failed login since Wok 2.4 is logged as 500 and answered with
+401. Only wok-access.log has the status of the answer. Times are local, in whole seconds and without
+a zone. Line breaks, quotes and characters that are not ASCII are escaped, so a name cannot forge a
+line. The address is the first one of X-Forwarded-For. The path is decoded and then escaped.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ _ESCAPED = {
 
 
 class Answer(NamedTuple):
-    """How a PUT or a login was answered: `client` is address and user as they stand there, `path` is decoded and
-    without its query.
+    """The answer to a PUT or a login.
+
+    `client` is the address and the user as in the line. `path` is decoded and has no query.
     """
 
     time: int
@@ -48,7 +50,7 @@ class Answer(NamedTuple):
 
 
 def answer_of(data: bytes, zones: Zones) -> Answer | None:
-    """Return what a line says of a PUT or a login that was not answered with success; None for all others."""
+    """Return the answer to a PUT or a login without success; None for all other lines."""
     if b'"PUT ' not in data and b"/login HTTP/" not in data:
         return None
     match = _LINE.match(data)

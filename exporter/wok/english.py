@@ -1,7 +1,7 @@
-"""Our own English for message codes: for containers, copies of logs and hosts without Wok's tables.
+"""English sentences for message codes, for hosts and containers without Wok's message tables.
 
-`english.tsv` beside this file has a sentence for every operation and for every error that a task can
-raise. Message tables of an installed Wok take precedence (`messages.py`).
+`english.tsv` has a sentence for every operation and for every error that a task can raise. The
+message tables of an installed Wok take precedence (`messages.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
 class Sentence(NamedTuple):
-    """A sentence with places for parameters: there is one literal more than there are names."""
+    """A sentence with placeholders for parameters. It has one literal more than names."""
 
     literals: tuple[str, ...]
     names: tuple[str, ...]
@@ -29,12 +29,14 @@ class English:
 
     @classmethod
     def load(cls) -> Self:
-        """Read the table of the package."""
+        """Read `english.tsv` from the package."""
         return cls.parse(resources.files("exporter.wok").joinpath("english.tsv").read_text("utf-8"))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the sentences of a table. Raises ValueError for a row that is not a code and a sentence."""
+        """Return the sentences of a table; raise ValueError for a row that is not code and
+        sentence.
+        """
         rows = [line for line in text.splitlines() if not line.startswith("#")]
         sentences: dict[str, list[Sentence]] = {}
         for row in rows[1:]:
@@ -44,7 +46,7 @@ class English:
         return cls(sentences)
 
     def of(self, code: str, params: Mapping[str, Any]) -> Sentence | None:
-        """Return the first sentence of a code whose parameters are all there and not empty."""
+        """Return the first sentence of a code whose parameters all exist and are not empty."""
         for sentence in self._sentences.get(code, ()):
             if all(params.get(name) not in (None, "") for name in sentence.names):
                 return sentence

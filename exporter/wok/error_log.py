@@ -1,6 +1,6 @@
-r"""What wok-error.log says: starts of wokd, and the exceptions that ended tasks.
+r"""Parses wok-error.log: starts of wokd, and the exceptions that ended tasks.
 
-When a task's function raises, Wok makes two writes to this file:
+If the function of a task raises an exception, Wok writes to this file twice:
 
     Error in async_task 3a8d4178-eac8-11f1-9d32-02fc00000001        the header
     Traceback (most recent call last):                              the traceback
@@ -11,22 +11,25 @@ When a task's function raises, Wok makes two writes to this file:
     wok.exception.OperationFailed: KCHVM0035E: ...                  class and text
                                                                     one empty line
 
-Other threads write between the two. The traceback of a header is the next one that begins in `_run_helper`. Where
-a second header comes first, nothing says which traceback is whose: the block then carries all the ids (`Block.ids`)
-and is of no use but to cast doubt on others. The next header after a traceback begins anew: a lost traceback must not shift
-all that follow. A traceback too many says that the last pair was wrong.
+Other threads can write between the two. The traceback of a header is the next one that begins in
+`_run_helper`. If a second header comes first, the owner of the traceback is unknown. Then the block
+has all ids (`Block.ids`), and serves only to cast doubt on others. The next header after a
+traceback starts a new group, so that a lost traceback does not shift all that follow. A traceback
+without a header shows that the last pair was wrong.
 
-Of a chain the causes stand first; the task's own traceback is the only one that begins in `_run_helper`. All behind
-it, up to the first empty line, is text, whatever it looks like. An empty line inside the text cuts it.
+In a chain, the causes come first. The task's own traceback is the only one that begins in
+`_run_helper`. Everything after it, up to the first empty line, is text, whatever it looks like. An
+empty line inside the text cuts it.
 
-Anybody can write into this file: a line break in a name is enough. Nothing here is proof. What can be seen from the
-file alone is reported beside the blocks: a header that stands inside the text of another block, a second traceback
-for a header, a traceback whose `_run_helper` is in another file or line than that of its neighbours, and a mark of
-a start without the lines that wokd writes before it.
+Anybody can write into this file: a line break in a name is enough. So nothing in it is proof. The
+parser reports signs of forgery that the file itself shows: a header inside the text of another
+block, a second traceback for a header, a traceback whose `_run_helper` is in another file or line
+than that of its neighbours, and a mark of a start without the lines that wokd writes before it.
 
-The file is read as bytes, split at b"\n" only. Nothing is kept of an unfinished traceback but in memory: tracebacks
-quote secrets, and a half one cannot be redacted. `held` is the number of lines since the last point at which
-nothing was half read; `state` is the state at that point. Read the file again from there after a restart.
+The file is read as bytes, split at b"\n" only. An unfinished traceback is kept only in memory:
+tracebacks quote secrets, and a part of one cannot be redacted. `held` is the number of lines since
+the last point outside of a traceback, and `state` is the state at that point. After a restart, read
+the file again from there.
 """
 
 from __future__ import annotations
@@ -43,22 +46,24 @@ if TYPE_CHECKING:
     from exporter.parse.timezone import Zones
 
 TRACEBACK_LINES_MAX = 4000
-"""A recursion without end has 2,000 lines in Python 2; what is longer was not written by Python."""
+"""An infinite recursion gives 2,000 lines in Python 2. Python writes no longer tracebacks."""
 TRACEBACK_BYTES_MAX = 1024 * 1024
 TEXT_BYTES_MAX = 64 * 1024
 STACK_BYTES_MAX = 16 * 1024
-"""Of a longer stack the head and the tail are kept: where the task began, and where it broke."""
+"""From a longer stack, the beginning and the end are kept: where the task began and where it
+failed.
+"""
 FRAMES_MAX = 3
-"""Frames of plug-ins that are kept: the task's function, and what a wrapper of it may hide."""
+"""Frames of plug-ins to keep: the function of the task, and those of wrappers around it."""
 VALUE_CHARS_MAX = 200
-"""What of an error's value is compared with a text."""
+"""This much of the value of an error is compared with a text."""
 IDS_MAX = 16
-"""Headers that may wait for their tracebacks at one time: more threads do not fail within a millisecond."""
+"""Headers that wait for their tracebacks. More threads do not fail within a millisecond."""
 HELPERS_MAX = 8
-"""Blocks whose `_run_helper` is compared with that of the next one."""
+"""Each block's `_run_helper` is compared with those of this many blocks before it."""
 
 _EPOCH_OF_UUID = 0x01B21DD213814000
-"""100 ns steps from 15 October 1582, where uuid1 begins, to 1970."""
+"""Steps of 100 ns from 15 October 1582, the epoch of uuid1, to 1970."""
 
 _HEADER = re.compile(
     rb"\AError in async_task ([0-9a-f]{8}-[0-9a-f]{4}-1[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}) ?\r?\Z"
@@ -67,7 +72,7 @@ _ENGINE = re.compile(
     rb"\A" + TIME + rb" ENGINE "
     rb"(Listening for SIG[A-Z0-9]{1,8}\.|Bus STARTING|Serving on [^\r]{1,256}|Bus STARTED)\r?\Z"
 )
-# The classes of wok/exception.py: Python 2 prints them without their module.
+# The classes of wok/exception.py. Python 2 prints them without their module.
 _WOK_CLASSES = frozenset(
     {
         "WokException",
@@ -95,12 +100,12 @@ _PLUGIN = re.compile(r"wok/plugins/([^/]{1,64})/([^\n]{1,256})\Z")
 _CLASS = re.compile(r"\A([^\W\d][\w.<>]{0,255})(?:: ?(.*))?\Z", re.DOTALL)
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]+|" + re.escape(REDACTED))
 _MESSAGE = re.compile(r"\A[A-Z][A-Z0-9]{2,40}\d[A-Z]: ")
-"""What follows a traceback that has no end: the text of a WokException, told when it was made."""
+"""Follows an unfinished traceback: Wok logs the text of a WokException when it creates one."""
 _CODE = re.compile(r"\A([A-Z][A-Z0-9]{2,40}): ")
 
 
 class Frame(NamedTuple):
-    """A frame of a traceback that is inside a plug-in: `file` is relative to the plug-in's directory."""
+    """A frame of a traceback inside a plug-in; `file` is relative to the plug-in's directory."""
 
     plugin: str
     file: str
@@ -108,10 +113,10 @@ class Frame(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A line that says that wokd has started, at `time` (nanoseconds, whole seconds of the host's zone).
+    """A line that reports a start of wokd at `time` (nanoseconds; the line has whole seconds).
 
-    `is_chained` when the lines that wokd writes before it stand there too, or in no part of the file. `text` is the
-    line.
+    `is_chained`: the lines that wokd writes before it precede it, or the file has no such lines at
+    all. `text` is the line.
     """
 
     number: int
@@ -121,7 +126,9 @@ class Mark(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The id of a task that has raised; `is_quoted` when the line stands inside the text of another block."""
+    """The id of a task that raised an exception; `is_quoted` if it is inside
+    the text of a block.
+    """
 
     number: int
     task_id: str
@@ -131,9 +138,10 @@ class Header(NamedTuple):
 class Block(NamedTuple):
     """An exception that ended a task, redacted and bounded.
 
-    `ids` has one task id; more where the pair of header and traceback is
-    unsure. `code` is Wok's error code, empty for all but a WokException. `text` is its first paragraph, `is_cut`
-    when there may have been more. `is_odd` when its `_run_helper` is not where that of the other blocks is.
+    `ids` has one task id, or several if it is not certain which header belongs to the traceback.
+    `code` is Wok's error code; it is empty unless the exception is a WokException. `text` is the
+    first paragraph of the exception's text. `is_cut`: there may have been more. `is_odd`: its
+    `_run_helper` is in another place than that of the other blocks.
     """
 
     number: int
@@ -148,37 +156,40 @@ class Block(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """A further traceback of tasks without a header of its own: one of the two is not Wok's."""
+    """A further traceback without a header of its own: Wok did not write one of the two."""
 
     number: int
     ids: tuple[str, ...]
 
 
 class Dropped(NamedTuple):
-    """A traceback that is damaged or over a limit, of one of these tasks."""
+    """A traceback of one of these tasks that is damaged or too long."""
 
     number: int
     ids: tuple[str, ...]
 
 
 Item = Mark | Header | Block | Doubt | Dropped
-"""What the file says, one thing at a time; `number` counts all of them."""
+"""One item of the file; `number` counts all of them."""
 
 
 def start_of(task_id: str) -> int:
-    """Return when the task of this uuid1 was made, in nanoseconds; exact unless uuidd runs on the host."""
+    """Return the creation time of the task with this uuid1, in nanoseconds.
+
+    It is exact unless uuidd runs on the host.
+    """
     fields = task_id.split("-")
     steps = int(fields[2][1:] + fields[1] + fields[0], 16) - _EPOCH_OF_UUID
     return steps * 100
 
 
 def clock_sequence_of(task_id: str) -> str:
-    """Return the clock sequence of a uuid1: one a thread without uuidd, one a host with it."""
+    """Return the clock sequence of a uuid1: one per thread, or one per host if uuidd runs."""
     return task_id[19:23]
 
 
 class ErrorLog:
-    """Reads the lines of wok-error.log; times are in `zones`. Never raises."""
+    """Parses the lines of wok-error.log; times are in `zones`. Raises no exceptions."""
 
     def __init__(self, zones: Zones, state: str = "") -> None:
         self._zones = zones
@@ -191,7 +202,8 @@ class ErrorLog:
         self._helpers: list[str] = kept.get("helpers", [])
         self._has_chains: bool = kept.get("has_chains", False)
         self._marked: int = kept.get("marked", 0)
-        # An unfinished traceback: its lines, where the task's own begins in them, and where its text begins.
+        # An unfinished traceback: its lines, and the indexes of the task's own part and of its
+        # text.
         self._lines: list[str] = []
         self._bytes = 0
         self._own = -1
@@ -206,12 +218,12 @@ class ErrorLog:
 
     @property
     def held(self) -> int:
-        """How many of the last lines are not yet in `state`."""
+        """The number of the last lines that are not yet in `state`."""
         return len(self._lines)
 
     @property
     def state(self) -> str:
-        """What to go on from, at the line `held` lines ago, as JSON text."""
+        """The state `held` lines ago, as JSON text."""
         return json.dumps(
             {
                 "number": self._number,
@@ -227,7 +239,7 @@ class ErrorLog:
         )
 
     def feed(self, data: bytes) -> list[Item]:
-        """Take the next line, without its newline, and return what has become whole with it."""
+        """Take the next line, without its newline, and return the items that it completes."""
         if self._lines:
             return self._inside(data)
         return self._outside(data)
@@ -278,10 +290,10 @@ class ErrorLog:
                 return []
             is_chained = self._stage == 3 or not self._has_chains
             if is_chained:
-                # A forged mark in the middle must not take the chain from the true one.
+                # A forged mark inside the lines of a start must not use them up.
                 self._stage = 0
                 if time < self._marked:
-                    # Marks stand in their order: an hour that the clock repeats has come for the second time.
+                    # Marks are in order, so this one is in the second pass of a repeated hour.
                     later = second_reading(*date, self._zones)
                     time = later if later is not None and later >= self._marked else time
                 self._marked = max(self._marked, time)
@@ -322,7 +334,7 @@ class ErrorLog:
         return self._whole(is_cut=True) if is_full else []
 
     def _before_own(self, line: str, data: bytes) -> list[Item]:
-        """Take a line of a traceback that has not turned out to be a task's own: a cause, or a request's."""
+        """Take a line of a traceback that may be a cause, or belong to a request."""
         previous = self._lines[-1]
         if previous in (_TRACEBACK, _GROUP):
             self._is_group = previous == _GROUP
@@ -343,7 +355,9 @@ class ErrorLog:
         return []
 
     def _may_be_cause(self) -> bool:
-        """Tell whether a task's own traceback can still follow: it does at once, or the causes are none."""
+        """Return whether the task's own traceback can still follow: it follows
+        its causes at once.
+        """
         if not self._expected or self._bytes > TRACEBACK_BYTES_MAX or len(self._lines) > TRACEBACK_LINES_MAX:
             # Two lines are enough to see whose it is.
             return len(self._lines) < 2
@@ -354,13 +368,13 @@ class ErrorLog:
         return bool(said) and said[-1] in _CHAINED
 
     def _plain(self, line: str) -> str:
-        """Return a line of a traceback as it is without the frame that Python draws around a group."""
+        """Return a line of a traceback without the frame that Python draws around a group."""
         if self._is_group and line.startswith(_GROUP_PREFIX):
             return line[len(_GROUP_PREFIX) :]
         return line
 
     def _broken(self) -> list[Item]:
-        """Give up a traceback: its last line is no part of one, or it is too long."""
+        """Drop a traceback: its last line does not belong to it, or it is too long."""
         last = self._raw[-1]
         self._forget()
         dropped: Item = Dropped(self._next(), tuple(self._ids))
@@ -368,7 +382,7 @@ class ErrorLog:
         return [dropped, *self._outside(last)]
 
     def _whole(self, *, is_cut: bool) -> list[Item]:
-        """Return the block that has ended, and what stands inside its text as if it were Wok's."""
+        """Return the finished block, and the headers and marks inside its text."""
         lines, raw, own, at = self._lines, self._raw, self._own, self._text
         self._forget()
         items: list[Item] = []
@@ -413,7 +427,7 @@ class ErrorLog:
         return self._number
 
     def _is_odd(self, place: str) -> bool:
-        """Tell whether most of the last blocks have their `_run_helper` elsewhere; it is in one place in a boot."""
+        """Return whether most of the last blocks have another `_run_helper`: wokd has only one."""
         same = self._helpers.count(place) + 1
         others = max((self._helpers.count(other) for other in set(self._helpers) - {place}), default=0)
         self._helpers = [*self._helpers, place][-HELPERS_MAX:]
@@ -421,13 +435,15 @@ class ErrorLog:
 
 
 def is_wok(exception: str) -> bool:
-    """Tell whether this is the class of a WokException, as either Python prints it."""
+    """Return whether this is the class of a WokException, as printed by Python 2 or 3."""
     return exception.startswith("wok.exception.") or exception in _WOK_CLASSES
 
 
 def plain_pieces(value: Any) -> list[str]:
-    """Return what of an error's value must stand in the text of its WokException: its first line, but for what is
-    redacted or not ASCII. Python 2 escapes that in a traceback, and a latin-1 locale loses it.
+    """Return the pieces of an error's value that the text of its WokException must contain.
+
+    These are the pieces of its first line that are ASCII and not redacted. Python 2 escapes other
+    characters in a traceback, and a latin-1 locale loses them.
     """
     if isinstance(value, str):
         line = value[:VALUE_CHARS_MAX].partition("\n")[0]
@@ -436,7 +452,7 @@ def plain_pieces(value: Any) -> list[str]:
 
 
 def is_builtin(exception: str) -> bool:
-    """Tell whether an exception as Python prints it is one of Python's own, which carries no code of Wok's."""
+    """Return whether an exception, as Python prints it, is built in and so has no code of Wok."""
     return isinstance(getattr(builtins, exception, None), type)
 
 
@@ -461,7 +477,7 @@ def _head(text: str, limit: int) -> str:
 
 
 def _ends(text: str, limit: int) -> str:
-    """Return a text, or its head and its tail where it is longer than `limit` bytes."""
+    """Return a text, or only its beginning and its end if it is longer than `limit` bytes."""
     data = text.encode("utf-8", "replace")
     if len(data) <= limit:
         return text

@@ -1,8 +1,8 @@
-r"""What a parameter in the request log can have written into wok-error.log.
+r"""Finds lines that a parameter in the request log may have forged in wok-error.log.
 
-A text that Wok logs with a line break in it becomes several lines of wok-error.log, and these can look like anything.
-In the JSON dialect the same parameter stands in the request log, where the line break is written as two characters.
-What is found there proves that the lines in wok-error.log are not Wok's own.
+If Wok logs a text with a line break, it becomes several lines of wok-error.log, and these can look
+like any line of Wok. In the JSON format, the request log contains the same parameter, with the line
+break escaped as two characters. If it is found there, the lines in wok-error.log are forged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ _MARK = re.compile(rb"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d\] ENGINE Bus STA
 
 
 class Forged(NamedTuple):
-    """What is not Wok's own in wok-error.log: headers, by their task ids, and marks of a start, by their text."""
+    """Lines in wok-error.log that are forged: headers by their task ids, marks of a start by their
+    text.
+    """
 
     ids: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
@@ -25,8 +27,8 @@ NOTHING = Forged()
 
 
 def forged_by(line: bytes) -> Forged:
-    """Return what a raw line of the request log can have brought into wok-error.log."""
-    # One quick test for the many lines without an escaped line break.
+    """Return the lines of wok-error.log that a raw line of the request log may have forged."""
+    # A quick test, because most lines have no escaped line break.
     if rb"\n" not in line or (b"async_task" not in line and b"ENGINE" not in line):
         return NOTHING
     return Forged(

@@ -1,6 +1,6 @@
-"""The times that CherryPy writes into wok-error.log and wok-access.log: `[23/Nov/2026:00:16:42]`.
+"""Parses the times in wok-error.log and wok-access.log: `[23/Nov/2026:00:16:42]`.
 
-They are local times in whole seconds, without a zone.
+CherryPy writes local times in whole seconds, without a zone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from exporter.parse.timezone import Zones
 
 TIME = rb"\[(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d)\]"
-"""A pattern with four groups: what `nanos_of` takes."""
+"""A pattern with four groups, which are the arguments of `nanos_of`."""
 
 _MONTHS = {
     name: f"{number:02}"
@@ -22,14 +22,14 @@ _MONTHS = {
 
 
 def nanos_of(day: bytes, month: bytes, year: bytes, clock: bytes, zones: Zones) -> int | None:
-    """Return a time in nanoseconds; None where there is no such date."""
+    """Return a time in nanoseconds, None if the date does not exist."""
     if month not in _MONTHS:
         return None
     return zones.nanos(_date(day, month, year), clock.decode(), "")
 
 
 def second_reading(day: bytes, month: bytes, year: bytes, clock: bytes, zones: Zones) -> int | None:
-    """Return the later of the two points in time that a time in a repeated hour may be."""
+    """Return the later of the two points in time of a local time in a repeated hour."""
     return zones.second_reading(_date(day, month, year), clock.decode()) if month in _MONTHS else None
 
 

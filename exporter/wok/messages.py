@@ -1,17 +1,18 @@
-"""The English sentences of Wok's log, from the tables of the Wok and the plug-ins that this host has.
+"""Renders the English sentences of Wok's log, from the message tables of the host's Wok and
+plug-ins.
 
-Since September 2016 the log holds no sentences, only message codes and parameters. The sentences are in the
-file `i18n.py` of Wok and of each plug-in: one dictionary of `"CODE": _("text with %(name)s")`. Those files
-are of any age, for Python 2 or 3, and they are the host's, not ours: they are parsed and read as data, never
-executed or imported. Every revision of every such file that Wok and its plug-ins ever had is accepted by the
-parser of Python 3; one that is not is left out, and `problems` says why.
+Since September 2016, the log contains only message codes and parameters. The sentences are in the
+file `i18n.py` of Wok and of each plug-in: one dictionary of `"CODE": _("text with %(name)s")`.
+These files can be of any age, for Python 2 or 3. They belong to the host, so they are parsed as
+data, never executed or imported. Python 3 can parse every revision of these files in the history of
+Wok and its plug-ins. A file that cannot be parsed is skipped, and `problems` has the reason.
 
-The oldest logs (Wok 2.1 and 2.2) are the other way round: a sentence without a code. `code_of` turns the
-sentences back. It looks at the literal parts of the templates only, in order, so that nothing a name may
-hold can make it slow.
+The oldest logs (Wok 2.1 and 2.2) contain a sentence without a code. `code_of` finds its code. It
+compares only the literal parts of the templates, in order, so that no name can make it slow.
 
-Parameters are whatever anybody has sent to Wok. They are put into the templates as they are, never read as
-templates themselves; only control characters and halves of surrogate pairs are taken out.
+Parameters contain whatever somebody has sent to Wok. They are inserted into the templates
+unchanged, and are never treated as templates. Only control characters and lone surrogates are
+removed.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 TEXT_CHARS = 4096
-"""The longest sentence; the longest honest ones are the output of a package manager."""
+"""The longest sentence. The longest real ones contain the output of a package manager."""
 
 PLAIN_CHARS = 1024
-"""The longest stand-in for a sentence whose code has no template."""
+"""The longest text of a code without a template."""
 
 FILE_BYTES = 1 << 20
-"""The largest table that is read; the largest that exists has 60 kB."""
+"""The largest file that is read. The largest table of Wok has 60 kB."""
 
 FILES = 100
-"""How many tables are read; a host has about five."""
+"""How many files are read. A host has about five."""
 
 TABLE_PATTERNS = ("i18n.py", "*/i18n.py", "plugins/*/i18n.py", "wok/plugins/*/i18n.py")
-"""Where a directory has its tables: a plug-in's, Wok's own, a source tree's, or one of Python packages."""
+"""Tables in the directory of a plug-in, of Wok, of a source tree, or of Python packages."""
 
 PREFIXES = (Path("/usr/local"), Path("/usr"))
-"""Where Wok is installed, by hand and by packages."""
+"""The prefixes of manual installations and of packages."""
 
 CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
 PLACE = re.compile(r"%\(([^()]{1,64})\)[sdri]|%%")
@@ -56,20 +57,20 @@ UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 HALVES = re.compile(r"[\ud800-\udfff]")
 
 HEAD_CHARS = 5
-"""How much of the beginning of a sentence the templates are sorted by."""
+"""Templates are grouped by this many characters of their beginning."""
 
 LITERAL_CHARS = 6
-"""A template with fewer letters of its own says too little to know a sentence by."""
+"""A template with fewer literal letters could match many sentences, so it is not used."""
 
 
 class _Template(NamedTuple):
-    """A template taken apart: one literal more than names, alternating."""
+    """A parsed template: literals and names alternate, with one literal more than names."""
 
     literals: tuple[str, ...]
     names: tuple[str, ...]
 
     def made(self, text: str) -> bool:
-        """Tell whether the text can be this template with values in it; linear in the text's length."""
+        """Return whether this template may have made the text; takes linear time."""
         first, last = self.literals[0], self.literals[-1]
         if not self.names:
             return text == first
@@ -88,10 +89,10 @@ class _Template(NamedTuple):
 
 
 class Messages:
-    """The message tables of Wok and its plug-ins, as loaded; they do not change after that.
+    """The message tables of Wok and its plug-ins. They do not change after loading.
 
-    `digest` is a SHA-256 of all codes and templates, in hex: equal tables, equal sentences. `problems` are
-    sentences about what could not be read.
+    `digest` is a SHA-256 of all codes and templates, in hex: tables with the same digest give the
+    same sentences. `problems` has a sentence for each file that cannot be read.
     """
 
     def __init__(self, templates: Mapping[str, str], problems: Sequence[str] = ()) -> None:
@@ -103,7 +104,7 @@ class Messages:
         self._encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
         self._by_head: dict[str, list[tuple[str, _Template]]] = {}
         for code, template in self._templates.items():
-            # the other codes are of errors, which never stand at the beginning of a record's text
+            # All other codes are errors. The text of a record never begins with an error.
             if code.endswith("L") and sum(map(str.isalpha, "".join(template.literals))) >= LITERAL_CHARS:
                 head = template.literals[0][:HEAD_CHARS]
                 key = head if len(head) == HEAD_CHARS or not template.names else ""
@@ -111,10 +112,11 @@ class Messages:
 
     @classmethod
     def load(cls, paths: Sequence[Path]) -> Messages:
-        """Read the tables in these files, and in directories that hold a Wok or a plug-in.
+        """Read the tables in these files, and in directories that contain Wok or a plug-in.
 
-        Of a code that stands in several files the first counts. Never raises for what it finds: a file that
-        is missing, unreadable, too large or not Python is left out with a sentence in `problems`.
+        If several files contain a code, the first one is used. Files that are missing, unreadable,
+        too large or not Python do not raise an exception: they are skipped, with a sentence in
+        `problems`.
         """
         templates: dict[str, str] = {}
         problems: list[str] = []
@@ -140,7 +142,9 @@ class Messages:
 
     @staticmethod
     def default_paths(prefixes: Sequence[Path] = PREFIXES) -> list[Path]:
-        """Return the tables of the Wok that is installed, those of the newest Python first; maybe none."""
+        """Return the tables of the installed Wok, those of the newest Python
+        first; may be empty.
+        """
         libraries = [
             library
             for prefix in prefixes
@@ -159,10 +163,10 @@ class Messages:
     def render(self, code: str, params: Mapping[str, Any]) -> str:
         """Return the sentence of this code with these parameters, at most TEXT_CHARS characters.
 
-        A parameter that is missing in a template of Wok stays as `%(name)s`. Newlines and tabs are kept.
-        Without a template, our own English says it. A code that it does not have, or not with these
-        parameters, gives `CODE key=value key=value`, sorted by key, the values as JSON, at most
-        PLAIN_CHARS.
+        In a template of Wok, a missing parameter stays as `%(name)s`. Newlines and tabs are kept.
+        Without a template, the sentence comes from `english.tsv`. If that has none for this code
+        and these parameters, the text is `CODE key=value key=value`, sorted by key, with values as
+        JSON, at most PLAIN_CHARS.
         """
         template = self._templates.get(code) or self._english.of(code, params)
         if template is None:
@@ -178,10 +182,11 @@ class Messages:
         return _cleaned("".join(pieces), TEXT_CHARS)
 
     def code_of(self, text: str) -> str:
-        """Return the code of the one template that can have made this sentence; nothing if none or several can.
+        """Return the code of the only template that may have made this sentence, or nothing.
 
-        For records of Wok 2.1 and 2.2, which have no codes. Sentences that have changed since, or that were
-        logged in another language than English, stay unknown.
+        The result is empty if no template or several templates match. This is for records of Wok
+        2.1 and 2.2, which have no codes. Sentences that have changed since then, or that are not in
+        English, stay unknown.
         """
         if len(text) > TEXT_CHARS:
             return ""
@@ -196,7 +201,7 @@ class Messages:
         for key in sorted(params):
             name = key if key.isidentifier() else encode_basestring(key[:PLAIN_CHARS])
             value = params[key]
-            # nearly all are texts, for which an encoder does nothing but this
+            # Nearly all values are texts. For them, this is what the encoder does.
             shown = (
                 encode_basestring(value[:PLAIN_CHARS])
                 if isinstance(value, str)
@@ -207,17 +212,17 @@ class Messages:
         return _cleaned(" ".join(words).strip(), PLAIN_CHARS)
 
     def _shown(self, value: Any, *, as_json: bool = False) -> str:
-        # Wok shows None and booleans as Python does
+        # Wok formats None and booleans as Python does.
         is_scalar = value is None or isinstance(value, bool | int | float)
         try:
             return str(value) if is_scalar and not as_json else self._encode(value)
         except (ValueError, TypeError, RecursionError):
-            # an integer of thousands of digits, or lists in lists without end
+            # An integer with thousands of digits, or deeply nested lists.
             return "..."
 
 
 def _found(folder: Path, pattern: str) -> list[Path]:
-    """Return what matches below a folder; nothing where it may not be searched."""
+    """Return the matching files in a folder; empty if the folder cannot be read."""
     try:
         return sorted(folder.glob(pattern))
     except OSError:
@@ -236,13 +241,13 @@ def _tables(path: Path) -> Iterator[Path]:
             yield table
 
     if not found:
-        # reading the missing file is what reports it
+        # Reading the missing file reports it.
         yield path / "i18n.py"
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str]]:
     if path.exists() and not path.is_file():
-        # opening a pipe would wait for somebody to write
+        # Opening a pipe would block until somebody writes to it.
         raise ValueError("not a regular file")
 
     with path.open("rb") as file:
@@ -251,7 +256,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
         raise ValueError(f"larger than {FILE_BYTES} bytes")
 
     with warnings.catch_warnings():
-        # invalid escapes in other people's strings
+        # The strings may contain invalid escapes.
         warnings.simplefilter("ignore")
         tree = ast.parse(source)
 
@@ -264,7 +269,7 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _constant(node: ast.expr | None) -> str | None:
-    # a text, `_("text")` whatever the function's name, "text" + "text", "text %s" % "word"
+    # A text, `_("text")` with any function name, "text" + "text", or "text %s" % "word".
     match node:
         case ast.Constant(value=str(text)):
             return text

@@ -1,23 +1,24 @@
-"""What a request or a task does, as a short stable name: `vms.clone`, `login`, `host.swupdateprogress`.
+"""Finds the operation of a request or a task, a short stable name such as `vms.clone` or `login`.
 
-Wok's log names a request by its message code. Every controller of Wok, Kimchi, Ginger, Gingerbase and
-gingers390x has a table of such codes, one for each method and each action of its resource; `operations.tsv`
-beside this file is those tables put together: a name for each, and for those that start tasks how the
-task's target_uri is made and what that proves. A code is the same whatever the application it is logged
-under: each plug-in serves Wok's login and Wok's tasks, too.
+Wok's log identifies a request by its message code. Every controller of Wok, Kimchi, Ginger,
+Gingerbase and gingers390x has a table of these codes, one for each method and each action of its
+resource. `operations.tsv` combines these tables. It has a name for each code. For operations that
+start tasks, it also has the form of the task's target_uri, and what that proves. A code has the
+same meaning under every application, because each plug-in also serves Wok's login and tasks.
 
-For most codes the method settles it. Three need a second look:
+For most codes, code and method determine the operation. Three need more:
 
-* `WOKRES0001L` is what a controller without a code of its own says, and some real operations hide behind it:
-  the restoring of a backup in Ginger, the killing of a task, the dismissal of a notification.
-* `KCHPOOL0001L` creates a storage pool, but a pool of type `kimchi-iso` is a deep scan of the host for ISO
-  images, which is a task. The 202 tells, because the type may have been overwritten before it was logged.
-* `GINAUD0001L` created a rule for three weeks of August 2016, and has loaded a file of rules since.
+* `WOKRES0001L` is the code of all controllers that have none of their own. Some real operations use
+  it: restoring a backup in Ginger, killing a task, dismissing a notification.
+* `KCHPOOL0001L` creates a storage pool. With the type `kimchi-iso` it is a task that scans the host
+  for ISO images. The status 202 shows this too, because the type may be overwritten before it is
+  logged.
+* `GINAUD0001L` created a rule for three weeks in August 2016. Since then, it loads a file of rules.
 
-A task that no request is known for still has its target_uri, and most operations make one that no other
-makes. They are told by literal parts alone, because the names between may hold anything at all: blanks,
-slashes, newlines, what looks like another URI. Both answers come from a finite set, however hostile the log:
-a name in the table, `other`, or for requests a code that nobody knows.
+A task without a known request still has a target_uri, and most operations make one that differs
+from all others. Only the literal parts are compared, because the names in between can contain
+anything: blanks, slashes, newlines, another URI. The result is always a name in the table, `other`,
+or, for requests, an unknown code.
 """
 
 from __future__ import annotations
@@ -32,35 +33,36 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
-"""What message codes look like: WOKRES0001L, GS390XIONW0001L, GINISCSIATH001L."""
+"""The form of message codes: WOKRES0001L, GS390XIONW0001L, GINISCSIATH001L."""
 
 OTHER = "other"
-"""The operation of everything that has no name."""
+"""The operation of everything that is not in the table."""
 
 _RESOURCE_HOLE = re.compile(r"\{([a-z_]+)\}")
 
 GENERIC = frozenset({"WOKCOL0001L", "WOKRES0001L"})
-"""The codes of every controller that has none of its own."""
+"""The codes of all controllers that have none of their own."""
 
 ACCEPTED = 202
-"""The status of a request that has started a task."""
+"""The status of a request that started a task."""
 
 COUNTER_LIMIT = 10**9
-"""Tasks were numbered from 1 up to Wok 2.2, which no host has done a thousand million times."""
+"""Up to Wok 2.2, task ids are numbers from 1. No host has started so many tasks."""
 
 SEEN_MAX = 256
-"""Target_uris whose operation is remembered: a task's is looked up several times within moments."""
+"""Size of the cache of target_uris. That of a task is looked up several times in a row."""
 
 EVIDENCE = ("named", "shared", "repeats", "twice", "nests", "may_nest", "unlogged")
-"""What the table may say of an operation's target_uri; the words are explained at its head."""
+"""Properties of an operation's target_uri. The comment at the top of the table explains them."""
 
 
 class Form(NamedTuple):
-    """A target_uri as far as a request determines it; `named` when no other request's task would have it.
+    """A target_uri as far as a request determines it.
 
-    `repeats` marks the operations whose tasks report again long after their end, `nests` those whose nested
-    task has the same target_uri and ends first, `may_nest` those whose task has been seen to do so although it
-    should not: a match by such a form is not exact, or not always. `timed` when the start of the task stands in its target_uri.
+    `named`: no task of another request would have it. `repeats`: tasks report again long after
+    their end. `nests`: a nested task has the same target_uri and ends first. `may_nest`: this was
+    observed, although it should not happen. A match by a form that repeats or nests is not exact,
+    or not always. `timed`: the target_uri contains the start of the task.
     """
 
     text: str
@@ -72,16 +74,17 @@ class Form(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A form of a task's target_uri; `epoch` is the task's start in nanoseconds, or 0."""
+    """A form of a task's target_uri; `epoch` is the start of the task in nanoseconds, or 0."""
 
     text: str
     epoch: int = 0
 
 
 class Row(NamedTuple):
-    """One line of `operations.tsv`; `method` and `code` are empty for what no request is logged of.
+    """One line of `operations.tsv`.
 
-    `target` is empty for an operation that starts no task.
+    `method` and `code` are empty if no request is logged for the operation. `target` is empty if
+    the operation starts no task.
     """
 
     app: str
@@ -95,8 +98,9 @@ class Row(NamedTuple):
 
 
 class TaskShape(NamedTuple):
-    """One way in which Wok makes the target_uri of an operation's tasks; `is_asked_for` is False for tasks that
-    no request of their own starts.
+    """One form in which Wok makes the target_uri of an operation's tasks.
+
+    `is_asked_for` is False for tasks that are not started by a request of their own.
     """
 
     operation: str
@@ -111,7 +115,7 @@ class TaskShape(NamedTuple):
     resource: str
 
     def form(self, params: Mapping[str, Any]) -> Form | None:
-        """Return the form of the target_uri that a request's task may have, None where it has no such task."""
+        """Return the form of the target_uri of a request's task, None if it has no such task."""
         if not self.is_asked_for:
             return None
         for condition in self.conditions:
@@ -124,7 +128,9 @@ class TaskShape(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A parameter that a request must have, or must not; where there are `values`, with one of them."""
+    """A parameter that a request must have, or must not have, with one of `values` if there are
+    any.
+    """
 
     name: str
     values: tuple[str, ...]
@@ -137,15 +143,15 @@ class Condition(NamedTuple):
         return cls(name, tuple(values.split(",")) if values else (), not source.startswith("!"))
 
     def holds(self, params: Mapping[str, Any]) -> bool:
-        """Tell whether a request's parameters are as this wants them."""
+        """Return whether the parameters of a request meet this condition."""
         text = text_of(params, self.name)
         return (text in self.values if self.values else bool(text)) == self.is_wanted
 
 
 class Operations:
-    """The table of operations, read once at the start; its answers never change.
+    """The table of operations. It does not change after the start.
 
-    `apps` are the applications it knows, in its order: kimchi, ginger, gingerbase, gingers390x, wok.
+    `apps` are its applications, in its order: kimchi, ginger, gingerbase, gingers390x, wok.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -157,7 +163,7 @@ class Operations:
         self._by_code: dict[tuple[str, str], list[TaskShape]] = {}
         for row in rows:
             if row.code:
-                # two operations of one request: `_disputed` decides, and so it must be the one to be asked
+                # A request with two operations: the empty name makes `of_request` call `_disputed`.
                 known = self._by_request.setdefault((row.method, row.code), row.operation)
                 if known != row.operation:
                     self._by_request[row.method, row.code] = ""
@@ -168,7 +174,7 @@ class Operations:
                 if row.code:
                     self._by_code.setdefault((row.app, row.code), []).append(shape)
         self._shapes = {app: tuple(of_app) for app, of_app in shapes.items()}
-        # A task that was started outside a request is logged under Wok's own name.
+        # A task that was started outside of a request is logged under the application wok.
         everything = [shape for of_app in self._shapes.values() for shape in of_app]
         told_by = {**self._shapes, "wok": tuple(everything)}
         self._constants = {
@@ -184,7 +190,7 @@ class Operations:
 
     @classmethod
     def load(cls) -> Operations:
-        """Read `operations.tsv` from the package; raises ValueError for a table that is damaged."""
+        """Read `operations.tsv` from the package; raise ValueError if it is damaged."""
         text = resources.files(__package__).joinpath("operations.tsv").read_text("utf-8")
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         width = len(Row._fields)
@@ -199,11 +205,13 @@ class Operations:
     def of_request(
         self, app: str, method: str, code: str, params: Mapping[str, Any], status: int | None
     ) -> str:
-        """Return the operation of a request: a name of the table, the code itself if it looks like one but is
-        not in the table, `other` for all else, and nothing for a record without a code (Wok 2.1 and 2.2).
+        """Return the operation of a request.
 
-        `params` are those of the record's message, `status` is Wok's. Codes: the controllers' tables of
-        requests, Wok 2.2 to 3.0 and the plug-ins of their time.
+        It is a name in the table, or the code itself if it has the form of a code but is not in the
+        table. Otherwise it is `other`, or empty for a record without a code (Wok 2.1 and 2.2).
+
+        `params` are those of the record's message, `status` is Wok's. Source of the codes: the
+        controllers' tables of requests, Wok 2.2 to 3.0 and their plug-ins.
         """
         operation = self._by_request.get((method, code))
         if operation:
@@ -218,18 +226,19 @@ class Operations:
         return code if CODE.fullmatch(code) else OTHER
 
     def of_target(self, app: str, target_uri: str) -> str:
-        """Return the operation of a task of which only the target_uri is known, or `other`.
+        """Return the operation of a task by its target_uri, or `other`.
 
-        The target_uri must be one of this application; those of Wok itself may be anybody's, for Wok starts
-        no task, and a task that was started outside a request is logged under its name. Names may hold
-        anything; where one holds what marks another operation, the more particular operation is returned.
-        Source: the models' `AsyncTask` calls, 2016 to 2020. Takes time linear in the length.
+        The target_uri must belong to this application. Under the application wok, it may belong to
+        any: Wok itself starts no tasks, but a task that was started outside of a request is logged
+        under wok. Names can contain anything. If a name looks like the target_uri of another
+        operation, the more specific operation is returned. Source: the `AsyncTask` calls in the
+        models, 2016 to 2020. Takes time linear in the length.
         """
         shape = self.shape_of(app, target_uri)
         return shape.operation if shape is not None else OTHER
 
     def shape_of(self, app: str, target_uri: str) -> TaskShape | None:
-        """Return what the table knows of a task's target_uri, None where it knows nothing."""
+        """Return the shape in the table that a task's target_uri has, None if there is none."""
         key = (app, target_uri)
         try:
             return self._seen[key]
@@ -252,10 +261,10 @@ class Operations:
         return None
 
     def forms(self, app: str, code: str, operation: str, params: Mapping[str, Any]) -> tuple[Form, ...]:
-        """Return the forms of the target_uri that a task of this request may have; none for one that starts no
-        task, or that no row knows.
+        """Return the forms of the target_uri that a task of this request may have.
 
-        A failed request may hide which operation of its code it was: then all of the code's count.
+        There are none for requests that start no task, or that are not in the table. If a request
+        failed, its operation may be unknown. Then the forms of all operations of its code count.
         """
         shapes = self._by_operation.get((app, operation)) or self._by_code.get((app, code)) or ()
         forms: list[Form] = []
@@ -266,8 +275,9 @@ class Operations:
         return tuple(forms)
 
     def targets(self, app: str, target_uri: str) -> list[Target]:
-        """Return the forms of a task's target_uri, the strongest first: itself, then with marks for what Wok
-        makes up in it.
+        """Return the forms of a task's target_uri, the strongest first.
+
+        The first is the target_uri itself. In the others, marks replace the parts that Wok made up.
         """
         targets = [Target(target_uri)]
         for template in self._marked.get(app, ()):
@@ -277,29 +287,35 @@ class Operations:
         return targets
 
     def is_unlogged(self, app: str, target_uri: str) -> bool:
-        """Tell whether tasks of this target_uri have no request in the log: each of their final records is then
-        a task of its own.
+        """Return whether tasks with this target_uri have no request in the log.
+
+        Then each of their end records is a task of its own.
         """
         shape = self.shape_of(app, target_uri)
         return shape is not None and "unlogged" in shape.evidence
 
     def reports_twice(self, app: str, target_uri: str) -> bool:
-        """Tell whether one failure of a task of this target_uri is reported by two records: one without an error,
-        and one with it.
+        """Return whether two records report one failure of a task with this target_uri.
+
+        The first has no error code, the second has one.
         """
         shape = self.shape_of(app, target_uri)
         return shape is not None and "twice" in shape.evidence
 
     def may_be_unknown(self, app: str, target_uri: str) -> bool:
-        """Tell whether a task of this target_uri may be of an operation that the table does not know: nothing in
-        it says otherwise, or it only ends with a name, which may hold anything.
+        """Return whether a task with this target_uri may have an operation that is not in the
+        table.
+
+        This is so if no shape fits, or if the shape ends with a name, which can contain anything.
         """
         shape = self.shape_of(app, target_uri)
         return shape is None or shape.template.ends_open
 
     def may_start_task(self, app: str, code: str, operation: str) -> bool:
-        """Tell whether a request may start a task, for all that the table knows: a code that it does not have, or
-        that stands for operations of any plug-in, may.
+        """Return whether a request may start a task.
+
+        This includes codes that are not in the table, and those of controllers without a code of
+        their own.
         """
         return (
             (app, operation) in self._by_operation
@@ -309,7 +325,7 @@ class Operations:
         )
 
     def resource(self, app: str, operation: str, params: Mapping[str, Any]) -> str:
-        """Return in words what a request works on (`guest web`); empty where the table does not say."""
+        """Return the resource of a request in words (`guest web`); empty if the table has none."""
         for shape in self._by_operation.get((app, operation), ()):
             if shape.form(params) is not None:
                 return _RESOURCE_HOLE.sub(lambda hole: text_of(params, hole[1]), shape.resource)
@@ -321,22 +337,24 @@ class Operations:
         return self._rows
 
     def shapes(self, app: str) -> tuple[TaskShape, ...]:
-        """Return the ways in which target_uris of an application are made, the more particular first."""
+        """Return the shapes of an application's target_uris, the more specific ones first."""
         return self._shapes.get(app, ())
 
     def tasks(self, app: str) -> tuple[str, ...]:
-        """Return the operations of the application that start tasks, sorted; none for one that is unknown."""
+        """Return the operations of the application that start tasks, sorted;
+        none if it is unknown.
+        """
         return tuple(sorted({shape.operation for shape in self._shapes.get(app, ())}))
 
 
 def uuid_bytes(text: str) -> bytes:
-    """Return the 16 bytes of a record's id, none where it is not a uuid."""
+    """Return the 16 bytes of a record's id; empty if it is not a uuid."""
     raw = bytes.fromhex(text.replace("-", "")) if UUID.fullmatch(text) else b""
     return raw if any(raw) else b""
 
 
 def _by_prefix(shapes: Sequence[TaskShape]) -> dict[str, list[TaskShape]]:
-    """Return the shapes by the beginning of their target_uris, each that says something else than those before."""
+    """Return the shapes by the beginning of their target_uris, without duplicates."""
     found: dict[str, list[TaskShape]] = {}
     outlines = set()
     for shape in shapes:
@@ -366,7 +384,7 @@ def _shape(row: Row) -> TaskShape:
 
 
 def _disputed(app: str, method: str, code: str, params: Mapping[str, Any], status: int | None) -> str:
-    # the codes that stand more than once in the table for one method
+    # These codes are in the table more than once for the same method.
     if code == "KCHPOOL0001L":
         is_scan = status == ACCEPTED or params.get("type") == "kimchi-iso"
         return "storagepools.deep_scan" if is_scan else "storagepools.create"
@@ -379,21 +397,21 @@ def _disputed(app: str, method: str, code: str, params: Mapping[str, Any], statu
     is_uuid = UUID.fullmatch(name) is not None
 
     if method == "DELETE":
-        # any plug-in serves Wok's tasks, too, but its other resources may well be called by a number
+        # All plug-ins serve Wok's tasks, but the name of another resource may be a number too.
         if is_uuid or (app == "wok" and _is_counter(ident)):
             return "tasks.kill"
-        # a notification's id is the code of its message
+        # The id of a notification is its message code.
         return "notifications.delete" if app == "wok" and CODE.fullmatch(name) else "resource.delete"
 
     if app == "ginger" and "num_vfs" in params:
         return "interfaces.enable_sriov"
 
-    # the only other action of Ginger's without a code is for network interfaces, and starts no task
+    # Ginger's only other action without a code is for network interfaces, and starts no task.
     return "backup.restore" if app == "ginger" and (is_uuid or status == ACCEPTED) else "resource.action"
 
 
 def _is_counter(ident: Any) -> bool:
-    # numbers are text in logs of Python 2
+    # In logs of Python 2, numbers are texts.
     if isinstance(ident, str):
         return ident.isdecimal() and len(ident) < len(str(COUNTER_LIMIT))
 

@@ -1,16 +1,17 @@
-"""The English of a record: what happened, why it failed, and who did it as far as the settings allow.
+"""Finds the English sentences of a record: what happened, why it failed, and who did it.
 
-Which sentence: the dialects of 2016 carry it in the line, the later ones a code and parameters, for which the
-message tables of the host's Wok have the words. Of a sentence of many lines the record has only the first;
-where the tables render a sentence that begins the same way, theirs is the whole one.
+The sentence: the formats of 2016 contain it in the line. Later formats contain a code and
+parameters, and the message tables of the host's Wok have the sentence. If a sentence has several
+lines, the record contains only the first one. If the tables render a sentence with the same
+beginning, that one is used.
 
-The reason of a failure stands inside the sentence in the RFC's dialect, in parentheses and behind its code.
-Everywhere else it is a code with parameters of its own.
+The reason of a failure: in the RFC format it is part of the sentence, in parentheses after its
+code. In all other formats it is a code with its own parameters.
 
-People: with privacy "hash" a user is told from others by `user.hash` (the semantic conventions' name for it),
-the first 16 hex digits of a SHA-256 over the instance and the name, and `user.name` is left out. This is a
-pseudonym and no more: who knows the instance can try names. An address is left out under "hash" as well as
-under "drop", because all IPv4 addresses are tried in a moment. In sentences the same values are replaced.
+Privacy: with "hash", `user.hash` (a name of the semantic conventions) replaces `user.name`. It is
+the first 16 hex digits of a SHA-256 of the instance and the name. This is only a pseudonym: anybody
+who knows the instance can try names. With "hash" and "drop" the address is left out, because trying
+all IPv4 addresses takes only a moment. The same values are replaced in sentences.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ Privacy = Literal["plain", "hash", "drop"]
 _HASH_HEX_DIGITS: Final = 16
 _REMOVED: Final = "[removed]"
 _ERROR_IN_TEXT: Final = re.compile(r"\([A-Z][A-Z0-9]{3,40}E\b")
-_USER_PARAMS: Final = ("username", "user")  # a log-in's own name, a migration's remote one
+_USER_PARAMS: Final = ("username", "user")  # of a login, and of the remote host of a migration
 
 
 class MessageTables(Protocol):
-    """Wok's message tables: what a message code and its parameters say in English."""
+    """Wok's message tables, which render a message code and its parameters in English."""
 
     def render(self, code: str, params: Mapping[str, Any]) -> str:
-        """Return the sentence, or the code followed by the parameters where no table has the code."""
+        """Return the sentence, or the code and the parameters if no table has the code."""
 
 
 class Texts(NamedTuple):
-    """The sentences of one record: what it says, the reason of a failure included, and that reason alone."""
+    """The sentence of a record, including the reason of a failure, and the reason alone."""
 
     message: str
     error: str
 
 
 class Sentences:
-    """Finds the sentences of records; the privacy settings have been applied to what it returns."""
+    """Finds the sentences of records, and applies the privacy setting to them."""
 
     def __init__(self, messages: MessageTables, people: People) -> None:
         self._messages = messages
@@ -59,7 +60,7 @@ class Sentences:
         self._latest: tuple[Record, Texts] | None = None
 
     def of(self, record: Record) -> Texts:
-        """Return the sentences of a record; `error` is without its code, and empty without a reason."""
+        """Return the sentences of a record; `error` has no code, and is empty without a reason."""
         latest = self._latest
         if latest is not None and latest[0] is record:
             return latest[1]
@@ -79,8 +80,9 @@ class Sentences:
         sentence = record.text
         if not code and not record.failed:
             return Texts(self._whole(sentence, record.code, record.params) or _fallback(record), "")
-        # The RFC's dialect carries the reason inside the sentence, in parentheses and behind its code. There
-        # and nowhere else: a guest's name may look like a code too, and the code there may differ from detCode.
+        # The RFC format has the reason inside the sentence, in parentheses after its code. Other
+        # formats do not: there, a guest's name may look like a code. The code may differ from
+        # detCode.
         at = -1
         if sentence and record.kind == "finished":
             at = sentence.rfind(f"({code} ") if code else -1
@@ -101,7 +103,9 @@ class Sentences:
         )
 
     def _whole(self, said: str, code: str, params: Mapping[str, Any]) -> str:
-        """Return `said` (the first line of a sentence), with its further lines where the tables know them."""
+        """Return `said` (the first line of a sentence), with its further lines if the tables have
+        them.
+        """
         if not said:
             return self._messages.render(code, params) if code else ""
         if code:
@@ -113,7 +117,7 @@ class Sentences:
 
 
 class People:
-    """What may be told of users and addresses (see the head of this module)."""
+    """Applies the privacy setting to users and addresses (see the module's docstring)."""
 
     def __init__(self, instance: str, privacy: Privacy) -> None:
         self.privacy = privacy
@@ -121,7 +125,7 @@ class People:
         self._instance = otlp_encoding.utf8(instance)
 
     def user(self, name: str) -> str:
-        """Return what stands for a user: the name, its hash, or nothing."""
+        """Return the name of a user, its hash, or nothing."""
         if self.privacy == "plain" or not name:
             return name
         if self.privacy == "drop":
@@ -130,22 +134,23 @@ class People:
         return sha256(framed).hexdigest()[:_HASH_HEX_DIGITS]
 
     def address(self, address: str) -> str:
-        """Return what may be told of an address: all or nothing."""
+        """Return the address, or nothing."""
         return address if self.privacy == "plain" else ""
 
     def in_params(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a message's parameters with people replaced, for it to be rendered."""
+        """Return the parameters of a message with names of users replaced."""
         told = {key: self._stand_in(params[key]) for key in _USER_PARAMS if params.get(key)}
         return {**params, **told} if told else params
 
     def in_text(self, record: Record, text: str) -> str:
-        """Return a sentence of the record's line with people replaced.
+        """Return a sentence of the record with names of users and addresses replaced.
 
-        The names are those the record has elsewhere: its user and address, and parameters that name a user.
+        The names come from the record: its user and address, and parameters that name a user.
         """
         if record.dialect == "text" and record.app == "wok":
-            # Log-ins, in any language, and no parameter tells the name: all between the outer quotes, or
-            # behind the first, where a newline in the name has cut the sentence.
+            # A login, in any language, without a parameter for the name. Replace the text between
+            # the outer quotes. If a newline in the name cut the sentence, replace all after the
+            # first quote.
             start, quote, rest = text.partition("'")
             inner, closing, end = rest.rpartition("'") if "'" in rest else (rest, "", "")
             return f"{start}{quote}{self._stand_in(inner)}{closing}{end}" if quote else text

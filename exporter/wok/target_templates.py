@@ -1,19 +1,21 @@
-"""The target_uri of an operation's tasks, as a template: `/plugins/kimchi/vms/{ident}-clone-<us>/clone`.
+"""Templates of the target_uri of tasks: `/plugins/kimchi/vms/{ident}-clone-<us>/clone`.
 
-A template has three kinds of parts: literal text, *holes* for what the request says (`{ident}`), and *marks*
-for what Wok makes up (`<us>`). It answers three questions:
+A template has three kinds of parts: literal text, *holes* for parameters of the request
+(`{ident}`), and *marks* for parts that Wok makes up (`<us>`). It has three methods:
 
-* `fill`: the target_uri of a request's task, as far as the request determines it. The marks stay.
-* `generalise`: the same text, from the other side. It replaces what looks made up in a target_uri by the marks.
-  Joining a request to a task is then a comparison of equal strings. No name is ever taken apart, so a guest
-  called `a/snapshots/b` or `x >>> y` does no harm.
-* `fits`: whether a target_uri can be one of this operation. Only the literal parts and the marks decide,
-  because a name may hold anything: blanks, slashes, newlines, what looks like another URI.
+* `fill` returns the target_uri of a request's task, as far as the request determines it. It keeps
+  the marks.
+* `generalise` returns the same text for the target_uri of a task: it replaces the parts that look
+  made up by marks. A request matches a task if both texts are equal. No name is ever taken apart,
+  so a guest called `a/snapshots/b` or `x >>> y` does no harm.
+* `fits` returns whether a target_uri may belong to this operation. Only literal parts and marks
+  are compared, because a name can contain anything: blanks, slashes, newlines, another URI.
 
-Some marks are times: the only times in the log that are finer than a second, and in no time zone.
+Some marks are times. They are the only times in the log with fractions of a second, and they do not
+depend on a time zone.
 
-All patterns are anchored, and all they can match is bounded or free of ambiguity: every answer takes time
-linear in the length of the target_uri.
+All patterns are anchored, and bounded or unambiguous, so every method takes time linear in the
+length of the target_uri.
 """
 
 from __future__ import annotations
@@ -27,18 +29,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-"""Ids of tasks since Wok 2.3, and of Ginger's backups."""
+"""The ids of tasks since Wok 2.3, and of Ginger's backups."""
 
 TAIL_CHARS = 320
-"""How much of the end of a target_uri a pattern sees, which is more than it can match: a name in a file
-system has at most 255 characters."""
+"""Patterns see this much of the end of a target_uri. They cannot match more: the name of a file has
+at most 255 characters."""
 
 _EXTENSION = r"(?:\.[^/.]{0,254})?"
 
 
 class _Mark(NamedTuple):
-    """Something that Wok makes up: its pattern, what stands for it in a form, and the nanoseconds of its unit
-    where it is a time.
+    """A part that Wok makes up: its pattern, and the symbol that replaces it.
+
+    For a time, `unit` is its unit in nanoseconds.
     """
 
     pattern: str
@@ -62,7 +65,7 @@ _PART = re.compile(r"\{([a-z_]+)(?::([a-z]+))?\}|<([a-z]+)>")
 
 
 def text_of(params: Mapping[str, Any], name: str) -> str:
-    """Return a parameter as text; empty where it is missing or neither a string nor a number."""
+    """Return a parameter as text; empty if it is missing, or neither a string nor a number."""
     value = params.get(name)
     if isinstance(value, str):
         return value
@@ -74,7 +77,7 @@ def _basename(url: str) -> str:
 
 
 def _libvirt(name: str) -> str:
-    """Return what Kimchi calls a guest in libvirt where its name is not ASCII, else nothing."""
+    """Return Kimchi's name for a guest in libvirt if its own name is not ASCII, else nothing."""
     if name.isascii():
         return ""
     return base64.urlsafe_b64encode(name.encode("utf-8", "replace")).decode("ascii")
@@ -84,7 +87,7 @@ _VALUES: dict[str, Callable[[str], str]] = {
     "basename": _basename,
     "libvirt": _libvirt,
     "stripped": str.strip,
-    # the very split that Kimchi makes
+    # Kimchi splits names in the same way.
     "stem": lambda name: splitext(name)[0],  # noqa: PTH122
     "extension": lambda name: splitext(name)[1],  # noqa: PTH122
 }
@@ -92,13 +95,13 @@ _MAY_BE_EMPTY = frozenset({"extension"})
 
 
 class _Hole(NamedTuple):
-    """A part of a target_uri that the request says."""
+    """A part of a target_uri that comes from a parameter of the request."""
 
     name: str
     part: str
 
     def value(self, params: Mapping[str, Any]) -> str | None:
-        """Return the text of this hole, None where the request does not have it."""
+        """Return the text of this hole, None if the request does not have it."""
         if not self.part:
             return text_of(params, self.name) or None
         text = _VALUES[self.part](text_of(params, self.name))
@@ -109,8 +112,9 @@ _Part = str | _Hole | _Mark
 
 
 class Generalised(NamedTuple):
-    """A target_uri with marks for what Wok made up in it; `epoch` is the time that was there, in nanoseconds,
-    or 0.
+    """A target_uri in which marks replace the parts that Wok made up.
+
+    `epoch` is the time that it contained, in nanoseconds, or 0.
     """
 
     text: str
@@ -127,10 +131,10 @@ class Template:
         self.is_constant = len(self.parts) == 1 and isinstance(self.parts[0], str)
         """Whether the target_uri is always the same."""
         self.ends_open = isinstance(self.parts[-1], _Hole)
-        """Whether it ends with a name, which may hold anything."""
+        """Whether it ends with a name, which can contain anything."""
         self.is_timed = any(mark.unit for mark in self.marks)
-        """Whether the start of the task stands in it."""
-        # Most templates have one name and no mark: they are filled without a loop.
+        """Whether it contains the start of the task."""
+        # Most templates have one name and no mark. They are filled without a loop.
         names = [part for part in self.parts if not isinstance(part, str)]
         hole = names[0] if len(names) == 1 else None
         self._only = hole.name if isinstance(hole, _Hole) and not hole.part else ""
@@ -144,12 +148,12 @@ class Template:
 
     @property
     def outline(self) -> tuple[str, str, str]:
-        """What decides whether a target_uri fits: its beginning, what stands between names, and its end."""
+        """The parts that `fits` compares: the beginning, the text between names, and the end."""
         tail = self._tail
         return self.prefix, self._middle, tail if isinstance(tail, str) else tail.pattern
 
     def fill(self, params: Mapping[str, Any]) -> str:
-        """Return the target_uri of a request's task with marks; empty where a parameter is missing."""
+        """Return the target_uri of a request's task with marks; empty if a parameter is missing."""
         if self._only:
             text = text_of(params, self._only)
             return self._before + text + self._after if text else ""
@@ -167,7 +171,7 @@ class Template:
         return "".join(texts)
 
     def generalise(self, target_uri: str) -> Generalised | None:
-        """Return the target_uri with marks for what Wok made up in it, None where it is not of this form."""
+        """Return the target_uri with marks, None if it does not have this form."""
         if self._pattern is None or self._hint not in target_uri:
             return None
         match = self._pattern.search(target_uri)
@@ -184,8 +188,8 @@ class Template:
         return Generalised("".join(texts), epoch)
 
     def fits(self, target_uri: str) -> bool:
-        """Tell whether the target_uri has all literal parts and marks of this template."""
-        # a name has at least one character
+        """Return whether the target_uri has all literal parts and marks of this template."""
+        # A name has at least one character.
         start = len(self.prefix) + 1
         tail = self._tail
         if not target_uri.startswith(self.prefix):
@@ -198,7 +202,9 @@ class Template:
         return not self._middle or target_uri.find(self._middle, start) >= 0
 
     def _outline(self) -> tuple[str, str | re.Pattern[str]]:
-        """Return the literal text between two names, and how a target_uri ends after its last name."""
+        """Return the literal text between two names, and the end of the target_uri after the last
+        name.
+        """
         last = max((at for at, part in enumerate(self.parts) if _is_free(part)), default=0)
         middles = [part for part in self.parts[1:last] if isinstance(part, str)]
         end = self.parts[last + 1 :]
@@ -206,12 +212,12 @@ class Template:
         if all(isinstance(part, str) for part in end):
             return middle, "".join(part for part in end if isinstance(part, str))
         if last == 0:
-            # There is no name before the marks: the prefix alone tells, and says more than their form.
+            # No name precedes the marks: the prefix is enough, and is more specific than the marks.
             return middle, ""
         return middle, re.compile("".join(map(_pattern, end)) + r"\Z")
 
     def _compiled(self) -> tuple[re.Pattern[str] | None, str]:
-        """Return the pattern in which each mark is a group, and a literal that it needs."""
+        """Return a pattern with a group for each mark, and a literal that each match contains."""
         if not self.marks:
             return None, ""
         at = next(number for number, part in enumerate(self.parts) if isinstance(part, _Mark))
@@ -245,7 +251,7 @@ def _parts(source: str) -> list[_Part]:
 
 
 def _is_free(part: _Part) -> bool:
-    """Tell whether a part may hold anything at all."""
+    """Return whether a part can contain anything."""
     return isinstance(part, _Hole) and part.part != "extension"
 
 

@@ -1,8 +1,9 @@
-"""Wok's plug-in `tasklog` on a host: is it installed and at work, and what would install or remove it.
+"""Decides how to install or remove Wok's plug-in `tasklog`, and reports its state.
 
-Installed it is two things: a link from Wok's directory of plug-ins to our folder, and a configuration file.
-`Host` holds what was found, as plain values; `to_install`, `to_remove` and `report` decide from it alone and return
-steps and sentences. A file that is not known to be ours is never touched. No file is read or written here.
+The installed plug-in consists of two files: a link from Wok's directory of plug-ins to our folder,
+and a configuration file. `Host` contains the facts about the host as plain values. `to_install`,
+`to_remove` and `report` use only these, and return steps and sentences. Files that do not belong to
+the plug-in are never changed. This module reads and writes no files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ METHODS: Final = {
     ),
     "reqlogger.py": ("__init__(self, message, error, id=None, **kwargs)", "log(self)"),
 }
-"""What the plug-in wraps, by module: where one of these reads otherwise it would leave Wok alone."""
+"""The methods that the plug-in wraps, by module. If one of them differs, the
+plug-in does nothing.
+"""
 
 WORKS: Final = "starts and ends of tasks are logged with their ids"
 OWN: Final = re.compile(rb"^tasklog: (.{1,400})$")
@@ -39,14 +42,15 @@ RESTART: Final = (
 
 
 class TasklogError(Exception):
-    """What is refused, as a sentence for the administrator."""
+    """An operation is rejected; the text is a sentence for the administrator."""
 
 
 class Host(NamedTuple):
-    """What is on a host. Paths are as wokd sees them, without the root.
+    """The facts about a host. Paths are as wokd sees them, without the root.
 
-    `link` is the target of a symbolic link, "" where there is nothing, None where there is something else.
-    `conf` is the text of the configuration, None without one. `own` and `seen` are of wok-error.log.
+    `link` is the target of a symbolic link, "" if there is nothing, None if there is something
+    else. `conf` is the text of the configuration, None without one. `seen` comes from
+    wok-error.log.
     """
 
     wokd: Path
@@ -66,9 +70,10 @@ class Host(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What wok-error.log says: the plug-in's last sentence about itself, and what wokd did after it.
+    """The plug-in's last sentence about itself in wok-error.log, and what wokd did after it.
 
-    `since` is the mark of the start that it belongs to, `failures` are what the plug-in could not log.
+    `since` is the time of the start of wokd that it belongs to. `failures` is the number of kinds
+    of record that the plug-in could not log.
     """
 
     sentence: str = ""
@@ -87,7 +92,9 @@ class Step(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be done and said. `is_wrong` if the administrator has something left to do."""
+    """Changes to make and sentences to print. `is_wrong`: the administrator has something left to
+    do.
+    """
 
     steps: Sequence[Step]
     sentences: Sequence[str]
@@ -95,7 +102,9 @@ class Plan(NamedTuple):
 
 
 def to_install(host: Host) -> Plan:
-    """Return the steps that install the plug-in; raise TasklogError for a host that is not understood."""
+    """Return the steps that install the plug-in; raise TasklogError if it does not support this
+    host.
+    """
     if host.unknown:
         raise TasklogError(f"{host.unknown} The plug-in knows Wok 2.3.0 to 3.0.0 and master of 2020.")
     if host.source_problem:
@@ -142,7 +151,7 @@ def to_remove(host: Host) -> Plan:
 
 
 def report(host: Host) -> Plan:
-    """Return what there is to say of the plug-in on this host; wrong unless it is at work."""
+    """Return the state of the plug-in on this host; wrong unless it is running."""
     is_linked = host.link == str(host.source)
     if is_linked:
         linked = f"yes: {host.plugin} -> {host.link}"
@@ -211,13 +220,15 @@ def _refuse_foreign(host: Host) -> None:
 
 
 def is_ours(conf: str) -> bool:
-    """Tell whether a configuration is that of the plug-in, also after Wok's settings have switched it."""
+    """Return whether a configuration belongs to the plug-in, also after a
+    change in Wok's settings.
+    """
     section = _section(conf)
     return section is not None and set(section) == {"enable", "uri"} and "/plugins/tasklog" in section["uri"]
 
 
 def is_enabled(conf: str) -> bool:
-    """Tell whether a configuration enables the plug-in, as the plug-in itself reads it."""
+    """Return whether a configuration enables the plug-in. The plug-in reads it in the same way."""
     value = (_section(conf) or {}).get("enable", "")
     return value.strip().strip("'\"").lower() not in OFF
 
@@ -232,7 +243,10 @@ def _section(conf: str) -> dict[str, str] | None:
 
 
 def seen_in(lines: Iterable[bytes]) -> Seen:
-    """Return what the lines of wok-error.log say of the plug-in. Its line stands before the mark of wokd's start."""
+    """Return the state of the plug-in from lines of wok-error.log.
+
+    Its own line precedes the line of wokd's start.
+    """
     seen = Seen()
     for line in lines:
         text = line.rstrip(b"\r\n")
@@ -253,7 +267,7 @@ def seen_in(lines: Iterable[bytes]) -> Seen:
 
 
 def unknown(package: Path, sources: Mapping[str, str]) -> str:
-    """Return what of a Wok's modules is not as in the releases that the plug-in knows, or nothing."""
+    """Return how Wok's modules differ from the releases that the plug-in supports, or nothing."""
     for name, methods in METHODS.items():
         text = "".join(sources[name].split())
         for method in methods:

@@ -1,4 +1,6 @@
-"""Checks of the backends: what each answers to an empty request, sent as the daemon would send it."""
+"""Checks of the backends: what each answers to an empty request, sent as the
+daemon would send it.
+"""
 
 from __future__ import annotations
 

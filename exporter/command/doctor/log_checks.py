@@ -203,7 +203,9 @@ def error_log(config: Config, user: str, root: Path) -> Iterator[Finding]:
 
 
 def _starts(path: Path, zones: Zones) -> list[int]:
-    """Return the times of wokd's starts, from the same lines that make the daemon believe in one."""
+    """Return the times of wokd's starts, from the same lines that make the
+    daemon believe in one.
+    """
     reader = ErrorLog(zones)
     starts: list[int] = []
     for file in paths_of(path):
