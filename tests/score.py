@@ -40,7 +40,7 @@ class Floor(NamedTuple):
     exact_min: float
 
 
-# set -> zone of its host, floor of the contract (None: printed, no floor)
+# set -> zone of its host, required score (None: only printed)
 SETS: dict[str, tuple[str, Floor | None]] = {
     "rfc-default": ("America/Sao_Paulo", Floor(0.0, 1.0, 1.0)),
     "rfc-calm": ("America/Sao_Paulo", Floor(0.0, 1.0, 1.0)),

@@ -195,7 +195,7 @@ def test_damaged_file(tmp_path: Path) -> None:
 
 
 def test_bad_paths(tmp_path: Path) -> None:
-    """What cannot be read is refused at once, by name and with the remedy."""
+    """An unreadable file is rejected at once, with its path and the remedy."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path, words in ((tmp_path / "no", "check the path"), (tmp_path, "a directory"), (fifo, "no regular")):
@@ -207,7 +207,7 @@ def test_bad_paths(tmp_path: Path) -> None:
 
 
 def test_file_that_goes_meanwhile(tmp_path: Path) -> None:
-    """A file that has gone since it was named is an error that names it."""
+    """If a file disappears after the start, the error has its path."""
     path = tmp_path / "log"
     path.write_bytes(b"one\n")
     archive = Archive([path])
@@ -220,7 +220,7 @@ def test_file_that_goes_meanwhile(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("position", ["{}", "[]", "x", '{"version":1,"files":[[]]}'])
 def test_bad_position(position: str) -> None:
-    """A text that is no position is refused."""
+    """An invalid position is rejected."""
     with pytest.raises(ValueError, match=r"position|mark|Expecting"):
         Archive([], position)
 
@@ -235,7 +235,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 
 def test_zstd(tmp_path: Path) -> None:
-    """A .zst file is read where a library is there, and else refused with the name of the package."""
+    """A .zst file is read if a library is installed, and otherwise rejected with the package name."""
     program = shutil.which("zstd")
     if program is None:
         pytest.skip("the zstd program is not installed")

@@ -29,7 +29,7 @@ LINES = [line(1), line(2, 2 * LONG_BYTES), line(3), line(4, LONG_BYTES)]
 
 
 def read(path: Path, chunk: Chunk) -> BatchResult:
-    """What a start reads that has not committed anything yet."""
+    """Process a chunk as at a start before the first commit."""
     loaded = Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
     config = ProcessingConfig("test", Zones("UTC"), Operations.load(), 10**15)
     return BatchProcessor(config, loaded, Attempts(path)).advance(chunk)
@@ -40,7 +40,7 @@ def users(result: BatchResult) -> list[str]:
 
 
 def test_a_line_that_ends_the_process_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a line that the process did not survive, the next start rejects it, counts it and reads all others."""
+    """If a line crashed the process, the next start rejects and counts it, and reads all other lines."""
     path = tmp_path / "line-being-read"
     real_feed = Parser.feed
 
@@ -62,7 +62,7 @@ def test_a_line_that_ends_the_process_is_read_once(tmp_path: Path, monkeypatch: 
 
 
 def test_lines_that_are_survived_leave_nothing(tmp_path: Path) -> None:
-    """What was read is forgotten, and short lines are never written down."""
+    """The position of a parsed line is removed, and short lines are never recorded."""
     path = tmp_path / "line-being-read"
     attempts = Attempts(path)
     attempts.begin(LINES[1])
@@ -76,7 +76,7 @@ def test_lines_that_are_survived_leave_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"x" * 1000])
 def test_any_file_in_its_place_does_no_harm(content: bytes, tmp_path: Path) -> None:
-    """A damaged file, or a place that cannot be written, keeps no line from being read."""
+    """A damaged file, or an unwritable directory, does not prevent any line from being read."""
     path = tmp_path / "line-being-read"
     path.write_bytes(content)
 

@@ -54,7 +54,7 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
             Read(0, LAST, "compressed"),
             [1, 0],
         ),
-        # A file that was left for its successor is no event any more.
+        # A file that was done before the start gives no event.
         (
             ["log.1", "log"],
             Place([LAST._replace(done=True)]),
@@ -70,7 +70,7 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
             Read(0, CUT, "rename"),
             [1, 0],
         ),
-        # Somebody has edited the log: it goes on behind the last known line, in the newest file that has one.
+        # Somebody edited the log: reading continues after the last known line, in the newest file with one.
         (
             ["log.1", "log"],
             Place([OLD, LAST]),
@@ -109,7 +109,7 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
             Wait(DENIED),
             [1, 0],
         ),
-        # Nothing is proved: reading begins with the oldest file that holds something.
+        # No mark is proved: reading begins with the oldest file that is not empty.
         (["log.2", "log.1", "log"], Place([]), {}, Read(0, None, None, True), [0]),
         (["log.2", "log"], Place([]), {0: Facts(supported=False)}, Read(1, None, None, True), [0, 1]),
         (["log.2", "log"], Place([]), {0: Facts(error=DENIED)}, Wait(DENIED), [0]),
@@ -136,7 +136,7 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
         ),
         # Its inode and its content are gone.
         (["log"], Place([LAST], (1, 9)), {}, Read(0, None, "replaced"), [0]),
-        # The same text in another inode: reading goes on there; a shorter text was read already.
+        # The same text in another inode: reading continues there; a shorter text was read already.
         (["log"], Place([LAST], (1, 9)), {0: Facts(last=LAST)}, Read(0, LAST, "replaced"), [0]),
         (["log"], Place([LAST], (1, 9)), {0: Facts(last_cut=CUT)}, Read(0, CUT, "replaced"), [0]),
         # Of a file without a complete line nothing can be proved.
@@ -147,7 +147,7 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
             Read(1, None, "replaced"),
             [1, 0],
         ),
-        # What cannot be read holds up what follows; what needs a library does not.
+        # An unreadable file blocks the files after it; a file whose library is missing does not.
         (["log.2", "log.1", "log"], Place([LAST], (1, 1)), {1: Facts(error=DENIED)}, Wait(DENIED), [1]),
         (
             ["log.2", "log.1", "log"],
@@ -161,7 +161,7 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
 def test_next_file(
     names: list[str], place: Place, opened: dict[int, Facts], decision: Decision, asked: list[int]
 ) -> None:
-    """Each situation has one answer, and only the files that matter to it are opened."""
+    """Each situation has one decision, and only the files that it needs are opened."""
     assert decided(listing(*names), place, opened) == (decision, asked)
 
 
@@ -181,7 +181,7 @@ def test_empty_files_are_passed_over() -> None:
 
 
 def test_strangers_count_only_where_they_prove_the_mark() -> None:
-    """A file of an unusual name is opened last, never read for itself, and left like any other."""
+    """A file with an unusual name is opened last, and only read if it proves the last mark."""
     listed = [one._replace(is_stranger="old" in one.path.name) for one in listing("log.old", "log.1", "log")]
 
     assert decided(listed, Place([LAST]), {0: Facts(last=LAST)}) == (Read(0, LAST, "rename"), [2, 1, 0])
@@ -212,7 +212,7 @@ places = st.builds(
 
 @given(st.lists(facts_made, max_size=4), places, st.sets(st.integers(0, 3)))
 def test_every_situation_has_an_answer(opened: list[Facts], place: Place, empty: set[int]) -> None:
-    """Nothing is asked twice, and what is to be read exists, is readable and is not the file that is open."""
+    """No file is opened twice, and the chosen file exists, is readable and is not the open file."""
     names = [f"log.{number}" for number in range(len(opened) - 1, 0, -1)] + ["log"] * bool(opened)
     listed = listing(*names, empty=tuple(names[at] for at in empty if at < len(names)))
     decision, asked = decided(listed, place, dict(enumerate(opened)))

@@ -1,4 +1,4 @@
-"""What is counted: the contract's series, bounded, and there before they are needed."""
+"""Counters: the defined series, bounded in number, with zeros before their first increment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scrape: the contract's families, from the store, whatever happens to it."""
+"""The scrape: all defined metric families from the store, whatever happens to it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def lines_of(text: str, *starts: str) -> list[str]:
 
 
 def test_stored_values_are_shown(store: Store, reader: Reader) -> None:
-    """A scrape shows the store's numbers in the text format, escaped, and nothing that the contract lacks."""
+    """A scrape shows the store's numbers in the text format, escaped, and nothing that is not defined."""
     store.commit(BUSY, 1.0)
     store.mark_ready()
     text = scraped(collector(reader.snapshot))

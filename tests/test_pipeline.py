@@ -78,7 +78,7 @@ def _log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Pieces:
-    """A source that hands out lines of an archive in pieces of given sizes, and can begin anywhere again."""
+    """A source that returns lines of an archive in pieces of given sizes, from any position."""
 
     def __init__(self, path: Path, position: str, sizes: Callable[[], int]) -> None:
         archive = Archive([path])
@@ -109,7 +109,7 @@ def run(store: Store, means: Means, log: Path, sizes: Callable[[], int]) -> None
 
 
 def sent(store: Store) -> dict[tuple[str, bytes], bytes]:
-    """All bytes that wait in the journal, by signal and resource, in order."""
+    """All queued bytes of the journal, by signal and resource, in order."""
     found: dict[tuple[str, bytes], bytes] = {}
     for signal in SIGNALS:
         for entry in store.journal_read(signal, 1 << 30, 1 << 40):
@@ -177,7 +177,7 @@ def test_any_cutting_gives_identical_bytes(
     tmp_path_factory: pytest.TempPathFactory,
     sizes: list[int],
 ) -> None:
-    """The same log cut into any batches leaves the same bytes, counters, histograms and history."""
+    """The same log split into any batches gives the same bytes, counters, histograms and history."""
     store = _fresh(tmp_path_factory.mktemp("cut"))
     turns = iter(sizes)
     run(store, means, log, lambda: next(turns, 97))
@@ -210,7 +210,7 @@ def test_a_failed_commit_begins_again_from_the_store(
     tmp_path_factory: pytest.TempPathFactory,
     fails: list[str],
 ) -> None:
-    """Commits that fail, before or after they reached the disk, change nothing of what comes out."""
+    """Commits that fail, before or after they reached the disk, do not change the output."""
     store = Failing(tmp_path_factory.mktemp("fail"))
     store.set_signals(BOTH)
     store.fails = iter(fails)
@@ -238,7 +238,7 @@ def test_ids_are_unique_and_every_line_is_counted(whole: Seen, log: Path) -> Non
 
 
 def test_a_first_start_leaves_out_what_is_older(means: Means, log: Path, tmp_path: Path) -> None:
-    """`skip_until` counts and sends nothing that is older, and is over with the first younger record."""
+    """Records before `skip_until` are not counted or sent, up to the first later record."""
     store = _fresh(tmp_path)
     later = datetime(2026, 8, 12, 10, tzinfo=UTC).timestamp()
     later_means = means._replace(
@@ -255,7 +255,7 @@ def test_a_first_start_leaves_out_what_is_older(means: Means, log: Path, tmp_pat
 
 
 def test_idle_steps_commit_nothing(means: Means, tmp_path: Path) -> None:
-    """A caught-up pipeline with nothing that waits leaves the store alone, once it has kept where it began."""
+    """A caught-up pipeline without pending changes does not write, after it stored its first position."""
     log = tmp_path / "empty.log"
     log.touch()
     store = _fresh(tmp_path / "state")
@@ -269,7 +269,7 @@ def test_idle_steps_commit_nothing(means: Means, tmp_path: Path) -> None:
 
 
 def test_a_stall_while_reading_closes_no_window(means: Means, tmp_path: Path) -> None:
-    """The wall clock is asked before the log is read: a line written in between still finds its partner."""
+    """The wall clock is read before the log, so a line written in between still finds its partner."""
     log = tmp_path / "user-requests.data"
     start = 1_470_000_000
     info = '"ip": "", "date": "2016-07-31", "time": "21:20:%02d", "zone": "UTC"'
@@ -315,7 +315,7 @@ def test_a_stall_while_reading_closes_no_window(means: Means, tmp_path: Path) ->
 def test_a_large_batch_is_encoded_in_portions(
     means: Means, log: Path, whole: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch of very many events, which is encoded while it is written, leaves the same bytes as any other."""
+    """A batch of very many events, which is encoded during the write, gives the same bytes."""
     monkeypatch.setattr(commit_builder, "EVENTS_AT_ONCE", 50)
     store = _fresh(tmp_path)
     run(store, means, log, lambda: 1 << 30)

@@ -63,7 +63,7 @@ def everything(reader: BatchReader) -> list[BatchResult]:
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_what_crosses_the_pipe_is_equal(logs: tuple[Path, Path], is_kept: bool) -> None:
-    """Events, changes, counters and histograms arrive as the very values they were."""
+    """Events, changes, counters and histograms arrive unchanged."""
     requests, errors = logs
     config = ProcessingConfig("test", Zones("UTC"), Operations.load(), EXPIRY, is_kept=is_kept)
     in_process = InProcessReader(
@@ -74,7 +74,7 @@ def test_what_crosses_the_pipe_is_equal(logs: tuple[Path, Path], is_kept: bool) 
 
 
 def test_a_file_that_is_missing_is_an_error_of_the_archive(tmp_path: Path) -> None:
-    """What the child cannot read is told as the parent would tell it: with the file's name."""
+    """If the child cannot read a file, the error has the name of the file, as in the parent."""
     reader = subprocess_reader([tmp_path / "nothing.log"])
     with pytest.raises(ArchiveError, match=r"nothing\.log"):
         reader.step()
@@ -82,7 +82,7 @@ def test_a_file_that_is_missing_is_an_error_of_the_archive(tmp_path: Path) -> No
 
 
 def test_a_child_that_is_killed_is_an_error(logs: tuple[Path, Path]) -> None:
-    """A reading process that has gone is told in a sentence, and waited for."""
+    """If the child was killed, the error says so, and no zombie process remains."""
     reader = subprocess_reader([logs[0]])
     os.kill(reader._child.pid, signal.SIGKILL)
     reader._child.wait()

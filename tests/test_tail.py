@@ -627,7 +627,7 @@ def test_lines_written_between_two_looks(
 
 
 def test_overwritten_rotated_file(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A rotated file that is overwritten before it is deleted (`shred`) is given up and told."""
+    """A rotated file that is overwritten before it is deleted (`shred`) is closed and reported."""
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -645,7 +645,7 @@ def test_overwritten_rotated_file(log: Path, open_tail: Callable[..., Tail]) -> 
 def test_names_that_move_while_they_are_listed(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A listing that misses a file which is being renamed is not believed."""
+    """A listing that misses a file during its renaming is not used."""
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -672,7 +672,7 @@ def test_names_that_move_while_they_are_listed(
 def test_names_that_move_after_they_were_listed(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that has got another's name between listing and opening is not taken for it."""
+    """A file that got the name of another one after the listing is not read in its place."""
     append(Path(f"{log}.2"), b"zero\n")
     append(Path(f"{log}.1"), b"one\n")
     append(log, b"two\n")
@@ -692,7 +692,7 @@ def test_names_that_move_after_they_were_listed(
 def test_first_lines_are_kept_when_the_folder_fails(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that cannot be listed just when the first lines were read costs no line."""
+    """If the directory cannot be listed after the first lines were read, no line is lost."""
     log.touch()
     tail = open_tail()
     drain(tail)
@@ -931,7 +931,7 @@ def make_nothing(log: Path) -> None:
 def test_something_else_in_its_place(
     make: Callable[[Path], None], words: str, log: Path, open_tail: Callable[..., Tail]
 ) -> None:
-    """What is no log is a problem that names the path, told once, and reading goes on when it has gone."""
+    """A path that is not a log is reported once, with the path, and reading resumes once it is fixed."""
     make(log)
     tail = open_tail()
     chunks = [tail.read(100) for _ in range(3)]
@@ -985,7 +985,7 @@ def test_directory_in_place_of_a_read_log(log: Path, open_tail: Callable[..., Ta
 def test_permission_lost_and_given_back(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that the system refuses to open holds reading up, says so once, and is read when it is allowed."""
+    """A file that cannot be opened blocks reading, is reported once, and is read once it can be opened."""
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -1010,7 +1010,7 @@ def test_permission_lost_and_given_back(
 
 
 def test_stale_handle(log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch) -> None:
-    """After ESTALE the file is let go of and found again by its content."""
+    """After ESTALE, the file is closed and found again by its content."""
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -1044,7 +1044,7 @@ def test_symbolic_link(log: Path, open_tail: Callable[..., Tail]) -> None:
 
 
 def test_same_text_in_another_file(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A log that was replaced by a copy of itself goes on where it was."""
+    """If a copy of the log replaces it, reading continues at the same place."""
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -1088,7 +1088,7 @@ def drain_repeatedly(tail: Tail) -> tuple[list[Line], list[TailEvent]]:
 
 
 def test_zstd_without_library(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A .zst file that cannot be read for want of a library is named with the remedy, and passed over."""
+    """A .zst file whose library is missing is reported with the remedy, and skipped."""
     if can_read_zstd():
         pytest.skip("this Python reads zstd")
     append(log, b"one\n")
@@ -1129,7 +1129,7 @@ def test_behind(log: Path, open_tail: Callable[..., Tail]) -> None:
     "position", ["{}", "[]", "null", '{"version":2,"marks":[]}', '{"version":1,"marks":[1]}', "x"]
 )
 def test_bad_position(position: str, log: Path) -> None:
-    """A text that is no position is refused."""
+    """An invalid position is rejected."""
     with pytest.raises(ValueError, match=r"position|mark|Expecting"):
         Tail(log, position)
 

@@ -14,8 +14,8 @@ because the sentence around the value continues there.
 
 A record can also be forged without a newline in it: one value ends with a newline, and after it, in
 the same line, comes another value that is a record. So the digests of the objects in all values are
-kept. A record after other text in a line looks like one that was appended to a torn line. It is
-rejected as forged if its INFO is in a value.
+kept. A record after other text in a line looks like one that was appended to a torn line. It
+counts as forged if its INFO is in a value.
 
 Nobody can displace a proof by adding more values. Values whose first line ends the record's line
 are followed first. If the work is still too much, the remaining lines are *doubted*: for each value
@@ -46,9 +46,7 @@ BEGINNINGS_MAX = 32
 """Different lengths of first lines: for each length, the end of every further line is compared."""
 
 _PLAIN, _BEGINNING = 0, 1
-"""Symbols for lines without `{"`: any, and one where the value may begin again.
-Digests are larger.
-"""
+"""Lines without `{"`: plain, and where the value may begin again. Other symbols are larger."""
 _UNBEGUN = -1
 
 _Digest = tuple[int, str]
@@ -101,9 +99,7 @@ class _SeenLine:
 
 
 class ContinuationProof:
-    """Knowledge about the lines after one record; `doubted` more lines are not
-    accepted as records.
-    """
+    """The proof about lines after one record; `doubted` further lines are not accepted."""
 
     def __init__(
         self,
@@ -120,9 +116,7 @@ class ContinuationProof:
 
     @classmethod
     def of(cls, record: Decoded, data: bytes) -> ContinuationProof | None:
-        """Return the proof for a record with the physical line `data`, or None if no value has a
-        record.
-        """
+        """Return the proof for a record; None if no value has a record. `data` is its line."""
         # In JSON a newline is always an escape, and most records have none.
         if "\\" not in record.rest:
             return None
@@ -168,9 +162,7 @@ class ContinuationProof:
 
     @classmethod
     def doubt(cls, lines: int) -> ContinuationProof | None:
-        """Return the proof after a record that was not parsed, with at most this many further
-        lines.
-        """
+        """Return the proof after an unparsed record with at most this many further lines."""
         return cls((), lines) if lines else None
 
     @classmethod
@@ -196,9 +188,7 @@ class ContinuationProof:
         return cls(values, int(saved["doubted"]), objects, all_objects=bool(saved.get("all_objects", 1)))
 
     def saved(self) -> dict[str, Any]:
-        """Return the proof as a JSON value for `restored`. It has digests and
-        numbers, but no text.
-        """
+        """Return the proof as a JSON value for `restored`: digests and numbers, but no text."""
         return {
             "values": [
                 [
@@ -222,9 +212,7 @@ class ContinuationProof:
         return bool(self._objects) and _symbol(_digest(first_object(data))) in self._objects
 
     def advance(self, data: bytes) -> int:
-        """Advance by a physical line; return how many bytes of it the proof covers, -1 for no
-        match.
-        """
+        """Advance by a line; return how many bytes of it the proof covers, or -1."""
         self.doubted = max(0, self.doubted - 1)
         seen = _SeenLine(data)
         return max([_UNBEGUN, *(_step(value, seen) for value in self._values)])

@@ -35,16 +35,12 @@ from typing import Any, Literal, NamedTuple
 from exporter.records import RejectReason
 
 MAX_SALVAGE_TRIES = 8
-"""Places in a torn line where an appended record is searched. A record has at most three such
-places.
-"""
+"""Places in a torn line where an appended record is searched; a record has at most three."""
 INT64 = 1 << 63
 MAX_FRAMES = 1024
 """Cached frames, about 1 KiB each: users times what they do in about a day."""
 MAX_FRAME_CHARS = 512
-"""Frames of Wok have up to 200 characters. A client that sends long names must
-not fill the cache.
-"""
+"""Frames of Wok have up to 200 characters. Long names from clients must not fill the cache."""
 CLOCK_CHARS = len("HH:MM:SS")
 
 _RECORD_START = (
@@ -62,9 +58,7 @@ _INFO_FIRST_CHARS = len(_INFO_FIRST)
 
 
 def _integer(digits: str) -> int | str:
-    """Keep integers beyond 64 bits as text: protobuf has no such type, and Python rejects very long
-    ones.
-    """
+    """Keep integers over 64 bits as text: protobuf has none, and Python rejects very long ones."""
     if len(digits) < 19:
         return int(digits)
     if len(digits) > 20 or not -INT64 <= int(digits) < INT64:
@@ -76,8 +70,7 @@ _DECODE = json.JSONDecoder(parse_int=_integer).raw_decode
 
 
 class Decoded(NamedTuple):
-    """A decoded record: it has a known shape, but its fields are not validated, redacted or
-    bounded.
+    """A record of a known shape, whose fields are not validated, redacted or bounded yet.
 
     `clock` is its time. Records with equal `frame` share their `info`, which has no time then. The
     frame is empty if INFO was decoded for this record only. `rest` is the line without INFO if
@@ -247,9 +240,7 @@ def _read_framed(line: str) -> Decoded | None:
 
 @lru_cache(maxsize=MAX_FRAMES)
 def _framed_info(frame: str) -> dict[str, Any] | None:
-    """Return the decoded INFO of a frame; None if the frame is not INFO, or its
-    time is elsewhere.
-    """
+    """Return the decoded INFO of a frame, or None if it is not INFO with its time there."""
     head, mark, tail = frame.partition('"time": "')
     infos = []
     for clock in ("00:00:00", "11:11:11"):
@@ -311,9 +302,7 @@ def _read_json(
 
 
 def _object(line: str, at: int) -> tuple[dict[str, Any], int]:
-    """Return the JSON object at `at` and the offset after its arrow. Raises ValueError,
-    RecursionError.
-    """
+    """Return the object at `at` and its arrow's end. Raises ValueError, RecursionError."""
     if line.startswith(" {", at):
         start = at + 1
     else:

@@ -41,9 +41,7 @@ MAX_STRING_CHARS = 8192
 MAX_ENTRIES = 200
 """Entries kept of a list or an object in parameters. A form of Kimchi has about thirty."""
 MAX_NESTING_SIGNS = 20
-"""A line with at most this many brackets cannot be nested too deeply, so its
-depth is not measured.
-"""
+"""A line with at most this many brackets is never too deep, so its depth is not measured."""
 MAX_CACHED_APPS = 256
 MAX_CACHED_MEANINGS = 1024
 """Equal to the number of frames that `dialects` caches."""
@@ -121,9 +119,7 @@ class Parser:
         self._nanos = zones.nanos
         self._shift = zones.shift
         self.shift: int | None = None
-        """Nanoseconds between the last record's zone and the configured zone; None if no record had
-        a zone.
-        """
+        """Nanoseconds from the configured zone to the last record's, or None without one."""
         self._seed = hashlib.sha256(_framed(instance.encode("utf-8", "surrogatepass")))
         self._file = b""
         self._file_seed = self._seed.copy()
@@ -147,11 +143,7 @@ class Parser:
         return json.dumps({"proof": self._proof.saved()} if self._proof else {}, separators=(",", ":"))
 
     def feed(self, line: Line) -> list[Parsed]:
-        """Parse a physical line into one item, or several if it is torn or begins with a hole of
-        NUL bytes.
-
-        Never raises.
-        """
+        """Parse a line into one item, or several if it is torn or has NUL bytes. Never raises."""
         file, offset, data, length, _, newlines = line
         size = len(data)
         if length > size:
@@ -325,9 +317,7 @@ class Parser:
         return meaning
 
     def _app(self, path: str) -> str:
-        """Return the name of an application: `/wok/plugins/kimchi` -> `kimchi`, and `wok` for the
-        root.
-        """
+        """Return an application's name: `/wok/plugins/kimchi` -> `kimchi`; `wok` for the root."""
         # `app` is the path of the application below a configurable `server_root`. Before September
         # 2016 it is a name without a slash.
         _, is_plugin, below = f"/{path}".rpartition("/plugins/")
@@ -379,9 +369,7 @@ def _uuid(text: Any) -> bytes | None:
 
 
 def _status(value: Any) -> int | None:
-    """Convert a status that is not an int: `200 OK` -> 200, and None if it
-    begins with no number.
-    """
+    """Convert a status that is not an int: `200 OK` -> 200, and None without a number."""
     if type(value) is float and value.is_integer():
         return int(value)
     found = _STATUS.match(value) if type(value) is str else None

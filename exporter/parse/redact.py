@@ -26,15 +26,11 @@ from exporter.parse.urls import credentials, may_hold_url
 REDACTED = "[redacted]"
 TOO_DEEP = "[too deep]"
 MAX_DEPTH = 20
-"""Levels of nesting that are kept. Wok's own bodies have at most five; deeper ones cost stack
-space.
-"""
+"""Levels of nesting that are kept: Wok's bodies have at most five, and each costs stack."""
 MAX_KEY_CHARS = 64
 """Maximum characters of a name to the left and to the right of the stem that was found in it."""
 MAX_BLANKS = 256
-"""Maximum blanks between a name and its value: pretty-printed dicts indent by
-the width of the key.
-"""
+"""Blanks between a name and its value: pretty-printed dicts indent by the key's width."""
 MAX_EXCERPT_CHARS = 200
 MAX_EXCERPT_BYTES = 4096
 """Bytes of a line that are used for its excerpt: enough for 200 characters after redaction."""
@@ -100,9 +96,7 @@ def redact_text(text: str) -> str:
 
 
 def _secrets(text: str, known: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the spans of values that are assigned to names of secrets, outside
-    the `known` spans.
-    """
+    """Yield spans of values assigned to names of secrets, outside the `known` spans."""
     done = 0
     is_named = False
     inside = 0
@@ -158,8 +152,7 @@ def safe_excerpt(data: bytes) -> str:
 
 
 def may_hold_secret(line: str) -> bool:
-    """Return whether a raw line could have a secret; False only if redaction certainly changes
-    nothing.
+    """Return whether a raw line could have a secret; False means that redaction changes nothing.
 
     This is a fast test, made for each line. A JSON escape can hide an ASCII character, so it counts
     as a hit.
@@ -181,7 +174,10 @@ def may_hold_secret(line: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_secret(key: str) -> bool:
-    """Return whether a key names a secret, by its words (split at `_`, `-`, `.` and camel case)."""
+    """Return whether a key names a secret, in any case.
+
+    Its words decide, split at `_`, `-`, `.` and by camel case.
+    """
     words = [word.lower() for word in _WORD.findall(key[: 8 * MAX_KEY_CHARS])]
     for word in words:
         if word in _WHOLE or word.endswith(_ENDS) or any(part in word for part in _PARTS):
@@ -213,9 +209,7 @@ def _walk(value: Any, depth: int) -> Any:
 
 
 def _arguments(items: list[Any], depth: int) -> Iterator[Any]:
-    """Redact a list that names a secret: arguments of a command, or a pair of a
-    name and its value.
-    """
+    """Redact a list that names a secret: command-line arguments, or a name and its value."""
     is_value = False
     for at, item in enumerate(items):
         if is_value:
@@ -244,9 +238,7 @@ def _is_secret_name(text: str) -> bool:
 
 
 def _redact_schema_error(text: str) -> str:
-    """Redact a jsonschema error about a secret: its first line and its last lines contain the
-    secret.
-    """
+    """Redact a jsonschema error about a secret, which is in its first and its last lines."""
     for found in _INSTANCE.finditer(text):
         if any(is_secret(step) for step in re.findall(r"[^\[\]'\"]+", found[1])):
             rule = text.find("\n\nFailed validating", 0, found.start())

@@ -63,8 +63,7 @@ class Zones:
         self._shifts: dict[tuple[str, str, str], int] = {}
 
     def nanos(self, date: str, time: str, abbreviation: str) -> int | None:
-        """Return nanoseconds since the epoch for "YYYY-MM-DD", "HH:MM:SS" and the log's zone
-        abbreviation.
+        """Return nanoseconds since the epoch for "YYYY-MM-DD", "HH:MM:SS" and an abbreviation.
 
         Return None if this is not a time of the years 1970 to 2261. A time that occurs twice is the
         first one, unless the abbreviation selects the second. A time that the clock skipped uses
@@ -79,9 +78,7 @@ class Zones:
         return None if second is None else minute + second
 
     def second_reading(self, date: str, time: str) -> int | None:
-        """Return the later timestamp of a local time in a repeated hour; of other times, the only
-        one.
-        """
+        """Return the later timestamp of a time in a repeated hour; else the only one."""
         local = _local(date, time[:6])
         first = self.nanos(date, time, "")
         if local is None or first is None:
@@ -92,8 +89,7 @@ class Zones:
         return first + (before - after) // _SECOND * NANOS
 
     def shift(self, date: str, time: str, abbreviation: str) -> int:
-        """Return the nanoseconds between a time of the log and the same time without its
-        abbreviation.
+        """Return the nanoseconds between a time with its abbreviation and without it.
 
         It is 0 if the abbreviation agrees with the zone, or has no meaning.
         """
@@ -138,8 +134,7 @@ class Zones:
             if abbreviation in _ABBREVIATIONS:
                 return timedelta(minutes=_ABBREVIATIONS[abbreviation])
         before, after = (side.utcoffset() or timedelta(0) for side in (first, second))
-        # A skipped hour increases the offset: use the one after it. A repeated hour decreases it:
-        # use the one before.
+        # The larger offset is the one after a skipped hour, and the one before a repeated hour.
         return max(before, after)
 
 

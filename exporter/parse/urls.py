@@ -1,5 +1,4 @@
-r"""Finds credentials in URLs, such as `http://ada:secret@host/`, in any encoding that occurs in a
-log.
+r"""Finds credentials in URLs (`http://ada:secret@host/`) in any encoding that occurs in a log.
 
 A URL in a JSON text can have escaped slashes (`http:\/\/`). A URL within another URL is
 percent-encoded (`http%3A%2F%2Fada%3Asecret%40host`). Texts can be quoted within texts any number of
@@ -39,9 +38,7 @@ _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]{2,64}\]")
 
 
 def may_hold_url(text: str) -> bool:
-    """Return whether `credentials` could find a match in a text in lower case. A fast test for each
-    line.
-    """
+    """Return whether `credentials` could find a match in a lower-case text; made for each line."""
     return (
         "://" in text
         or ("\\" in text and ("\\/" in text or "u002f" in text or "x2f" in text))
@@ -50,9 +47,7 @@ def may_hold_url(text: str) -> bool:
 
 
 def credentials(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the spans of user information, from after the slashes to the `@`, in order without
-    overlap.
-    """
+    """Yield spans of user information, from the slashes to the `@`, ordered, without overlap."""
     done = 0
     blank = _Next(text, _BLANK)
     at = _Next(text, _AT)

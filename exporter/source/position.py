@@ -21,14 +21,10 @@ if TYPE_CHECKING:
     from exporter.source.files import LogFile
 
 HEAD_BYTES_MAX = 64 * 1024
-"""Bytes of the first line in the identity: a file whose first line never ends
-must have one, too.
-"""
+"""Bytes of a first line that make the identity, because that line may never end."""
 
 PROOF_BYTES = 256
-"""Bytes that prove an offset: more than the fixed part of a record, so they
-contain its time or id.
-"""
+"""Bytes that prove an offset: enough to contain the time or the id of a record."""
 
 DIGEST_BYTES = 16
 
@@ -76,8 +72,7 @@ def digest(data: bytes) -> bytes:
 
 
 def identity(file: LogFile, *, is_finished: bool) -> bytes:
-    """Return the digest of the first line (of its first 64 KiB), or empty bytes while it is
-    incomplete.
+    """Return the digest of the first line (or its first 64 KiB); empty while it is incomplete.
 
     The first line of a finished file is complete even without a newline.
     """
@@ -164,9 +159,7 @@ class KnownLines:
 
 
 def _windows(file: LogFile) -> Iterator[tuple[int, bytes]]:
-    """Yield pieces of whole lines and their offsets: backwards, but forwards in
-    a compressed file.
-    """
+    """Yield whole lines in pieces with offsets, backwards; forwards in a compressed file."""
     if file.is_packed:
         offset = 0
         while data := file.read_at(offset, WINDOW_BYTES):

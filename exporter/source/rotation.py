@@ -164,9 +164,7 @@ def _listed(real: Path, folders: list[Path]) -> list[tuple[Rank, Generation]]:
 
 
 def _place(log: str, name: str) -> Rank | None:
-    """Return the sort key of a file of `log`, or None if it does not have the name of a rotated
-    file.
-    """
+    """Return the sort key of a file of `log`, or None if its name is not that of a rotated file."""
     if name.startswith(log):
         return _place_of_suffix(name[len(log) :])
     stem, extension = Path(log).stem, Path(log).suffix

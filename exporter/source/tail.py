@@ -71,9 +71,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARKS_MAX = 8
-"""Marks in a position. If the last files are gone, an earlier mark still shows
-which files are old.
-"""
+"""Marks in a position: if the last files are gone, earlier marks show which files are old."""
 
 DAMAGE_READS_MAX = 3
 """Retries of a damaged compressed file, which may still be being written."""
