@@ -1,4 +1,4 @@
-"""The proof against forged records: it cannot be crowded out, and costs what its lines cost."""
+"""The proof against forged records: it cannot be displaced, and its cost is linear in the lines."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def forged(items: list[Parsed]) -> int:
     ids=["plain", "many", "of many lengths", "long"],
 )
 def test_decoy_parameters(decoys: dict[str, str]) -> None:
-    """However many parameters with newlines there are, the one that the text shows is proved, and is forged."""
+    """With any number of parameters with newlines, a forged record in the one that the text shows is detected."""
     name = f"x\n{FORGED}"
     found = parsed(record("ada", decoys | {"name": name} | decoys, f"Create guest '{name}'"))
 
@@ -80,7 +80,7 @@ def test_decoy_parameters(decoys: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("count", [10, 1001, 20_000])
 def test_decoy_lines(count: int) -> None:
-    """However many lines that look like records stand before it, a forged record is known, and a genuine one too."""
+    """After any number of lines that look like records, forged and genuine records are still distinguished."""
     name = "x\n" + "".join(f'{{"{number:x}\n' for number in range(count)) + FORGED
     found = parsed(record("ada", {"name": name}, f"User '{name}' login"), GENUINE)
 
@@ -88,7 +88,7 @@ def test_decoy_lines(count: int) -> None:
 
 
 def test_more_objects_than_are_looked_at() -> None:
-    """A record behind other text is not believed where the values hold too many objects to know them all."""
+    """If the values have too many objects to keep all digests, a record after other text is not accepted."""
     values = {"a": "x\n", "b": '{"' * 70 + FORGED}
     found = parsed(record("ada", values, f"'{values['a']}' from '{values['b']}'"), GENUINE)
 
@@ -96,7 +96,7 @@ def test_more_objects_than_are_looked_at() -> None:
 
 
 def test_other_values_do_no_harm() -> None:
-    """Numbers, lists and null among the parameters are no lines."""
+    """Numbers, lists and null in the parameters are ignored."""
     values = {"n": 5, "none": None, "list": ["\n"], "name": f"x\n{FORGED}"}
     found = parsed(record("ada", values, f"User '{values['name']}' login"), GENUINE)
 
@@ -104,7 +104,7 @@ def test_other_values_do_no_harm() -> None:
 
 
 def test_doubt_ends() -> None:
-    """Of values that are too many to be followed, as many lines are not believed as they have, and no more."""
+    """If there are too many values to follow, exactly as many lines as they have are not accepted."""
     decoys = {f"a{number}": f'{number}\n{{"q' for number in range(VALUES_MAX + 3)}
     found = parsed(record("ada", decoys, "words"), *[GENUINE] * 5)
 
@@ -112,7 +112,7 @@ def test_doubt_ends() -> None:
 
 
 def test_after_a_line_that_is_too_long() -> None:
-    """What follows a record that was too long to be read is not believed, for as many lines as it can have."""
+    """After a record that was too long to parse, as many lines as it can have are not accepted."""
     name = f"x\n{FORGED}\n{FORGED}"
     first, *rest = (
         line.encode() for line in record("ada", {"name": name}, f"User '{name}' login").split("\n")
@@ -129,7 +129,7 @@ def test_after_a_line_that_is_too_long() -> None:
 
 @pytest.mark.parametrize("start", ['{"info": {', '{"id": "', '{"message": {', '{"error": n'])
 def test_after_a_json_line_that_is_too_long(start: str) -> None:
-    """A record of the json dialect is one line, so what follows an over-long one is a record."""
+    """A record of the json dialect is one line, so the line after one that is too long is a record."""
     parser = Parser("test", Zones("UTC"))
     parser.feed(Line(FILE, 0, start.encode(), 10_000, newlines=50))
     found = parser.feed(Line(FILE, 10_001, GENUINE.encode(), len(GENUINE)))
@@ -138,7 +138,7 @@ def test_after_a_json_line_that_is_too_long(start: str) -> None:
 
 
 def test_an_over_long_line_inside_of_a_text() -> None:
-    """A proof that an over-long line has cut off leaves a doubt about as many lines as it had."""
+    """If a line that is too long ends a proof, as many lines as the proof had left are doubted."""
     name = f"x\n{'y' * 500}\n{FORGED}"
     first, long, last = (
         line.encode() for line in record("ada", {"name": name}, f"User '{name}' login").split("\n")
@@ -152,7 +152,7 @@ def test_an_over_long_line_inside_of_a_text() -> None:
 
 
 def test_state_of_version_0_1_0() -> None:
-    """A proof that the previous version had saved in the middle of a text goes on."""
+    """A proof that the previous version saved within a text continues."""
     state = (
         '{"proof":[{"count":5,"first":[1,"442a44457137672b3218c1007dc8f76a"],"last":[4,"61cabc76cff50c62b99705bda5b99238"],'
         '"inner":[[54,"43146f91b87036e575f1bcac65fc5814","4"],[56,"e42d1bb78c5fb0cffe101ad47380915c","8"]],"active":"4"}]}'
@@ -173,7 +173,7 @@ def test_state_of_version_0_1_0() -> None:
     ],
 )
 def test_damaged_state(proof: str) -> None:
-    """A proof that no parser has saved is refused."""
+    """An invalid saved proof is rejected."""
     with pytest.raises(ValueError, match="not the state of a parser"):
         Parser("test", Zones("UTC"), f'{{"proof":{proof}}}')
 
@@ -194,7 +194,7 @@ texts = st.lists(pieces, min_size=1, max_size=6).map("\n".join)
 @example({"a": "\n", "c": FORGED}, ["a", "c"], "", 1)
 @example({"a": f"x\nx\nx\n{FORGED}\nx"}, ["a"], "x", 2)
 def test_no_text_is_a_record(values: dict[str, str], shown: list[str], between: str, lines_cut: int) -> None:
-    """Whatever values a text shows, in whatever order, none of its lines is a record, and the next record is."""
+    """For any values in any order, no line of a text is a record, and the next record is one."""
     text = between.join(["words", *(values[name] for name in shown if name in values), "end"])
     found = parsed(record("ada", values, text), GENUINE, lines_cut=lines_cut)
 

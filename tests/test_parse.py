@@ -1,4 +1,4 @@
-"""Lines of every era of Wok, torn, forged and hostile ones, and the corpus."""
+"""The parser: lines of all releases of Wok, torn, forged and hostile lines, and the corpus."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def new_parser(state: str = "") -> Parser:
 
 
 def lines_of(*data: bytes) -> list[Line]:
-    """Lines as they would stand one after the other in a file, which does not begin with the first of them."""
+    """Consecutive lines of a file, from offset 1000 on."""
     lines = []
     offset = 1000
     for line in data:
@@ -87,20 +87,20 @@ def lines_of(*data: bytes) -> list[Line]:
 
 
 def fed(*data: bytes) -> list[Parsed]:
-    """What a new parser makes of these lines."""
+    """Parse lines with a new parser."""
     parser = new_parser()
     return [parsed for line in lines_of(*data) for parsed in parser.feed(line)]
 
 
 def one(data: bytes) -> Record:
-    """The one record that a line is."""
+    """Parse a line that is exactly one record."""
     (parsed,) = fed(data)
     assert isinstance(parsed, Record), parsed
     return parsed
 
 
 def outline(parsed: list[Parsed]) -> list[Any]:
-    """What was parsed, in short: the method and user of records, `forged` of continuations, rejections' reason."""
+    """A short form of parsed items: method and user of records, `forged` of continuations, reasons."""
     short: list[Any] = []
     for item in parsed:
         if isinstance(item, Record):
@@ -131,12 +131,12 @@ def coded(
 
 
 def login(name: str) -> list[bytes]:
-    """The physical lines of a failed login of anybody who calls himself anything."""
+    """The physical lines of a failed login with any user name."""
     return coded({"username": name}, f"User '{name}' login")
 
 
 def as_json(params: Any = None, **info: Any) -> bytes:
-    """A record of Wok 3, with anything in it."""
+    """A record of Wok 3 with any parameters and fields."""
     fields = {
         "app": "/plugins/kimchi",
         "req": "POST",
@@ -228,7 +228,7 @@ def derived(line: bytes) -> bytes:
     ids=["2.1", "2.2", "June 2016", "9 August 2016", "12 August 2016", "rfc 1000", "rfc 1002", "2.3", "2.3 task"],
 )  # fmt: skip
 def test_eras(line: bytes, record: Record) -> None:
-    """A record of each era of Wok is understood in all its fields."""
+    """For a record of each dialect, all fields are parsed."""
     whole = record._replace(time=record.time * NANOS, trace_id=record.trace_id or derived(line))
 
     assert whole == one(line)
@@ -262,7 +262,7 @@ def test_app(path: Any, app: str) -> None:
      (-1, None), (201.0, 201), ("9" * 5000, None), (float("inf"), None), ("\u0662\u0660\u0660", None)],
 )  # fmt: skip
 def test_status(written: Any, status: int | None) -> None:
-    """A status is a number, or begins with one, or is not there."""
+    """A status is a number, text that begins with one, or missing."""
     assert status == one(as_json(status=written)).status
 
 
@@ -282,7 +282,7 @@ def test_json_tasks(status: Any, kind: str, failed: bool) -> None:
 
 
 def test_request_has_no_task() -> None:
-    """What a request calls target_uri or task_id is the user's body and no evidence."""
+    """`target_uri` and `task_id` in a request come from the user's body, so they are ignored."""
     record = one(as_json({"target_uri": "/x", "task_id": 7, "request_id": "abc"}))
 
     assert (record.target_uri, record.task_id, record.request_id) == ("", "", "")
@@ -290,7 +290,7 @@ def test_request_has_no_task() -> None:
 
 @pytest.mark.parametrize("user", [None, "None", "N/A", ""])
 def test_nobody(user: Any) -> None:
-    """All the names that Wok has for nobody are the empty one."""
+    """All names that Wok writes for no user become the empty name."""
     assert one(as_json(user=user)).user == ""
 
 
@@ -300,7 +300,7 @@ def test_nobody(user: Any) -> None:
      "5afaf8a7-0dc6-4ccb-8e31-85120e102e 7", "{5afaf8a7-0dc6-4ccb-8e31-85120e102ec", "", None, 7, ["x"]],
 )  # fmt: skip
 def test_no_uuid(written: Any) -> None:
-    """An id that is no canonical uuid is no id: the trace id comes from where the line stands."""
+    """An id that is not a canonical uuid is ignored: the trace id is derived from the position of the line."""
     line = json.dumps(json.loads(as_json()) | {"id": written}).encode()
     record = one(line)
 
@@ -324,7 +324,7 @@ def test_derived_ids_differ() -> None:
 
 
 def test_bounds() -> None:
-    """Nothing leaves that is longer, deeper or wider than its limit, and no lone surrogate."""
+    """All output is within its limits of length, depth and entries, without lone surrogates."""
     deep: Any = 1
     for _ in range(60):
         deep = {"d": deep}
@@ -351,7 +351,7 @@ def test_bounds() -> None:
 
 
 def test_crowded_info() -> None:
-    """Fields that Wok does not know do not push out those it does."""
+    """Unknown fields do not displace known ones."""
     record = json.loads(as_json())
     record["info"] = {f"x{number}": number for number in range(300)} | record["info"]
 
@@ -389,7 +389,7 @@ def test_hostile_types(place: str, junk: Any) -> None:
     ],
 )  # fmt: skip
 def test_rejected(line: bytes, reason: str) -> None:
-    """What is no record is rejected for the first reason that was found."""
+    """A line that is not a record is rejected with the first reason that applies."""
     (rejected,) = fed(line)
 
     assert isinstance(rejected, Rejected)
@@ -420,7 +420,7 @@ def test_each_reason_has_lines_and_a_series() -> None:
 
 
 def test_excerpt_of_a_fragment() -> None:
-    """A line without its beginning may begin within a secret, so none of it is shown."""
+    """A line without its beginning may start within a secret, so its excerpt is omitted."""
     (rejected,) = fed(b"""edPW!', u'type': u'vnc'}"}}, "id": "x"}""")
 
     assert rejected == Rejected("shape", FILE, 1000, "(left out: it may be the middle of a record)")
@@ -433,7 +433,7 @@ def test_windows_line_end(line: bytes) -> None:
 
 
 def test_byte_order_mark() -> None:
-    """A byte order mark at the beginning of the file is skipped; anywhere else it is something torn."""
+    """A byte order mark at the beginning of the file is skipped; anywhere else it is rejected as torn."""
     mark = b"\xef\xbb\xbf"
     first, second = (Line(FILE, offset, mark + E5, len(E5) + 3) for offset in (0, 1000))
 
@@ -451,14 +451,14 @@ def test_invalid_utf8() -> None:
 
 
 def test_too_long() -> None:
-    """An over-long line is rejected unread, its excerpt redacted even where it was cut."""
+    """A line that is too long is rejected without parsing; its excerpt is redacted even where it was cut."""
     line = Line(FILE, 7, b'{"info": {"passwd": "LeakedPW', 1 << 30)
 
     assert new_parser().feed(line) == [Rejected("too_long", FILE, 7, '{"info": {"passwd": "[redacted]')]
 
 
 def test_unfinished() -> None:
-    """The last line of a dead file is taken if it is whole, and counted as torn if not."""
+    """The last line of a finished file is parsed if it is complete, and otherwise rejected as torn."""
     whole, torn = (Line(FILE, 1000, data, len(data), ended=False) for data in (E5, E5[:-9]))
 
     assert outline(new_parser().feed(whole) + new_parser().feed(torn)) == [("json", "POST", 1000), "torn"]
@@ -466,7 +466,7 @@ def test_unfinished() -> None:
 
 @pytest.mark.parametrize("line", ERAS)
 def test_hole(line: bytes) -> None:
-    """Behind the hole that copytruncate leaves, the record is found, with its own offset."""
+    """The record after a hole of NUL bytes from copytruncate is found, with its own offset."""
     hole, record = fed(bytes(4096) + line)
 
     assert hole == Rejected("nul", FILE, 1000, "4096 NUL bytes")
@@ -494,7 +494,7 @@ def test_torn(torn: bytes, next_line: bytes) -> None:
 
 
 def test_torn_many_times() -> None:
-    """Several torn lines before one record are one rejection; too many of them are given up."""
+    """Several torn lines before one record are one rejection; beyond a limit the record is not searched."""
     few = fed(b'{"info": {' * 5 + E5)
     many = fed(b'{"info": {"status": 1' * MAX_SALVAGE_TRIES + E5)
 
@@ -532,7 +532,7 @@ FORGED = RFC_START.decode()
     ],
 )  # fmt: skip
 def test_forged(lines: list[bytes], following: list[bool]) -> None:
-    """What the parameters prove to be text is text, however much it looks like a record."""
+    """A line that the parameters prove to be text is a continuation, even if it looks like a record."""
     parsed = fed(*lines, E3)
 
     assert [following, "E3"] == [outline(parsed[1:-1]), "E3" if isinstance(parsed[-1], Record) else ""]
@@ -553,12 +553,12 @@ def test_forged(lines: list[bytes], following: list[bool]) -> None:
     ],
 )
 def test_nobody_hides_a_record(name: str) -> None:
-    """A value that foretells the beginning of the next record cannot make a continuation of it."""
+    """A value with the beginning of the next record does not turn that record into a continuation."""
     assert outline(fed(*login(name), RFC_START))[-1][:2] == ("rfc", "TASK")
 
 
 def test_value_outside_of_the_text() -> None:
-    """A parameter that the sentence does not show proves nothing, even if it foretells the whole next record."""
+    """A parameter that is not in the sentence proves nothing, even if it equals the whole next record."""
     lines = coded(
         {"username": "v", "note": f"q\n{FORGED}", "more": f"x\nv' login\n{FORGED}"}, "User 'v' login"
     )
@@ -567,7 +567,7 @@ def test_value_outside_of_the_text() -> None:
 
 
 def test_many_forgeries() -> None:
-    """However many forgeries a value holds, all of them are known as such, and nothing behind them is."""
+    """All forged records in a value are detected, however many, and the line after them is not one."""
     records = "\n".join(f"{FORGED}/{number}" for number in range(5000))
     parsed = fed(*login(f"x\n{records}\n"), E3)
 
@@ -576,7 +576,7 @@ def test_many_forgeries() -> None:
 
 
 def test_too_long_ends_a_proof() -> None:
-    """After an over-long line nothing is expected any more."""
+    """A line that is too long ends a proof."""
     parser = new_parser()
     first, _ = lines_of(*login("x\ny"))
     parser.feed(first)
@@ -587,7 +587,7 @@ def test_too_long_ends_a_proof() -> None:
 
 @pytest.mark.parametrize("line", [b"", b"\0", b"\0\0{", b"\r", b"{", b'{"'])
 def test_small_lines(line: bytes) -> None:
-    """The smallest lines there are are rejected, or continue a text."""
+    """The smallest lines are rejected, or continue a text."""
     assert all(isinstance(item, (Rejected, Continuation)) for item in fed(line) + fed(E1, line)[1:])
 
 
@@ -603,13 +603,13 @@ def test_small_lines(line: bytes) -> None:
     ],
 )
 def test_foreign_state(state: str) -> None:
-    """A state that no parser gave is refused by name."""
+    """An invalid state is rejected, and the error quotes it."""
     with pytest.raises(ValueError, match="not the state of a parser"):
         new_parser(state)
 
 
 def test_state_is_small() -> None:
-    """The state holds no text of the log, and is empty when the next line stands for itself."""
+    """The state has no text of the log, and is empty if the next line needs no context."""
     parser = new_parser()
     states = []
     for line in lines_of(E5, E1, *login("x\n" + "secret name\n" * 5000), E5):
@@ -639,7 +639,7 @@ ingredients = st.sampled_from(
 
 @given(st.lists(ingredients, max_size=12))
 def test_batches(data: list[bytes]) -> None:
-    """A parser that is made anew from its state after every line says what one for all lines says."""
+    """A parser that is rebuilt from its state after every line gives the same items."""
     state = ""
     cut: list[Parsed] = []
     for line in lines_of(*data):
@@ -652,7 +652,7 @@ def test_batches(data: list[bytes]) -> None:
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([E1, E3, E5]), max_size=5))
 def test_any_bytes(data: list[bytes]) -> None:
-    """Whatever the bytes, every line is accounted for, with what is fit for UTF-8 and a terminal."""
+    """For any bytes, every line gives an item, and its texts are valid UTF-8 and safe for a terminal."""
     parser = new_parser()
     for line in lines_of(*data):
         parsed = parser.feed(line)
@@ -683,7 +683,7 @@ def test_mutations(line: bytes, edits: list[tuple[int, int, bytes]]) -> None:
     st.text(st.characters(codec="utf-8"), max_size=10), st.sampled_from(["text", "coded", "json", "old json"])
 )
 def test_secrets_stay(middle: str, dialect: str) -> None:
-    """A password of any characters, in any dialect, is in nothing that leaves."""
+    """A password of any characters, in any dialect, is not in any output."""
     secret = f"cAnArY{middle}cAnArY"
     body: dict[str, Any] = {
         "graphics": {"passwd": secret, "type": "vnc"},
@@ -724,7 +724,7 @@ def read_corpus(path: Path) -> list[Line]:
      "kimchi-3.0.0-first"],
 )  # fmt: skip
 def test_corpus(name: str) -> None:
-    """Every line of the corpus is understood, exactly the forged ones are called so, and no secret is left."""
+    """Every line of the corpus is parsed, exactly the forged lines are detected, and no secret remains."""
     logs = [CORPUS / name / "wok-req.log", CORPUS / name / "user-requests.data"]
     log = next((path for path in logs if path.exists()), None)
     if log is None:

@@ -1,4 +1,4 @@
-"""Secrets leave nothing behind: by key, in texts of every quoting, in URLs, in excerpts."""
+"""Redaction: by key, in texts with any quoting, in URLs, in excerpts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_secret_keys(key: str) -> None:
      "public_key", "WOKAUTH0001E", "authentic", "", "tokenizer", "monkey", "pass2through".replace("2", "")],
 )  # fmt: skip
 def test_plain_keys(key: str) -> None:
-    """A key that only looks alike is kept."""
+    """The value of a key that only looks similar is kept."""
     assert not is_secret(key)
 
 
@@ -109,7 +109,7 @@ def test_texts(text: str, expected: str) -> None:
      "The password is wrong", "bypass: yes", "ssh-keygen root@host", ""],
 )  # fmt: skip
 def test_kept_texts(text: str) -> None:
-    """The word for a secret is no secret, and neither is a guest that is called after one."""
+    """The word for a secret is not redacted, nor is a guest with such a name."""
     assert text == redact_text(text)
 
 
@@ -175,7 +175,7 @@ def test_no_url_keeps_credentials(user: str, password: str) -> None:
 
 @given(values)
 def test_idempotent(value: Any) -> None:
-    """Redacting twice changes nothing more, so that it does not matter who has redacted before."""
+    """Redacting twice gives the same result as redacting once."""
     once = redact_value(value)
     text = redact_text(repr(value))
 
@@ -185,7 +185,7 @@ def test_idempotent(value: Any) -> None:
 
 @given(st.text(max_size=300) | st.text("pasword:=\"'\\{}[]@/ \n", max_size=300))
 def test_fast_test_is_safe(text: str) -> None:
-    """A line that the fast test passes holds nothing that the walk would change."""
+    """If the fast test finds nothing, redaction does not change the line."""
     line = json.dumps({"key": text, "k": {text: [text]}})
 
     assert may_hold_secret(line) or redact_value(json.loads(line)) == json.loads(line)
@@ -304,7 +304,7 @@ def test_tokens_in_urls(text: str) -> None:
      "see http://localhost/a@b.example"],
 )  # fmt: skip
 def test_paths_with_an_at_sign_stay(text: str) -> None:
-    """An `@` in a path, or in the text after a URL, makes no credential of it."""
+    """An `@` in a path, or in the text after a URL, does not mark a credential."""
     assert text == redact_text(text)
 
 
@@ -373,7 +373,7 @@ def test_a_secret_named_in_one_argument_and_given_in_another(arguments: list[str
     ],
 )
 def test_values_beside_names(value: Any, expected: Any) -> None:
-    """A value is redacted by the name beside it, and only where that is a secret's."""
+    """A value is redacted if the name beside it is that of a secret, and only then."""
     assert redact_value(value) == expected
 
 
@@ -397,7 +397,7 @@ def test_time_is_linear(unit: str) -> None:
 
 
 def test_a_secret_that_poses_as_a_schema_error() -> None:
-    """A password with the words of a schema error in it does not pass as the way to the value."""
+    """A password with the words of a schema error is not mistaken for the path to the value."""
     text = (
         repr({"passwd": f"{CANARY}On instance['passwd\f{CANARY}", "type": "vnc"}) + " ']:\n 'x' is too short"
     )

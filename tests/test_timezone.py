@@ -1,4 +1,4 @@
-"""Local times of the log to points in time: folds, gaps, abbreviations, and the host's zone."""
+"""Local times of the log to timestamps: folds, gaps, abbreviations, and the zone of the host."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def utc(text: str) -> int:
     ],
 )
 def test_times(zone: str, date: str, time: str, abbreviation: str, expected: str) -> None:
-    """The zone gives the time, a number overrules it, and a word only chooses where it has one meaning."""
+    """The zone determines the time, a number overrides it, and a word only counts where it has one meaning."""
     assert utc(expected) == Zones(zone).nanos(date, time, abbreviation)
 
 
@@ -80,18 +80,18 @@ def test_times(zone: str, date: str, time: str, abbreviation: str, expected: str
     ],
 )  # fmt: skip
 def test_no_time(date: str, time: str) -> None:
-    """What has not exactly the log's shape, or no place in the years of OTLP, is not guessed at."""
+    """A time in another format, or outside the years of OTLP, is rejected."""
     assert Zones("UTC").nanos(date, time, "") is None
 
 
 def test_before_the_epoch() -> None:
-    """A local time of 1970 that is before the epoch in UTC is no time: OTLP's times are unsigned."""
+    """A local time of 1970 before the epoch in UTC is rejected: timestamps in OTLP are unsigned."""
     assert Zones("UTC").nanos("1970-01-01", "00:30:00", "+01") is None
 
 
 @given(st.text(max_size=12), st.text(max_size=10), st.text(max_size=20))
 def test_never_raises(date: str, time: str, abbreviation: str) -> None:
-    """Whatever stands in the log, the answer is a number or None."""
+    """For any text in the log, the result is a number or None."""
     answer = Zones("Europe/Berlin").nanos(date, time, abbreviation)
 
     assert answer is None or 0 <= answer < 1 << 63
@@ -125,7 +125,7 @@ def test_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     "name", ["America/Sao_Paolo", "/etc/passwd", "../x", "Europe", "a\0b", "Foo", "x" * 5000]
 )
 def test_unknown_zone(name: str) -> None:
-    """An unknown zone is an error that names it and says what to do."""
+    """An unknown zone is an error with its name and the remedy."""
     with pytest.raises(ValueError, match=r"no time zone '.*set `zone` to a name .* 'America/Sao_Paulo'"):
         Zones(name)
 
@@ -162,7 +162,7 @@ def test_host_zone_of_files(tmp_path: Path) -> None:
 
 
 def test_broken_host_zone(tmp_path: Path) -> None:
-    """A zone file that is none is an error that names the file and says what to do."""
+    """An invalid zone file is an error with the path and the remedy."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/localtime").write_bytes(b"TZif2")
 

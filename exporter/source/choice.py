@@ -40,8 +40,7 @@ class Place(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is known about a file after opening it: which place the last mark and earlier marks
-    prove in it.
+    """Facts from opening a file: the places that the last mark and earlier marks prove in it.
 
     A mark with `cut` in its name is the end of a file that has less than was read. `edited` is the
     place after the last known line; `searched` is True once the file was searched for it
