@@ -13,7 +13,7 @@ from hashlib import sha256
 
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
-_UID_HEX_DIGITS = 32  # as long as the uuid that stands in its place where the log has one
+_UID_HEX_DIGITS = 32  # as many as a uuid, which is used if the record has one
 _NO_SPAN_ID = bytes(SPAN_ID_BYTES)
 
 

@@ -63,11 +63,11 @@ a task. It therefore contests the request that was tried again.
 
 The phases of a task (`task_state.TRANSITIONS`):
 
-    SEEKING --request found--> JOINED --window closes--> RUNNING --final record--> OVER: success | failure
-       |                                                 ^  |  \
-       '--window closes: no request is known ------------'  |   '--a start takes over--> OVER
-                                                            |--wokd was restarted--> OVER: lost
-                                                            '--too old--> OVER: unknown
+    SEEKING --request--> JOINED --window closes--> RUNNING --final record--> OVER: success | failure
+       |                                           ^  |  \
+       '--window closes: no request is known ------'  |   '--a start takes over--> OVER
+                                                      |--wokd was restarted--> OVER: lost
+                                                      '--too old--> OVER: unknown
 
 A further final record of an ended task is a repeat, if the ended task is still remembered. So is a
 record without an id next to a record with an id for the same target_uri: Wok wrote it itself. Some

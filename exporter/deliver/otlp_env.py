@@ -162,7 +162,7 @@ def _protocol(signal: Signal, environ: Mapping[str, str]) -> Protocols:
     return "grpc"
 
 
-# --- the endpoint ------------------------------------------------------------------------------------------
+# --- the endpoint ---------------------------------------------------------------------------------
 
 
 def _full_endpoint(signal: Signal, environ: Mapping[str, str]) -> str:
@@ -254,7 +254,7 @@ def is_bypassed(host: str, port: int | None, no_proxy: str) -> bool:
     return False
 
 
-# --- the other options -------------------------------------------------------------------------------------
+# --- the other options ----------------------------------------------------------------------------
 
 
 def _compression(signal: Signal, protocol: Protocols, environ: Mapping[str, str]) -> Compressions:

@@ -1,6 +1,6 @@
 r"""Parses the lines of wok-access.log that are used: PUT requests and logins without success.
 
-    ADDRESS - USER [28/Nov/2026:01:08:31] "PUT /plugins/kimchi/vms/\xc3\xa9va HTTP/1.1" 303 164 "" ""
+    ADDRESS - USER [28/Nov/2026:01:08:31] "PUT /plugins/kimchi/vms/\xc3\xa9v HTTP/1.1" 303 164 "" ""
 
 The status in Wok's request log can differ from that of the answer. A PUT that renames a resource is
 logged as 500 and answered with 303. A failed login since Wok 2.4 is logged as 500 and answered with
