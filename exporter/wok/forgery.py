@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from exporter.wok.log_time import TIME
+
 _HEADER = re.compile(rb"Error in async_task ([0-9a-f]{8}-[0-9a-f]{4}-1[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})")
-_MARK = re.compile(rb"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d\] ENGINE Bus STARTED")
+_MARK = re.compile(TIME + rb" ENGINE Bus STARTED")
 
 
 class Forged(NamedTuple):
@@ -33,5 +35,5 @@ def forged_by(line: bytes) -> Forged:
         return NOTHING
     return Forged(
         tuple(found.decode() for found in _HEADER.findall(line)),
-        tuple(found.decode() for found in _MARK.findall(line)),
+        tuple(found[0].decode() for found in _MARK.finditer(line)),
     )
