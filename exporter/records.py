@@ -24,10 +24,8 @@ Outcome = Literal["success", "failure", "lost", "unknown"]
 Grade = Literal["exact", "likely", "ambiguous", "none"]
 Signal = Literal["traces", "logs"]
 RejectReason = Literal["json", "shape", "time", "too_long", "unsafe", "encoding", "nul", "torn"]
-"""Why a line is not a record: it is not JSON; JSON of another shape; no valid timestamp; longer
-than the limit; too costly to decode; not UTF-8; a hole of NUL bytes; the beginning of a torn
-record.
-"""
+"""Why a line is not a record: invalid JSON; not the shape of a record; no valid timestamp; longer
+than the limit; too costly to decode; invalid UTF-8; a hole of NUL bytes; a torn record."""
 
 SIGNALS: tuple[Signal, ...] = ("traces", "logs")
 OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "lost", "unknown")

@@ -1,4 +1,6 @@
-"""Finished files: their order, their content once, their positions, and what is said of bad ones."""
+"""Finished files: their order, their content once, their positions, and what is
+said of bad ones.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def test_order_without_time_is_that_of_rotation(tmp_path: Path) -> None:
 
 
 def test_same_content_is_read_once(tmp_path: Path) -> None:
-    """A file, its gzip copy and an earlier copy of it give each line once, in any order of arguments."""
+    """A file, its gzip copy and an earlier copy of it give each line once, in any order of
+    arguments.
+    """
     text = b"".join(record(hour) + b"\n" for hour in range(5))
     whole, packed, earlier = (tmp_path / name for name in ("log", "log.gz", "log.1"))
     whole.write_bytes(text)
@@ -114,7 +118,9 @@ def test_same_first_line_is_not_the_same_file(tmp_path: Path) -> None:
 
 
 def test_lines_and_progress(tmp_path: Path) -> None:
-    """Lines name their file; the unfinished last line is returned; progress ends at the whole size."""
+    """Lines name their file; the unfinished last line is returned; progress
+    ends at the whole size.
+    """
     plain, packed = tmp_path / "log.1", tmp_path / "log"
     plain.write_bytes(b"one\ntwo")
     packed.write_bytes(gzip.compress(b"three\n" * 1000))
@@ -235,7 +241,9 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 
 def test_zstd(tmp_path: Path) -> None:
-    """A .zst file is read if a library is installed, and otherwise rejected with the package name."""
+    """A .zst file is read if a library is installed, and otherwise rejected
+    with the package name.
+    """
     program = shutil.which("zstd")
     if program is None:
         pytest.skip("the zstd program is not installed")
@@ -272,7 +280,9 @@ def test_the_old_format_of_xz(tmp_path: Path) -> None:
 
 
 def test_order_by_what_the_records_say(tmp_path: Path) -> None:
-    """A long first line, a torn one, and parameters called date and time do not hide when a file was begun."""
+    """A long first line, a torn one, and parameters called date and time do not hide when a file
+    was begun.
+    """
     names = ("c", "b.2", "a.1")
     first = b'{"info": {"req": "POST", "date": "2026-11-23", "time": "01:00:00", "note": "%s"}}' % (
         b"x" * 300_000
@@ -332,7 +342,9 @@ def test_copies_join_and_restarts(
     limit: int,
     later: int,
 ) -> None:
-    """With earlier copies of its files, read before, after or between, each line of a log is read once, and it ends."""
+    """With earlier copies of its files, read before, after or between, each line of a log is read
+    once, and it ends.
+    """
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     lines = [record(number % 24, f"user {number}") for number in range(count)]
     bounds = sorted({0, count, *(cut for cut in cuts if cut < count)})
@@ -351,7 +363,8 @@ def test_copies_join_and_restarts(
     received: list[bytes] = []
     position = ""
     originals = [path for path in paths if path.name.startswith("log.")]
-    # A copy that was cut in the middle of its only line cannot be known for one while its original is not there.
+    # A copy that was cut in the middle of its only line cannot be known for one while its original
+    # is not there.
     for known in (originals + [path for path in paths[later:] if path not in originals], paths):
         for _ in range(200):
             archive = Archive(known, position, first_time=first_time(Zones("UTC")))

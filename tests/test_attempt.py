@@ -40,7 +40,9 @@ def users(result: BatchResult) -> list[str]:
 
 
 def test_a_line_that_ends_the_process_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a line crashed the process, the next start rejects and counts it, and reads all other lines."""
+    """If a line crashed the process, the next start rejects and counts it, and reads all other
+    lines.
+    """
     path = tmp_path / "line-being-read"
     real_feed = Parser.feed
 

@@ -1,4 +1,6 @@
-"""The choice of the next file, as a pure function: a table of situations, and laws over all of them."""
+"""The choice of the next file, as a pure function: a table of situations, and laws over all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def listing(*names: str, empty: tuple[str, ...] = ()) -> list[Generation]:
 
 
 def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) -> tuple[Decision, list[int]]:
-    """Answer every `Look` with what opening that file shows; return the final decision and what was opened."""
+    """Answer every `Look` with what opening that file shows; return the final decision and what was
+    opened.
+    """
     facts: dict[int, Facts] = {}
     asked: list[int] = []
     while isinstance(decision := choose_next(listed, place, facts), Look):
@@ -70,7 +74,8 @@ def decided(listed: list[Generation], place: Place, opened: dict[int, Facts]) ->
             Read(0, CUT, "rename"),
             [1, 0],
         ),
-        # Somebody edited the log: reading continues after the last known line, in the newest file with one.
+        # Somebody edited the log: reading continues after the last known line, in the newest file
+        # with one.
         (
             ["log.1", "log"],
             Place([OLD, LAST]),

@@ -20,7 +20,9 @@ FILE = bytes(16)
 
 
 def record(user: str, params: dict[str, Any] | None = None, text: str = "words", **head: Any) -> str:
-    """A record as the Wok of August 2016 writes it, several physical lines where its text has newlines."""
+    """A record as the Wok of August 2016 writes it, several physical lines where its text has
+    newlines.
+    """
     info = {
         "status": 204,
         "zone": "BRT",
@@ -40,7 +42,9 @@ GENUINE = record("genuine")
 
 
 def parsed(*records: str, state: str = "", lines_cut: int = 0) -> list[Parsed]:
-    """What a parser makes of these records; with `lines_cut`, a new one goes on from the state after so many."""
+    """What a parser makes of these records; with `lines_cut`, a new one goes on from the state
+    after so many.
+    """
     parser = Parser("test", Zones("UTC"), state)
     found: list[Parsed] = []
     offset = 1000
@@ -71,7 +75,9 @@ def forged(items: list[Parsed]) -> int:
     ids=["plain", "many", "of many lengths", "long"],
 )
 def test_decoy_parameters(decoys: dict[str, str]) -> None:
-    """With any number of parameters with newlines, a forged record in the one that the text shows is detected."""
+    """With any number of parameters with newlines, a forged record in the one that the text shows
+    is detected.
+    """
     name = f"x\n{FORGED}"
     found = parsed(record("ada", decoys | {"name": name} | decoys, f"Create guest '{name}'"))
 
@@ -80,7 +86,9 @@ def test_decoy_parameters(decoys: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("count", [10, 1001, 20_000])
 def test_decoy_lines(count: int) -> None:
-    """After any number of lines that look like records, forged and genuine records are still distinguished."""
+    """After any number of lines that look like records, forged and genuine records are still
+    distinguished.
+    """
     name = "x\n" + "".join(f'{{"{number:x}\n' for number in range(count)) + FORGED
     found = parsed(record("ada", {"name": name}, f"User '{name}' login"), GENUINE)
 
@@ -88,7 +96,9 @@ def test_decoy_lines(count: int) -> None:
 
 
 def test_more_objects_than_are_looked_at() -> None:
-    """If the values have too many objects to keep all digests, a record after other text is not accepted."""
+    """If the values have too many objects to keep all digests, a record after other text is not
+    accepted.
+    """
     values = {"a": "x\n", "b": '{"' * 70 + FORGED}
     found = parsed(record("ada", values, f"'{values['a']}' from '{values['b']}'"), GENUINE)
 
@@ -104,7 +114,9 @@ def test_other_values_do_no_harm() -> None:
 
 
 def test_doubt_ends() -> None:
-    """If there are too many values to follow, exactly as many lines as they have are not accepted."""
+    """If there are too many values to follow, exactly as many lines as they
+    have are not accepted.
+    """
     decoys = {f"a{number}": f'{number}\n{{"q' for number in range(VALUES_MAX + 3)}
     found = parsed(record("ada", decoys, "words"), *[GENUINE] * 5)
 
@@ -129,7 +141,9 @@ def test_after_a_line_that_is_too_long() -> None:
 
 @pytest.mark.parametrize("start", ['{"info": {', '{"id": "', '{"message": {', '{"error": n'])
 def test_after_a_json_line_that_is_too_long(start: str) -> None:
-    """A record of the json dialect is one line, so the line after one that is too long is a record."""
+    """A record of the json dialect is one line, so the line after one that is
+    too long is a record.
+    """
     parser = Parser("test", Zones("UTC"))
     parser.feed(Line(FILE, 0, start.encode(), 10_000, newlines=50))
     found = parser.feed(Line(FILE, 10_001, GENUINE.encode(), len(GENUINE)))
@@ -202,7 +216,9 @@ def test_no_text_is_a_record(values: dict[str, str], shown: list[str], between: 
 
 
 def test_cost_of_newlines() -> None:
-    """A name of 100,000 newlines takes a small multiple of its bytes, in memory and in the state."""
+    """A name of 100,000 newlines takes a small multiple of its bytes, in memory
+    and in the state.
+    """
     name = "x" + "\n" * 100_000 + '{"'
     data = record("ada", {"name": name}, f"User '{name}' login").encode().split(b"\n")
     parser = Parser("test", Zones("UTC"))
@@ -217,7 +233,9 @@ def test_cost_of_newlines() -> None:
 
 
 def test_time_of_decoys() -> None:
-    """The time of a text with many hypotheses at each line is a small multiple of that of its bytes."""
+    """The time of a text with many hypotheses at each line is a small multiple of that of its
+    bytes.
+    """
     values = {f"a{number}": "\n" * 2000 + '{"' for number in range(100)}
     name = "\n" * 20_000 + FORGED
     data = record("ada", values | {"name": name}, f"User '{name}' login")

@@ -161,7 +161,9 @@ def test_every_line_edited(dialect: Callable[[int], bytes], tmp_path: Path) -> N
 
 
 def test_edited_and_rotated(tmp_path: Path) -> None:
-    """A log that was edited, rotated and compressed while nobody read goes on in its rotated file."""
+    """A log that was edited, rotated and compressed while nobody read goes on
+    in its rotated file.
+    """
     log = tmp_path / "user-requests.data"
     write(log, [json_3(number) for number in range(20)])
     _, position = drain(tail_of(log))
@@ -186,7 +188,9 @@ def test_lines_that_come_again_are_no_evidence(tmp_path: Path) -> None:
 
 
 def test_log_of_an_earlier_version_is_known(tmp_path: Path) -> None:
-    """A position without known lines learns them from the file, so that the first edit is noticed too."""
+    """A position without known lines learns them from the file, so that the first edit is noticed
+    too.
+    """
     log = tmp_path / "user-requests.data"
     lines = [json_3(number) for number in range(20)]
     write(log, lines)
@@ -226,7 +230,9 @@ def test_any_lines_taken_out(
     added: list[int],
     stops: bool,
 ) -> None:
-    """Whatever lines are taken out, again and again, each record is read once, unless all known ones were."""
+    """Whatever lines are taken out, again and again, each record is read once, unless all known
+    ones were.
+    """
     log = tmp_path_factory.mktemp("edit") / "user-requests.data"
     count = 300
     current = [dialect(number) for number in range(count)]
@@ -262,7 +268,9 @@ NAMES = [
 @pytest.mark.parametrize("folder", ["", "old"])
 @pytest.mark.parametrize("name", NAMES)
 def test_rotated_while_stopped(name: str, folder: str, tmp_path: Path) -> None:
-    """Lines that were not read before a rotation are found in the rotated file, whatever its name."""
+    """Lines that were not read before a rotation are found in the rotated file,
+    whatever its name.
+    """
     log = tmp_path / "user-requests.data"
     olddir = Path(folder) if folder else None
     (tmp_path / folder).mkdir(exist_ok=True)
@@ -291,7 +299,9 @@ def test_rotated_while_stopped(name: str, folder: str, tmp_path: Path) -> None:
     ],
 )
 def test_first_start_with_any_date_format(names: list[str], tmp_path: Path) -> None:
-    """A first start reads rotated files of any date format in the order of their records, whatever their times."""
+    """A first start reads rotated files of any date format in the order of their records, whatever
+    their times.
+    """
     log = tmp_path / "user-requests.data"
     for number, name in enumerate(names):
         write(Path(f"{log}{name}"), [json_3(number)])
@@ -302,7 +312,9 @@ def test_first_start_with_any_date_format(names: list[str], tmp_path: Path) -> N
 
 
 def test_first_start_leaves_other_files_alone(tmp_path: Path) -> None:
-    """What has the log's name and a digit, but no records or a name that people give, is no part of its past."""
+    """What has the log's name and a digit, but no records or a name that people give, is no part of
+    its past.
+    """
     log = tmp_path / "user-requests.data"
     write(log, [json_3(9)])
     write(Path(f"{log}.bak1"), [json_3(1)])
@@ -328,7 +340,9 @@ def test_order_of_many_files(tmp_path: Path) -> None:
 
 
 def test_many_rotated_files(tmp_path: Path) -> None:
-    """A first start reads 2,000 rotated files in seconds: four times as many take about four times as long."""
+    """A first start reads 2,000 rotated files in seconds: four times as many take about four times
+    as long.
+    """
     spent = []
     for count in (250, 1000):
         log = tmp_path / str(count) / "user-requests.data"

@@ -100,7 +100,9 @@ def one(data: bytes) -> Record:
 
 
 def outline(parsed: list[Parsed]) -> list[Any]:
-    """A short form of parsed items: method and user of records, `forged` of continuations, reasons."""
+    """A short form of parsed items: method and user of records, `forged` of
+    continuations, reasons.
+    """
     short: list[Any] = []
     for item in parsed:
         if isinstance(item, Record):
@@ -235,7 +237,9 @@ def test_eras(line: bytes, record: Record) -> None:
 
 
 def test_wok_3() -> None:
-    """A record of Wok 3 keeps native values, a numeric zone is an offset, and a NaN does no harm."""
+    """A record of Wok 3 keeps native values, a numeric zone is an offset, and a
+    NaN does no harm.
+    """
     record = one(E6)
 
     assert str(record.params) == "{'ident': 'vm19', 'n': nan, 'big': 10737418240}"
@@ -272,7 +276,9 @@ def test_status(written: Any, status: int | None) -> None:
      (1001, "finished", False), (1002, "finished", True), ("1001", "finished", False)],
 )  # fmt: skip
 def test_json_tasks(status: Any, kind: str, failed: bool) -> None:
-    """A released Wok ends tasks with 200 and 400; an extended one may write the RFC's statuses and ids as JSON."""
+    """A released Wok ends tasks with 200 and 400; an extended one may write the RFC's statuses and
+    ids as JSON.
+    """
     record = one(
         as_json({"target_uri": ["/x"], "task_id": 7, "request_id": "abc"}, req="TASK", status=status)
     )
@@ -300,7 +306,9 @@ def test_nobody(user: Any) -> None:
      "5afaf8a7-0dc6-4ccb-8e31-85120e102e 7", "{5afaf8a7-0dc6-4ccb-8e31-85120e102ec", "", None, 7, ["x"]],
 )  # fmt: skip
 def test_no_uuid(written: Any) -> None:
-    """An id that is not a canonical uuid is ignored: the trace id is derived from the position of the line."""
+    """An id that is not a canonical uuid is ignored: the trace id is derived from the position of
+    the line.
+    """
     line = json.dumps(json.loads(as_json()) | {"id": written}).encode()
     record = one(line)
 
@@ -397,7 +405,9 @@ def test_rejected(line: bytes, reason: str) -> None:
 
 
 def test_each_reason_has_lines_and_a_series() -> None:
-    """The parser rejects lines for each of the declared reasons, and the metric has exactly these at 0."""
+    """The parser rejects lines for each of the declared reasons, and the metric has exactly these
+    at 0.
+    """
     whole = (
         b"hello",
         E5[:-1],
@@ -433,7 +443,9 @@ def test_windows_line_end(line: bytes) -> None:
 
 
 def test_byte_order_mark() -> None:
-    """A byte order mark at the beginning of the file is skipped; anywhere else it is rejected as torn."""
+    """A byte order mark at the beginning of the file is skipped; anywhere else it is rejected as
+    torn.
+    """
     mark = b"\xef\xbb\xbf"
     first, second = (Line(FILE, offset, mark + E5, len(E5) + 3) for offset in (0, 1000))
 
@@ -451,14 +463,18 @@ def test_invalid_utf8() -> None:
 
 
 def test_too_long() -> None:
-    """A line that is too long is rejected without parsing; its excerpt is redacted even where it was cut."""
+    """A line that is too long is rejected without parsing; its excerpt is redacted even where it
+    was cut.
+    """
     line = Line(FILE, 7, b'{"info": {"passwd": "LeakedPW', 1 << 30)
 
     assert new_parser().feed(line) == [Rejected("too_long", FILE, 7, '{"info": {"passwd": "[redacted]')]
 
 
 def test_unfinished() -> None:
-    """The last line of a finished file is parsed if it is complete, and otherwise rejected as torn."""
+    """The last line of a finished file is parsed if it is complete, and
+    otherwise rejected as torn.
+    """
     whole, torn = (Line(FILE, 1000, data, len(data), ended=False) for data in (E5, E5[:-9]))
 
     assert outline(new_parser().feed(whole) + new_parser().feed(torn)) == [("json", "POST", 1000), "torn"]
@@ -478,7 +494,8 @@ def test_hole(line: bytes) -> None:
 @pytest.mark.parametrize("next_line", ERAS[2:])
 @pytest.mark.parametrize("torn", [E3, E4_ERROR, RFC_START, E5, E5_TASK, E6])
 def test_torn(torn: bytes, next_line: bytes) -> None:
-    """Wherever a line was torn, the record that was appended to it is recovered, with its own offset.
+    """Wherever a line was torn, the record that was appended to it is recovered, with its own
+    offset.
 
     Where all but the text was written, the torn record is one as well.
     """
@@ -494,7 +511,9 @@ def test_torn(torn: bytes, next_line: bytes) -> None:
 
 
 def test_torn_many_times() -> None:
-    """Several torn lines before one record are one rejection; beyond a limit the record is not searched."""
+    """Several torn lines before one record are one rejection; beyond a limit the record is not
+    searched.
+    """
     few = fed(b'{"info": {' * 5 + E5)
     many = fed(b'{"info": {"status": 1' * MAX_SALVAGE_TRIES + E5)
 
@@ -504,7 +523,9 @@ def test_torn_many_times() -> None:
 
 
 def test_continuations() -> None:
-    """Lines without a header belong to a record with a text, but never to a record of Wok 2.3 or later."""
+    """Lines without a header belong to a record with a text, but never to a record of Wok 2.3 or
+    later.
+    """
     assert outline(fed(E1, b"more", b"", b"{'x'}", E5, b"more", b"")) == [
         ("text", "POST", 1000), False, False, False, ("json", "POST", 1000 + len(E1) + 13), "shape", "shape",
     ]  # fmt: skip
@@ -532,7 +553,9 @@ FORGED = RFC_START.decode()
     ],
 )  # fmt: skip
 def test_forged(lines: list[bytes], following: list[bool]) -> None:
-    """A line that the parameters prove to be text is a continuation, even if it looks like a record."""
+    """A line that the parameters prove to be text is a continuation, even if it looks like a
+    record.
+    """
     parsed = fed(*lines, E3)
 
     assert [following, "E3"] == [outline(parsed[1:-1]), "E3" if isinstance(parsed[-1], Record) else ""]
@@ -553,12 +576,16 @@ def test_forged(lines: list[bytes], following: list[bool]) -> None:
     ],
 )
 def test_nobody_hides_a_record(name: str) -> None:
-    """A value with the beginning of the next record does not turn that record into a continuation."""
+    """A value with the beginning of the next record does not turn that record
+    into a continuation.
+    """
     assert outline(fed(*login(name), RFC_START))[-1][:2] == ("rfc", "TASK")
 
 
 def test_value_outside_of_the_text() -> None:
-    """A parameter that is not in the sentence proves nothing, even if it equals the whole next record."""
+    """A parameter that is not in the sentence proves nothing, even if it equals the whole next
+    record.
+    """
     lines = coded(
         {"username": "v", "note": f"q\n{FORGED}", "more": f"x\nv' login\n{FORGED}"}, "User 'v' login"
     )
@@ -567,7 +594,9 @@ def test_value_outside_of_the_text() -> None:
 
 
 def test_many_forgeries() -> None:
-    """All forged records in a value are detected, however many, and the line after them is not one."""
+    """All forged records in a value are detected, however many, and the line
+    after them is not one.
+    """
     records = "\n".join(f"{FORGED}/{number}" for number in range(5000))
     parsed = fed(*login(f"x\n{records}\n"), E3)
 
@@ -652,7 +681,9 @@ def test_batches(data: list[bytes]) -> None:
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([E1, E3, E5]), max_size=5))
 def test_any_bytes(data: list[bytes]) -> None:
-    """For any bytes, every line gives an item, and its texts are valid UTF-8 and safe for a terminal."""
+    """For any bytes, every line gives an item, and its texts are valid UTF-8 and safe for a
+    terminal.
+    """
     parser = new_parser()
     for line in lines_of(*data):
         parsed = parser.feed(line)
@@ -724,7 +755,9 @@ def read_corpus(path: Path) -> list[Line]:
      "kimchi-3.0.0-first"],
 )  # fmt: skip
 def test_corpus(name: str) -> None:
-    """Every line of the corpus is parsed, exactly the forged lines are detected, and no secret remains."""
+    """Every line of the corpus is parsed, exactly the forged lines are detected, and no secret
+    remains.
+    """
     logs = [CORPUS / name / "wok-req.log", CORPUS / name / "user-requests.data"]
     log = next((path for path in logs if path.exists()), None)
     if log is None:

@@ -119,7 +119,9 @@ def sent(store: Store) -> dict[tuple[str, bytes], bytes]:
 
 
 class Seen:
-    """Everything a store holds that people, Prometheus and backends see; not to be printed whole."""
+    """Everything a store holds that people, Prometheus and backends see; not to
+    be printed whole.
+    """
 
     def __init__(self, *parts: Any) -> None:
         self.parts = parts
@@ -177,7 +179,9 @@ def test_any_cutting_gives_identical_bytes(
     tmp_path_factory: pytest.TempPathFactory,
     sizes: list[int],
 ) -> None:
-    """The same log split into any batches gives the same bytes, counters, histograms and history."""
+    """The same log split into any batches gives the same bytes, counters,
+    histograms and history.
+    """
     store = _fresh(tmp_path_factory.mktemp("cut"))
     turns = iter(sizes)
     run(store, means, log, lambda: next(turns, 97))
@@ -227,7 +231,9 @@ def test_a_failed_commit_begins_again_from_the_store(
 
 
 def test_ids_are_unique_and_every_line_is_counted(whole: Seen, log: Path) -> None:
-    """The story leaves no rejected line, and as many log records as records, lost and expired tasks apart."""
+    """The story leaves no rejected line, and as many log records as records, lost and expired tasks
+    apart.
+    """
     counters: dict[tuple[str, ...], float] = whole.parts[1]
     lines = Counter(
         {series[1]: value for series, value in counters.items() if series[0] == "wok_exporter_lines_total"}
@@ -255,7 +261,9 @@ def test_a_first_start_leaves_out_what_is_older(means: Means, log: Path, tmp_pat
 
 
 def test_idle_steps_commit_nothing(means: Means, tmp_path: Path) -> None:
-    """A caught-up pipeline without pending changes does not write, after it stored its first position."""
+    """A caught-up pipeline without pending changes does not write, after it stored its first
+    position.
+    """
     log = tmp_path / "empty.log"
     log.touch()
     store = _fresh(tmp_path / "state")
@@ -269,7 +277,9 @@ def test_idle_steps_commit_nothing(means: Means, tmp_path: Path) -> None:
 
 
 def test_a_stall_while_reading_closes_no_window(means: Means, tmp_path: Path) -> None:
-    """The wall clock is read before the log, so a line written in between still finds its partner."""
+    """The wall clock is read before the log, so a line written in between still
+    finds its partner.
+    """
     log = tmp_path / "user-requests.data"
     start = 1_470_000_000
     info = '"ip": "", "date": "2016-07-31", "time": "21:20:%02d", "zone": "UTC"'
@@ -290,7 +300,8 @@ def test_a_stall_while_reading_closes_no_window(means: Means, tmp_path: Path) ->
         def read(self, limit: int) -> Chunk:
             chunk = super().read(limit)
             if not chunk.lines and now[0] == start:
-                # The process sleeps for an hour here; Wok has written the request's line a moment ago.
+                # The process sleeps for an hour here; Wok has written the request's line a moment
+                # ago.
                 now[0] += 3600
                 with log.open("a") as stream:
                     stream.write(request)

@@ -1,4 +1,6 @@
-"""A reader in a process of its own gives the same results as one in this process, and ends with its parent."""
+"""A reader in a process of its own gives the same results as one in this process, and ends with its
+parent.
+"""
 
 from __future__ import annotations
 

@@ -114,7 +114,9 @@ def test_kept_texts(text: str) -> None:
 
 
 def test_values() -> None:
-    """Keys are followed to any depth, through lists, and into strings; what is too deep is cut off."""
+    """Keys are followed to any depth, through lists, and into strings; what is
+    too deep is cut off.
+    """
     deep: Any = "bottom"
     for _ in range(MAX_DEPTH + 5):
         deep = [deep]
@@ -146,7 +148,9 @@ def test_values() -> None:
 @example("passwd", CANARY + "'\"" + CANARY, "name")
 @example("passwd", CANARY + "\\'" + CANARY + "\\", "name")
 def test_no_quoting_hides_a_secret(key: str, password: str, other: str) -> None:
-    """A secret in a repr, in JSON, in JSON in JSON, in a repr in JSON, or pretty-printed never stays."""
+    """A secret in a repr, in JSON, in JSON in JSON, in a repr in JSON, or pretty-printed never
+    stays.
+    """
     value = {other: "before", "inner": [{key: password, other: "after"}], "last": 1}
     forms = [
         repr(value),
@@ -265,7 +269,9 @@ quotings = st.lists(
 @example("a:" + CANARY + "@x/" + CANARY, [])
 @example("a:" + CANARY, [lambda text: text.replace("/", "\\/")])
 def test_no_userinfo_survives(userinfo: str, quoting: list[Callable[[str], str]]) -> None:
-    """Whatever the user information is made of, and however its URL was quoted, none of it stays."""
+    """Whatever the user information is made of, and however its URL was quoted,
+    none of it stays.
+    """
     text = f"http://{userinfo}@mirror.example/f.iso"
     for form in quoting:
         text = form(text)
@@ -333,7 +339,9 @@ argument_lists = st.tuples(
 
 @given(argument_lists)
 def test_a_secret_named_in_one_argument_and_given_in_another(arguments: list[str]) -> None:
-    """Names and values stand in any order, in a list, its repr, its JSON, a command line, and each in a text."""
+    """Names and values stand in any order, in a list, its repr, its JSON, a command line, and each
+    in a text.
+    """
     forms: list[Any] = [
         repr(arguments),
         json.dumps(arguments),

@@ -1,4 +1,6 @@
-"""The tail, on real files: a model of a log that rotates at random, scenarios as data, and the real logrotate."""
+"""The tail, on real files: a model of a log that rotates at random, scenarios as data, and the real
+logrotate.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ class Shifts:
 
 
 class LogModel(RuleBasedStateMachine):
-    """Writes, rotates, compresses, crashes and reads at random; what is read must equal what was written."""
+    """Writes, rotates, compresses, crashes and reads at random; what is read must equal what was
+    written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +275,9 @@ class DatedModel(LogModel):
 
 
 class TruncatingModel(LogModel):
-    """The same with copytruncate: only what is written between the copy and the truncation may be missing."""
+    """The same with copytruncate: only what is written between the copy and the truncation may be
+    missing.
+    """
 
     @precondition(lambda self: self.log.exists() and self.stream is None and not self.torn)
     @rule()
@@ -299,7 +305,9 @@ class TruncatingModel(LogModel):
 
 @pytest.mark.parametrize("model", [LogModel, DatedModel, TruncatingModel])
 def test_model(model: type[LogModel]) -> None:
-    """Reads equal writes, once and in order, over whatever happens; with copytruncate but for its race."""
+    """Reads equal writes, once and in order, over whatever happens; with copytruncate but for its
+    race.
+    """
     run_state_machine_as_test(
         model,
         settings=settings(
@@ -312,7 +320,9 @@ def test_model(model: type[LogModel]) -> None:
 
 
 class Logger:
-    """Appends whole lines; keeps its file open for ever like Wok 2.1's, or opens the path for each line."""
+    """Appends whole lines; keeps its file open for ever like Wok 2.1's, or opens the path for each
+    line.
+    """
 
     def __init__(self, log: Path, *, keeps_open: bool) -> None:
         self.log = log
@@ -370,7 +380,8 @@ class Scenario(NamedTuple):
     lost: tuple[bytes, ...] = ()
 
 
-# What a logger writes to a file that was unlinked is read as long as the file is held open, and no longer.
+# What a logger writes to a file that was unlinked is read as long as the file is held open, and no
+# longer.
 SCENARIOS = [
     Scenario(by_rename, keeps_open=False, stops=False, event=["rename"]),
     Scenario(by_rename, keeps_open=False, stops=True, event=["rename"]),
@@ -430,7 +441,9 @@ LOGROTATE = {
 @pytest.mark.parametrize("stops", [False, True], ids=["running", "stopped"])
 @pytest.mark.parametrize("options", LOGROTATE.values(), ids=LOGROTATE)
 def test_real_logrotate(options: str, stops: bool, log: Path, open_tail: Callable[..., Tail]) -> None:
-    """The real logrotate, three times in a row with and without reads between, loses and repeats nothing."""
+    """The real logrotate, three times in a row with and without reads between, loses and repeats
+    nothing.
+    """
     program = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin:/sbin")
     if program is None:
         pytest.skip("logrotate is not installed")
@@ -509,7 +522,9 @@ def test_line_byte_by_byte(log: Path, open_tail: Callable[..., Tail]) -> None:
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
 @pytest.mark.parametrize("length", [100_000, 100_001, 400_000])
 def test_over_long_line(length: int, packed: bool, log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A line over the bound is one line with its beginning and its true length, over restarts within it."""
+    """A line over the bound is one line with its beginning and its true length, over restarts
+    within it.
+    """
     long = (b"%d " % length * (length // 7 + 1))[:length]
     log.write_bytes(b"before\n" + long + b"\nafter\n")
     if packed:
@@ -533,7 +548,9 @@ def test_over_long_line(length: int, packed: bool, log: Path, open_tail: Callabl
 
 
 def test_over_long_first_and_unfinished_line(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A first line that is over-long, and never ends, is returned when its file has been rotated."""
+    """A first line that is over-long, and never ends, is returned when its file
+    has been rotated.
+    """
     log.write_bytes(b"x" * 300_000)
     tail = open_tail(line_bytes_max=1000)
     before, _ = drain(tail, 10_000)
@@ -550,7 +567,9 @@ def test_over_long_first_and_unfinished_line(log: Path, open_tail: Callable[...,
 
 
 def test_hole_of_stale_writer(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A logger without O_APPEND leaves a hole of NUL bytes after copytruncate, which is bounded and passed."""
+    """A logger without O_APPEND leaves a hole of NUL bytes after copytruncate, which is bounded and
+    passed.
+    """
     with log.open("wb", buffering=0) as writer:
         writer.write(b"one\n" * 100_000)
         tail = open_tail(line_bytes_max=100_000)
@@ -580,7 +599,9 @@ def test_truncated_and_regrown_past_the_offset(log: Path, open_tail: Callable[..
 
 
 def test_copies_of_a_log_cut_twice(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """Two truncations between two reads: the rest of the first copy, all of the second, then the log."""
+    """Two truncations between two reads: the rest of the first copy, all of the second, then the
+    log.
+    """
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -608,7 +629,9 @@ def test_copy_of_a_log_of_which_nothing_was_read(log: Path, open_tail: Callable[
 def test_lines_written_between_two_looks(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a logger writes to the old file after it was drained, and before the new one is seen, is read."""
+    """What a logger writes to the old file after it was drained, and before the new one is seen, is
+    read.
+    """
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -736,7 +759,9 @@ def test_from_end_of_a_log_that_is_still_missing(log: Path, open_tail: Callable[
 
 
 def test_backup_of_logrotate(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A log that logrotate moved aside, because the logger had been quicker to create it, is read in its turn."""
+    """A log that logrotate moved aside, because the logger had been quicker to create it, is read
+    in its turn.
+    """
     names = [".3.gz", ".2", ".1", "-2026112304.backup", "-20261124.gz", "-2026112405.backup", ""]
     for number, name in enumerate(names):
         path = Path(f"{log}{name}")
@@ -768,7 +793,9 @@ def test_gzip_in_the_making(log: Path, open_tail: Callable[..., Tail]) -> None:
 
 
 def test_log_that_begins_again_like_before(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A log that was cut while the tail ran is read again from its beginning, even one that looks the same."""
+    """A log that was cut while the tail ran is read again from its beginning, even one that looks
+    the same.
+    """
     append(log, b"one\ntwo\n")
     tail = open_tail()
     drain(tail)
@@ -854,7 +881,9 @@ def test_from_end_of_nothing(log: Path, open_tail: Callable[..., Tail]) -> None:
 
 
 def test_shorter_log_after_a_power_cut(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A log that has lost its end while the tail was stopped is not read again from its beginning."""
+    """A log that has lost its end while the tail was stopped is not read again
+    from its beginning.
+    """
     append(log, b"one\ntwo\nthree\n")
     tail = open_tail()
     drain(tail)
@@ -931,7 +960,9 @@ def make_nothing(log: Path) -> None:
 def test_something_else_in_its_place(
     make: Callable[[Path], None], words: str, log: Path, open_tail: Callable[..., Tail]
 ) -> None:
-    """A path that is not a log is reported once, with the path, and reading resumes once it is fixed."""
+    """A path that is not a log is reported once, with the path, and reading resumes once it is
+    fixed.
+    """
     make(log)
     tail = open_tail()
     chunks = [tail.read(100) for _ in range(3)]
@@ -965,7 +996,9 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 
 def test_directory_in_place_of_a_read_log(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A log that was moved away for a directory is still read to its end, and gone on with afterwards."""
+    """A log that was moved away for a directory is still read to its end, and gone on with
+    afterwards.
+    """
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -985,7 +1018,9 @@ def test_directory_in_place_of_a_read_log(log: Path, open_tail: Callable[..., Ta
 def test_permission_lost_and_given_back(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that cannot be opened blocks reading, is reported once, and is read once it can be opened."""
+    """A file that cannot be opened blocks reading, is reported once, and is read once it can be
+    opened.
+    """
     append(log, b"one\n")
     tail = open_tail()
     drain(tail)
@@ -1058,7 +1093,9 @@ def test_same_text_in_another_file(log: Path, open_tail: Callable[..., Tail]) ->
 
 
 def test_damaged_gzip(log: Path, open_tail: Callable[..., Tail]) -> None:
-    """A cut gzip file is tried again, then read as far as it goes and reported; one that grows is read whole."""
+    """A cut gzip file is tried again, then read as far as it goes and reported; one that grows is
+    read whole.
+    """
     whole = gzip.compress(b"".join(b"line %d\n" % number for number in range(5000)))
     packed = Path(f"{log}.1.gz")
     packed.write_bytes(whole[:-4000])

@@ -65,7 +65,9 @@ def utc(text: str) -> int:
     ],
 )
 def test_times(zone: str, date: str, time: str, abbreviation: str, expected: str) -> None:
-    """The zone determines the time, a number overrides it, and a word only counts where it has one meaning."""
+    """The zone determines the time, a number overrides it, and a word only counts where it has one
+    meaning.
+    """
     assert utc(expected) == Zones(zone).nanos(date, time, abbreviation)
 
 
@@ -195,7 +197,9 @@ def test_rule_equals_zone() -> None:
     ],
 )
 def test_abbreviations_of_other_places(abbreviation: str, minutes: int | None) -> None:
-    """A word with one meaning is an offset, also where the configured zone does not know it; others are ignored."""
+    """A word with one meaning is an offset, also where the configured zone does not know it; others
+    are ignored.
+    """
     time = Zones("UTC").nanos("2026-11-23", "12:00:00", abbreviation)
     noon = Zones("UTC").nanos("2026-11-23", "12:00:00", "")
 
