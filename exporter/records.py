@@ -373,9 +373,7 @@ class DeliveryStatus(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A problem of the running exporter and its remedy, one sentence each; the
-    remedy may be empty.
-    """
+    """A problem of the running exporter and its remedy (may be empty), a sentence each."""
 
     what: str
     remedy: str

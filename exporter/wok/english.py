@@ -34,9 +34,7 @@ class English:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the sentences of a table; raise ValueError for a row that is not code and
-        sentence.
-        """
+        """Return the sentences of a table; raise ValueError for a malformed row."""
         rows = [line for line in text.splitlines() if not line.startswith("#")]
         sentences: dict[str, list[Sentence]] = {}
         for row in rows[1:]:

@@ -126,9 +126,7 @@ class Mark(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The id of a task that raised an exception; `is_quoted` if it is inside
-    the text of a block.
-    """
+    """The id of a failed task; `is_quoted` if it is inside the text of a block."""
 
     number: int
     task_id: str
@@ -355,9 +353,7 @@ class ErrorLog:
         return []
 
     def _may_be_cause(self) -> bool:
-        """Return whether the task's own traceback can still follow: it follows
-        its causes at once.
-        """
+        """Return whether the task's own traceback can still follow its causes."""
         if not self._expected or self._bytes > TRACEBACK_BYTES_MAX or len(self._lines) > TRACEBACK_LINES_MAX:
             # Two lines are enough to see whose it is.
             return len(self._lines) < 2

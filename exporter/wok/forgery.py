@@ -17,9 +17,7 @@ _MARK = re.compile(TIME + rb" ENGINE Bus STARTED")
 
 
 class Forged(NamedTuple):
-    """Lines in wok-error.log that are forged: headers by their task ids, marks of a start by their
-    text.
-    """
+    """Forged lines of wok-error.log: headers by their task ids, marks of a start by their text."""
 
     ids: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()

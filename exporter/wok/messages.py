@@ -142,9 +142,7 @@ class Messages:
 
     @staticmethod
     def default_paths(prefixes: Sequence[Path] = PREFIXES) -> list[Path]:
-        """Return the tables of the installed Wok, those of the newest Python
-        first; may be empty.
-        """
+        """Return the tables of the installed Wok, those of the newest Python first."""
         libraries = [
             library
             for prefix in prefixes

@@ -25,9 +25,7 @@ def user_to_check(name: str) -> str:
 
 
 def why_unreadable_as(user: str, path: Path, *, may_be_directory: bool = False) -> str:
-    """Return why `user` cannot read a file, empty if they can; an empty user is
-    this process' own.
-    """
+    """Return why `user` (empty: this process's) cannot read a file; empty if they can."""
     if not user:
         return why_unreadable(path, may_be_directory=may_be_directory)
     account = pwd.getpwnam(user)
