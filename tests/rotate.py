@@ -185,12 +185,21 @@ class Exporter:
             with self._words.open("ab") as words:
                 self._process = subprocess.Popen(self._command, env=self._environ, stderr=words)
         elif not running and self._process is not None:
+            # Before it has installed its handlers, a signal ends it as any program: on a busy machine it starts late.
+            _wait_for(self._answers)
             self._process.terminate()
             code = self._process.wait(STOP_SECONDS_MAX)
             self._process = None
             self.stops += 1
             if code:
                 raise RuntimeError(f"the exporter ended with {code}: {self.warnings()}")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=10):
+                return True
+        except OSError:
+            return False
 
     def warnings(self) -> list[str]:
         """Return the lines it has written for people so far."""
