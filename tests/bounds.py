@@ -24,6 +24,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from exporter.store.database import WAL_BYTES_KEPT
 from tests.program import Running, environ, running
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -186,6 +187,7 @@ def attacks(scale: float) -> Iterator[Attack]:
     tasks, names, line = int(100_000 * scale), int(1_000_000 * scale), int(1024 * MIB * scale)
     # The queue and both histories, and a fifth for open tasks, indexes and SQLite's own log.
     kept, few_kept = 1.2 * (512 + 256), 1.2 * (64 + 256)
+    log_of_sqlite = WAL_BYTES_KEPT / MIB
     yield Attack(f"{tasks:,} open tasks", lambda log: open_tasks(log, tasks), _read_tasks(tasks), kept)
     yield Attack(
         f"a start on {tasks:,} open tasks", lambda log: open_tasks(log, tasks), _started_on(tasks), kept
@@ -197,7 +199,10 @@ def attacks(scale: float) -> Iterator[Attack]:
         kept,
     )
     yield Attack(
-        f"a line of {line // MIB:,} MiB without its end", lambda log: long_line(log, line), _passed, 16
+        f"a line of {line // MIB:,} MiB without its end",
+        lambda log: long_line(log, line),
+        _passed,
+        log_of_sqlite,
     )
     full = ("--journal-bytes-max", "64MiB")
     yield Attack(
@@ -208,8 +213,8 @@ def attacks(scale: float) -> Iterator[Attack]:
         full,
     )
     few: Callable[[IO[bytes]], None] = lambda log: open_tasks(log, 100)  # noqa: E731
-    yield Attack("1,000 scrapes at once", few, _scrapes, 16)
-    yield Attack("1,000 silent clients", few, _silent, 16)
+    yield Attack("1,000 scrapes at once", few, _scrapes, log_of_sqlite)
+    yield Attack("1,000 silent clients", few, _silent, log_of_sqlite)
 
 
 def _read(count: int) -> Callable[[Running, Path], str]:
@@ -393,8 +398,10 @@ def table(bounds: list[Bound]) -> str:
     head = [
         BEGIN,
         "",
-        f"Measured on {machine()}, with a backend that is down. Bounds: {MEMORY_MIB} MiB of memory (`MemoryMax`),",
-        f"{SERIES:,} series of a metric, {THREADS} threads (`TasksMax`), {DESCRIPTORS:,} descriptors.",
+        f"Measured on {machine()}, with a backend that is down.",
+        f"Bounds: {MEMORY_MIB} MiB of memory (`MemoryMax`), {SERIES:,} series of a metric, {THREADS} threads",
+        f"(`TasksMax`), {DESCRIPTORS:,} descriptors. A state may have 1.2 times the queue and the histories, and",
+        "64 MiB of SQLite's own log where it has nothing else.",
         "",
         "| attack | memory, MiB | series of the largest metric | state, MiB | threads | descriptors | result |",
         "|---|---|---|---|---|---|---|",
