@@ -262,12 +262,13 @@ def _compression(signal: Signal, protocol: Protocols, environ: Mapping[str, str]
 
     name, text = _setting(signal, "COMPRESSION", environ)
     chosen = text.lower() or Compression.NoCompression.value
-    known: dict[str, Compressions] = {Compression.Gzip.value: "gzip", Compression.NoCompression.value: "none"}
+    known: dict[str, Compressions] = {Compression.Gzip.value: "gzip"}
     if protocol != "grpc":
         known[Compression.Deflate.value] = "deflate"
+    known[Compression.NoCompression.value] = "none"
     if chosen not in known:
         raise OtlpConfigError(
-            f"{name} with {protocol} must be one of {', '.join(sorted(known))}, got: {printable(text)}"
+            f"{name} with {protocol} must be one of {', '.join(known)}, got: {printable(text)}"
         )
     return known[chosen]
 

@@ -139,7 +139,7 @@ class Archive:
 
     def _begun(self) -> Reader:
         member = self._members[self._at]
-        file = open_log(member.path)
+        file = open_log(member.path, is_named=True)
         try:
             mark = proved_mark(file, self._marks, is_finished=True)
             self._grown_from = mark if mark is not None and not mark.done else None
@@ -163,7 +163,7 @@ class Archive:
         for other in self._members:
             if other.identity != member.identity or other is member:
                 continue
-            file = open_log(other.path)
+            file = open_log(other.path, is_named=True)
             try:
                 if proved_mark(file, [end], is_finished=True) is not None:
                     return True
@@ -180,7 +180,7 @@ class Archive:
         for other in self._members[self._at + 1 :]:
             if reader.offset and other.identity != reader.identity:
                 continue
-            file = open_log(other.path)
+            file = open_log(other.path, is_named=True)
             try:
                 if reader.is_held_by(file):
                     return True
@@ -191,7 +191,7 @@ class Archive:
     def _examined(self, path: Path, at: int) -> _Member:
         """Open a file once, to get its identity, its size and the time of its first records."""
         try:
-            file = open_log(path)
+            file = open_log(path, is_named=True)
             try:
                 known = identity(file, is_finished=True)
                 time = None

@@ -181,19 +181,22 @@ def _unpacked(raw: BinaryIO, magic: bytes, path: Path) -> Any:
     return unpacker.stream_reader(raw, read_across_frames=True, closefd=False)
 
 
-def open_log(path: Path) -> LogFile:
+def open_log(path: Path, *, is_named: bool = False) -> LogFile:
     """Open a log file; its content decides whether it is compressed. Never block, not even on a
     FIFO.
 
     Raises IsADirectoryError for a directory, OSError for anything else that is not a regular file
     or that the system cannot open, and UnsupportedError for a compression without a library.
+    Foreign compressions are an error for rotated files. A file that the user named (`is_named`) is
+    read as it is, because the commands say what it is.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         require_regular(path, status)
         magic = os.pread(descriptor, _MAGIC_BYTES, 0)
-        _require_readable(path, magic)
+        if not is_named:
+            _require_readable(path, magic)
         if not magic.startswith(_MAGIC):
             return PlainFile(path, descriptor, status)
         raw = os.fdopen(os.dup(descriptor), "rb")
