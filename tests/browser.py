@@ -153,6 +153,9 @@ class Browser:
             os.killpg(self._process, signal.SIGKILL)
 
 
+CLICK_LOOKS_MAX = 100
+
+
 class Tab:
     """One page, as a person at a keyboard has it."""
 
@@ -209,14 +212,30 @@ class Tab:
         return [str(text) for text in found]
 
     def click(self, selector: str) -> None:
-        """Press the mouse where an element is."""
-        x, y = self.evaluate(
-            f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
-            " element.scrollIntoView({block: 'center'}); const box = element.getBoundingClientRect();"
-            " return [box.left + box.width / 2, box.top + box.height / 2]; })()"
-        )
+        """Press the mouse where an element is, once it has come to rest: an answer may still move the page."""
+        place: list[float] | None = None
+        for _ in range(CLICK_LOOKS_MAX):
+            before, place = place, self._place_of(selector)
+            if place is not None and place == before:
+                break
+            time.sleep(0.05)
+        assert place is not None, f"{selector} is covered, or not there"
+        x, y = place
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def _place_of(self, selector: str) -> list[float] | None:
+        """Return the middle of an element, None while it is not the one that a click there would reach."""
+        found: list[float] | None = self.evaluate(
+            f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
+            " if (!element) return null;"
+            " element.scrollIntoView({block: 'center'}); const box = element.getBoundingClientRect();"
+            " const x = box.left + box.width / 2, y = box.top + box.height / 2;"
+            " const top = document.elementFromPoint(x, y);"
+            " const reached = top && (element.contains(top) || top.contains(element));"
+            " return reached ? [x, y] : null; })()"
+        )
+        return found
 
     def press(self, key: str, *, shift: bool = False) -> None:
         """Press a key."""

@@ -173,6 +173,7 @@ def test_filters(browser: Browser, url: str) -> None:
         tab.click("#text")
         tab.write("WEB-5")
         tab.wait_for("document.querySelectorAll('#table tbody tr').length === 1")
+        tab.wait_for("location.search === '?text=WEB-5'")
 
         assert by_app == ["/backup/create/1"]
         assert by_outcome == ["/plugins/kimchi/vms/web-1/clone"]
