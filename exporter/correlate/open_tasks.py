@@ -29,6 +29,10 @@ class OpenTaskTable:
         in_order = sorted(self.tasks.values(), key=lambda task: task.seq)
         return [task for task in in_order if task.start <= time]
 
+    def may_have_started_by(self, time: int) -> bool:
+        """Return whether a task may have been open since this time. False is certain."""
+        return bool(self._expiring) and self._expiring[0][0] <= time
+
     def open(self, task: Task) -> None:
         """Add a task."""
         self.tasks[task.key] = task

@@ -280,8 +280,10 @@ class TaskEnds:
 
     def _is_late(self, record: Record) -> bool:
         """Return whether a final record may belong to a task that has expired."""
-        texts = [target.text for target in targets_of(self._operations, record.app, record.target_uri)]
         earliest = record.time - self._expiry
+        if not self._expired and not self._open_tasks.may_have_started_by(earliest):
+            return False
+        texts = [target.text for target in targets_of(self._operations, record.app, record.target_uri)]
         for text in texts:
             if any(
                 request.task and request.time <= earliest
