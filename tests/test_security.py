@@ -81,3 +81,19 @@ def test_a_long_line_hides_no_record() -> None:
         items += [item for line in reader.take(MIB) for item in parser.feed(line)]
 
     assert [type(item) for item in items[1:]] == [Record, Record]
+
+
+def test_a_restart_inside_a_long_line_hides_no_record() -> None:
+    """An exporter that starts again in the middle of such a line counts the newlines of its beginning, not its bytes."""
+    file: Any = Growing()
+    genuine = [request_line(time.time(), name) for name in ("ada", "grace", "josé", "bob", "eve")]
+    file.data = b'{"info": "' + b"x" * (3 * MIB) + b"\n" + b"".join(genuine)
+    parser = Parser("host", utc())
+    mark = None
+    items = []
+    for _ in range(8):
+        reader = Reader(file, mark, MIB)
+        items += [item for line in reader.take(MIB) for item in parser.feed(line)]
+        mark = reader.mark()
+
+    assert [type(item) for item in items[1:]] == [Record] * len(genuine)

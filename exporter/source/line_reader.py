@@ -23,6 +23,7 @@ longest line seen in a real log had 37 KB: a failed request whose error quotes t
 LINES_MAX = 20_000
 """Maximum lines per read: a file of newlines must not become half a million values at once."""
 
+COUNT_BYTES = 1024 * 1024
 ESCAPED_NEWLINE = b"\\n"
 """A newline in the JSON of a line. In a line that is cut, the count bounds how many lines continue
 it.
@@ -57,6 +58,20 @@ def time_of_file(file: LogFile, first_time: FirstTime, line_bytes_max: int) -> i
     return None
 
 
+def _escaped_newlines(file: LogFile, start: int, end: int) -> int:
+    """Count the escaped newlines of a part of a file, in pieces of bounded size."""
+    found = 0
+    is_open = False
+    while start < end:
+        data = file.read_at(start, min(COUNT_BYTES, end - start))
+        if not data:
+            break
+        found += data.count(ESCAPED_NEWLINE) + (is_open and data.startswith(b"n"))
+        is_open = data.endswith(b"\\")
+        start += len(data)
+    return found + is_open
+
+
 class ChangedError(Exception):
     """Raised if the bytes before an offset are not those that were read: the file was truncated."""
 
@@ -74,12 +89,12 @@ class Reader:
         self.identity = mark.file if mark else b""
         self.offset = mark.offset if mark else 0
         self._start = mark.start if mark else 0
-        # The part before a restart is not read again. At most every second byte of it began an
-        # escape.
-        self._newlines = (self.offset - self._start) // 2
+        self._newlines = 0
         self._before = bytes_before(file, self.offset)
         if mark and digest(self._before) != mark.proof:
             raise ChangedError
+        if self._start < self.offset:
+            self._newlines = _escaped_newlines(file, self._start, self.offset)
         self._line_bytes_max = line_bytes_max
         self._kept_bytes = min(KEPT_BYTES, line_bytes_max)
         # A long line is skipped in pieces, but only once its beginning is enough for the identity.
