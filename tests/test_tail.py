@@ -626,6 +626,22 @@ def test_copy_of_a_log_of_which_nothing_was_read(log: Path, open_tail: Callable[
     assert texts(drain(tail)[0]) == [b"one", b"two"]
 
 
+def test_copy_and_rename_of_a_log_of_which_nothing_was_read(
+    log: Path, open_tail: Callable[..., Tail]
+) -> None:
+    """A log that was empty when it was opened, then copied, cut and renamed, is read from its copy first."""
+    log.touch()
+    tail = open_tail()
+    drain(tail)
+    append(log, b"one\n")
+    by_copying(log)
+    append(log, b"two\n")
+    log.rename(Shifts(log).shift())
+    append(log, b"three\n")
+
+    assert texts(drain(tail)[0]) == [b"one", b"two", b"three"]
+
+
 def test_lines_written_between_two_looks(
     log: Path, open_tail: Callable[..., Tail], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,10 +243,8 @@ class Tail:
             lines: Sequence[Line] = reader.take(limit)
             if reader.offset != offset:
                 self._damage_reads = 0
-                if (
-                    here is not None
-                    and offset == 0
-                    and (self._has_other_past(reader) or self._is_known(reader))
+                if offset == 0 and (
+                    self._has_other_past(reader) or (here is not None and self._is_known(reader))
                 ):
                     self._forget(reader)
                     return (), False
@@ -274,10 +272,12 @@ class Tail:
 
         This is checked once per file, after its first lines were read and before they are returned.
         A truncation before that is not noticed otherwise, because a file without lines has no
-        identity.
+        identity. The file itself may have been renamed meanwhile.
         """
+        if self._past is None:
+            return False
         try:
-            return _rotated(self._generations()) != self._past
+            return _rotated(self._generations()) - {reader.file.key} != self._past
         except OSError:
             self._forget(reader)  # the lines that were just read are not returned
             raise
