@@ -15,13 +15,13 @@ TAR_MAGIC_AT = 257
 MAGIC = (
     (b"PK\x03\x04", "a zip archive: unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
-    (b"BZh", "compressed with bzip2: unpack it first"),
-    (b"\xfd7zXZ\x00", "compressed with xz: unpack it first"),
     (b"\x04\x22\x4d\x18", "compressed with lz4: unpack it first"),
     (b"!<arch>\n", "an ar archive, such as a .deb: unpack it first"),
     (b"SQLite format 3\x00", "an SQLite database, not a log"),
     (b"\x7fELF", "a program, not a log"),
 )
+COMPRESSED = (b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00", b"\x28\xb5\x2f\xfd")
+"""bzip2, xz, lzma and zstd: the exporter reads them, so what they hold is judged by its lines."""
 BINARY_SHARE = 0.1
 """Texts of any encoding that Wok writes have no control characters but blanks, tabs and newlines.
 """
@@ -43,6 +43,8 @@ def not_a_log(path: Path) -> str:
             return ""
         if _is_tar(head):
             return "a compressed tar archive: unpack it first"
+    if head.startswith(COMPRESSED):
+        return ""
     if _is_tar(head):
         return "a tar archive: unpack it first"
     for magic, what in MAGIC:
