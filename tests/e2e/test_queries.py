@@ -205,9 +205,20 @@ def is_read_to_the_end(daemon: Running) -> bool:
     return "wok_exporter_behind_bytes 0.0" in daemon.get("/metrics")[1]
 
 
+NOT_PROVOKED = ("wok_exporter_log_gaps_total", "wok_exporter_state_damages_total")
+
+
 def test_every_query_of_every_panel_has_data(asked: SignalFlags) -> None:
     """Each query of each panel and annotation, with its variables filled in as Grafana does, gets data back."""
     all_queries = [query for path in DASHBOARDS for query in queries(loaded(path)) + marks(loaded(path))]
+
+    # Nothing in the log that is read here is lost or damaged: those counters are asked for their 0.
+    all_queries = [
+        query._replace(expression=query.expression.removesuffix(" > 0"))
+        if any(name in query.expression for name in NOT_PROVOKED)
+        else query
+        for query in all_queries
+    ]
 
     empty = [f"{query.place}: {query.expression}" for query in all_queries if not asked.answers(query)]
 
@@ -238,7 +249,8 @@ def test_everything_a_rule_reads_is_there(asked: SignalFlags) -> None:
         f"{rule.name}: {selector.text}"
         for rule in rules()
         for selector in selectors(rule.expression)
-        if not asked.series(selector.text)
+        # there is no Tempo here
+        if not selector.name.startswith("tempo_") and not asked.series(selector.text)
     ]
 
     assert not empty, "\n".join(empty)
