@@ -739,6 +739,22 @@ def test_every_record_is_told_once(records: list[Record]) -> None:
     assert all(end.end >= end.start for end in ends(events))
 
 
+def test_a_held_end_whose_task_was_taken_over() -> None:
+    """An end is held for a nested task, then a start record takes the task over: the end is decided about once more."""
+    log = Log("json")
+    volume = {"pool": "p", "name": "v", "url": "http://h/v", "pool_type": "dir"}
+    end = log.finished(0, "/plugins/kimchi/storagepools/p/storagevolumes/v")
+    request = log.request(0, "KCHVOL0001L", volume)
+    start = log.started(2, "/swaps/file_loc/", "1", app="ginger", request_id=request.record_id)
+    events = run([end, request, start])
+
+    assert sorted(event.record.offset for event in events if event.record is not None) == [
+        end.offset,
+        request.offset,
+        start.offset,
+    ]
+
+
 def row_of_end(end: TaskEnded) -> TaskRow:
     return TaskRow(
         context=end.context,

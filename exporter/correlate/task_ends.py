@@ -26,7 +26,7 @@ from exporter.correlate.index import CANDIDATES_MAX
 from exporter.correlate.pending_ends import end_key
 from exporter.correlate.request_ids import known_request
 from exporter.correlate.shared_state import SharedState
-from exporter.correlate.task_state import PendingEnd, PendingRequest, Step, Task
+from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Step, Task
 from exporter.ids import task_span_id
 from exporter.records import Grade, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
 from exporter.wok.operations import uuid_bytes
@@ -65,7 +65,12 @@ class TaskEnds:
         """Close the window of a final record: end its task, or report that its task is unknown."""
         if final.is_held:
             assert final.task is not None
-            self._end(final.task, _outcome(final.record), final)
+            if final.task.phase is not Phase.OVER:
+                self._end(final.task, _outcome(final.record), final)
+                return
+            # A start record has taken the task over meanwhile: decide again.
+            final.is_held, final.task = False, None
+            self._settle_by_evidence(final)
             return
         earlier = final.earlier
         if earlier is not None:
