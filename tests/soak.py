@@ -1,7 +1,7 @@
 """An hour of a Wok a hundred times busier than any, with faults going on: `make soak`.
 
-A simulated Wok writes `--per-second` requests and their tasks; logs rotate; the backend is away for
-minutes, overloaded, or loses its answers; the daemon is killed every few minutes; scrapes and page
+A simulated Wok writes `--per-second` requests and their tasks; logs rotate; the backend is
+unreachable for minutes, overloaded, or loses its answers; the daemon is killed every few minutes; scrapes and page
 polls go on all the time. Memory, descriptors, the state's size and the lag are sampled every second
 and drawn into `--chart` (an SVG). At the end the counters must equal a recount of the log, and
 everything must have arrived once: the exit code says so.

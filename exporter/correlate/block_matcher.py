@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from exporter.correlate.pending_blocks import BlockResult, PendingBlock
-    from exporter.correlate.request_memory import Ending, Requests, Started
+    from exporter.correlate.request_memory import Ending, RequestMemory, Started
     from exporter.records import Record
     from exporter.wok.error_log import Item
     from exporter.wok.operations import Operations
@@ -114,7 +114,7 @@ class BlockMatcher:
         self,
         operations: Operations,
         functions: TaskFunctions,
-        requests: Requests,
+        requests: RequestMemory,
         *,
         expiry: int,
         state: str = "",

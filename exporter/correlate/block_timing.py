@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from exporter.correlate.block_pairing import Failure
     from exporter.correlate.pending_blocks import PendingBlock
-    from exporter.correlate.request_memory import Ending, Requests
+    from exporter.correlate.request_memory import Ending, RequestMemory
     from exporter.wok.error_log import Block
 
 COARSE_NANOS = 10_000_000
@@ -52,7 +52,7 @@ class BlockTiming:
 
     def __init__(
         self,
-        requests: Requests,
+        requests: RequestMemory,
         failure: Failure,
         forms: Collection[str],
         ending: Ending,

@@ -78,58 +78,10 @@ class Told(NamedTuple):
     forms: frozenset[str]
 
 
-class Requests(Protocol):
-    """The known requests by the forms of their tasks' target_uris, including some whose task has
-    ended.
-    """
-
-    def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
-        """Return the requests with a form that were logged in the whole seconds from `first` to
-        `last`.
-        """
-
-    def count(self, app: str, form: str) -> int:
-        """Return how many requests with a form are known."""
-
-    def may_run(
-        self,
-        app: str,
-        names: Collection[str],
-        first: int,
-        last: int,
-        ending: Ending,
-        told: Told | None = None,
-    ) -> bool:
-        """Return whether a task with one of these operations or forms may still run whose request
-        came in these seconds.
-
-        `ending` contains the tasks that have ended although their final records are in open
-        windows. With `told`, only tasks count whose requests contain it, except the task of the
-        failure itself.
-        """
-
-    def known_names(self, app: str, forms: Iterable[str], texts: Collection[str]) -> set[str]:
-        """Return which of these texts belong to a request with one of these forms whose task may
-        run or just ends.
-        """
-
-    def may_run_beside(
-        self,
-        app: str,
-        names: Collection[str],
-        forms: Collection[str],
-        nanos: int,
-        ending: Ending,
-    ) -> bool:
-        """Return whether a task with one of these operations or forms may still run that was
-        requested near one of `forms`.
-
-        Near means within `nanos` and a second of a request with one of `forms`.
-        """
-
-
 class RequestMemory:
-    """The requests of running tasks, and the last `limit` requests of ended tasks."""
+    """The known requests by the forms of their tasks' target_uris: those of running tasks, and the
+    last `limit` of ended tasks.
+    """
 
     def __init__(self, limit: int, state: str = "") -> None:
         self._limit = limit

@@ -35,7 +35,6 @@ _FOREIGN = {
 }
 """Compressions that nothing here can undo, by the first bytes of their files."""
 _MAGIC_BYTES = 6
-PACKED_SUFFIXES = (".gz", ".zst", ".xz", ".bz2")
 
 
 class UnsupportedError(OSError):

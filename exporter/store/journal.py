@@ -40,7 +40,7 @@ DAMAGED_KEPT = 100
 
 
 class JournalStatus(NamedTuple):
-    """What waits of a signal; `oldest_ns` is the time of its oldest record, None without one."""
+    """The queued items of a signal; `oldest_ns` is the time of the oldest one, None without one."""
 
     records: int
     bytes: int
@@ -200,7 +200,7 @@ def set_aside(db: sqlite3.Connection, row: int, now_seconds: float) -> int:
 
 
 def recount(db: sqlite3.Connection) -> int:
-    """Count anew what waits, by the rows themselves; return how many items fewer there are than
+    """Count the queued items again, from the rows themselves; return how many fewer there are than
     thought.
 
     Rows of signals without a cursor are deleted: damage has changed their name.
@@ -267,7 +267,7 @@ def drop(db: sqlite3.Connection, signal: str, row: int) -> int:
 
 
 def status(db: sqlite3.Connection) -> dict[str, JournalStatus]:
-    """Return what waits, for every signal that is on."""
+    """Return the queued items of every signal that is on."""
     oldest = '(SELECT first FROM journal WHERE journal.signal = journal_cursor.signal ORDER BY "row" LIMIT 1)'
     return {
         signal: JournalStatus(records, size_bytes, oldest_ns)

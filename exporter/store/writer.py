@@ -313,7 +313,7 @@ class Store:
             journal.advance(db, signal, row, item)
 
     def journal_status(self, signal: Signal) -> JournalStatus:
-        """Return what waits of a signal; cheap, nothing is scanned."""
+        """Return the queued items of a signal, without scanning the journal."""
         with self._reading() as db:
             return journal.status(db).get(signal, JournalStatus(0, 0, None))
 
