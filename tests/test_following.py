@@ -97,6 +97,23 @@ def test_an_upgraded_wok_is_followed(host: Path) -> None:
     assert counts.get("wok_exporter_log_gaps_total", 0) == 0
 
 
+def test_a_line_between_the_last_read_and_the_search_is_not_lost(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the old Wok writes after the exporter read its log, and before the new log is found, is read."""
+    append(host / OLD, 1)
+
+    def upgraded_now(root: Path) -> tuple[Path, Path | None]:
+        if not (host / NEW).exists():
+            append(host / OLD, 2, 3)
+            append(host / NEW, 4, 5)
+        return logs_of_this_host(root)
+
+    monkeypatch.setattr(daemons, "logs_of_this_host", upgraded_now)
+    with running(host):
+        until(host, requests(5))
+
+
 def test_a_log_that_comes_later_is_found(host: Path) -> None:
     """Where there is no log at the start, the first that appears in either place is followed."""
     with running(host):

@@ -92,6 +92,7 @@ class Daemon:
         self._wall = wall
         self._root = root
         self._next_search = 0.0  # monotonic
+        self._next_config: Config | None = None  # with the logs that are followed after one more turn
         self._resources = ExitStack()
         self._trouble = ""
         self._behind = 0
@@ -246,6 +247,7 @@ class Daemon:
             self._is_ready = True
             log.info("backlog read; following %s", self._config.log)
         if progress.caught_up:
+            self._follow_found_logs()
             self._search_logs()
         problem = self._input_problem()
         # The counts in the sentence grow: it is logged once, until it is over.
@@ -255,7 +257,7 @@ class Daemon:
         return progress
 
     def _search_logs(self) -> None:
-        """Follow the logs that `auto` means now: Wok was installed, or upgraded to a release with
+        """Look for the logs that `auto` means now: Wok was installed, or upgraded to a release with
         another log.
         """
         config = self._config
@@ -264,15 +266,30 @@ class Daemon:
         self._next_search = time.monotonic() + SEARCH_SECONDS
         found, error_log = logs_of_this_host(self._root)
         if "log" in config.automatic and found != config.log:
-            log.info("following %s, which is Wok's log now; %s was read to its end", found, config.log)
             config = replace(config, log=found)
         if "wok_error_log" in config.automatic and error_log not in {None, config.wok_error_log}:
-            log.info("reading restarts of wokd from %s", error_log)
             config = replace(config, wok_error_log=error_log)
         if config is not self._config:
-            self._config = config
-            self._pipeline.close()
-            self._pipeline = self._resources.enter_context(closing(self._make_pipeline()))
+            self._next_config = config
+
+    def _follow_found_logs(self) -> None:
+        """Follow the logs that were found before this turn.
+
+        The old log may have grown between its last read and the search. What was written before the
+        new log appeared is only read for certain by a turn that began after the search.
+        """
+        config, self._next_config = self._next_config, None
+        if config is None:
+            return
+        if config.log != self._config.log:
+            log.info(
+                "following %s, which is Wok's log now; %s was read to its end", config.log, self._config.log
+            )
+        if config.wok_error_log != self._config.wok_error_log:
+            log.info("reading exceptions and wokd restarts from %s", config.wok_error_log)
+        self._config = config
+        self._pipeline.close()
+        self._pipeline = self._resources.enter_context(closing(self._make_pipeline()))
 
     def _input_problem(self) -> Problem | None:
         if self._reader is None or not self._is_ready:
