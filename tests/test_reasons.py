@@ -32,7 +32,7 @@ from .error_log_made import (
     task_id,
     traceback,
 )
-from .error_score import CORPUS, SETS, Score, is_good, run_of, score_of
+from .error_score import CORPUS, SETS, is_good, run_of, score_of
 from .records_made import EPOCH, Log
 
 NAMING = Operations.load()
@@ -41,6 +41,8 @@ EXPIRY = 24 * 3600 * NANOS
 MIGRATE = "/plugins/kimchi/vms/{}/migrate"
 SWAP = "/swaps/file_loc/"
 WOK = "wok.exception.OperationFailed: KCHVM0058E: {}: {}"
+
+has_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded logs beside this checkout")
 
 
 class Story:
@@ -735,18 +737,14 @@ def test_marks_that_are_forged_or_refuted() -> None:
     assert RestartConfirmation(marks.state).believed((EPOCH + 100) * NANOS) == [(EPOCH + 30) * NANOS]
 
 
-def scored(name: str, **how: bool) -> Score:
-    if not (CORPUS / name).is_dir():
-        pytest.skip("no corpus beside the checkout")
-    return score_of(name, **how)
-
-
+@has_corpus
 @pytest.mark.parametrize("name", SETS)
 def test_logs_with_truth(name: str) -> None:
     """On real logs no reason is wrong, and enough of them are found."""
-    assert is_good(name, scored(name))
+    assert is_good(name, score_of(name))
 
 
+@has_corpus
 @pytest.mark.parametrize("name", SETS)
 def test_live_and_replay_agree(name: str) -> None:
     """All events are the same where each block is read when it was written, and where all are read before."""
