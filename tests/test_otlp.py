@@ -272,6 +272,7 @@ LOKI_LONG = (
         (LOKI_LONG, "loki_too_old", 5),
         (f"2 errors like: {LOKI_OLD.replace('too old', 'too new')}", "loki_too_new", 2),
         ("4 errors like: Max entry size '262144' bytes exceeded", "loki_invalid", 4),
+        ("user 'a', total ignored: 3 out of 5 for stream: {a=\"b\"}", "loki_invalid", 3),
         (f"2 errors like: {LOKI_BEHIND}", "loki_too_old", 6),
         (f"{LOKI_BEHIND}; {LOKI_BEHIND}", "loki_too_old", 6),
         (f"{LOKI_OLD}\n{LOKI_OLD}", "loki_too_old", 2),

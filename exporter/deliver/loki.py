@@ -31,7 +31,7 @@ def read_loki(text: str) -> LokiRejection | None:
     """Read the text of a 400 of Loki's; None if it is no rejection of a part."""
     is_old, is_new = bool(_OLD.search(text)), bool(_NEW.search(text))
     first, *groups = _GROUP.split(text)
-    if not is_old and not is_new and not groups:
+    if not (is_old or is_new or groups or _TOTALS.search(text)):
         return None
     entries = _entries(first, 0)
     for times, error in zip(groups[::2], groups[1::2], strict=True):
