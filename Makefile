@@ -12,7 +12,7 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e e2e-tools lint types format score newest bench instructions crash weather fuzz bounds soak rotate docs screenshots dashboards lock dist packages check clean
+.PHONY: help demo test test-compiled e2e e2e-tools lint types format score newest bench instructions crash weather fuzz bounds soak rotate docs screenshots dashboards lock dist packages check clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,16 @@ demo: .venv/runtime ## run the exporter on a simulated Wok (40 seconds)
 
 test: .venv/development ## run all tests
 	$(BIN)/python -m pytest
+
+# A copy, because compiled modules beside the sources would hide later changes of these.
+COMPILED := build/compiled/checkout
+test-compiled: .venv/development ## run the tests with compiled modules, as packages have them (some minutes; needs a C compiler)
+	rm -rf build/compiled
+	$(BIN)/uv build --quiet --sdist --out-dir build/compiled
+	mkdir -p $(COMPILED)
+	tar -xzf build/compiled/wok_exporter-*.tar.gz --strip-components=1 -C $(COMPILED)
+	$(MAKE) --no-print-directory -C $(COMPILED) .venv/development
+	cd $(COMPILED) && .venv/bin/python -m deploy.packages.compiled . && .venv/bin/python -m pytest $(COMPILED_FLAGS)
 
 .venv/e2e: .venv/development pyproject.toml uv.lock
 	$(BIN)/uv sync --quiet --frozen --inexact --group e2e
@@ -103,11 +113,12 @@ dashboards: .venv/development ## regenerate the dashboards of deploy/grafana
 lock: $(BIN)/uv ## lock the dependencies, independent of this machine's index
 	env -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS $(BIN)/uv lock --no-config
 
-dist: $(BIN)/uv ## build the wheel and the source distribution
+dist: $(BIN)/uv ## build the source distribution, the wheel for every platform, and the compiled one for this platform
 	$(BIN)/uv build --quiet
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/uv build --quiet --wheel
 
-packages: $(BIN)/uv ## build the .deb and the .rpm, which include Python, in dist/ (half a minute)
-	UV_PROJECT_ENVIRONMENT=build/packages/venv $(BIN)/uv sync --quiet --frozen --no-default-groups --group packages \
+packages: $(BIN)/uv ## build the .deb and the .rpm, which include Python, in dist/ (two minutes; needs a C compiler)
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 UV_PROJECT_ENVIRONMENT=build/packages/venv $(BIN)/uv sync --quiet --frozen --no-default-groups --group packages \
 	  --no-editable --reinstall-package wok-exporter --python $(PACKAGE_PYTHON)
 	build/packages/venv/bin/python -m deploy.packages.build --release $(RELEASE) --dist $(DIST)
 

@@ -47,7 +47,7 @@ _INT64_MAX: Final = 2**63 - 1
 _UINT64_MASK: Final = 2**64 - 1
 _NO_TRACE_ID: Final = bytes(16)
 _NO_SPAN_ID: Final = bytes(8)
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_SURROGATE: Final = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]")
 _UTF8_BYTES_MAX: Final = 4
 _ELLIPSIS: Final = "\N{HORIZONTAL ELLIPSIS}"
 

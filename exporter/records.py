@@ -11,10 +11,8 @@ trace id (16) and the span id (8) of the span of a request or a task.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 NANOS = 1_000_000_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -93,9 +94,8 @@ def test_a_task_is_stored_whole() -> None:
     )
     again = task_of(row_of(task))
 
-    assert {name: getattr(again, name) for name in Task.__slots__} == {
-        name: getattr(task, name) for name in Task.__slots__
-    }
+    names = [field.name for field in dataclasses.fields(Task)]
+    assert {name: getattr(again, name) for name in names} == {name: getattr(task, name) for name in names}
 
 
 def former_log() -> tuple[list[Record], int]:

@@ -45,28 +45,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 from exporter.correlate.block_pairing import Anchor, Failure, crosses, pairs_of, says
 from exporter.correlate.block_timing import EARLY_NANOS, LATE_FRACTION, BlockTiming, logged_at
 from exporter.correlate.evidence import targets_of
-from exporter.correlate.pending_blocks import NEAR_NANOS, PendingBlocks
-from exporter.records import NANOS
+from exporter.correlate.pending_blocks import NEAR_NANOS, BlockResult, PendingBlock, PendingBlocks
+from exporter.correlate.request_memory import Ending, RequestMemory, Started
+from exporter.records import NANOS, Record
 from exporter.wok.error_log import (
     Block,
+    Item,
     clock_sequence_of,
     plain_pieces,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from exporter.correlate.pending_blocks import BlockResult, PendingBlock
-    from exporter.correlate.request_memory import Ending, RequestMemory, Started
-    from exporter.records import Record
-    from exporter.wok.error_log import Item
-    from exporter.wok.operations import Operations
-    from exporter.wok.task_functions import TaskFunctions
+from exporter.wok.operations import Operations
+from exporter.wok.task_functions import TaskFunctions
 
 EPOCH_NANOS = 500_000_000
 """Maximum difference between a time in a target_uri and the start of its task."""

@@ -5,14 +5,10 @@ pair them.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from exporter.wok.error_log import is_wok
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exporter.wok.error_log import Block
+from exporter.wok.error_log import Block, is_wok
 
 CROSSING_MAX = 8
 """If two failures of the same second are this many failures apart, their blocks are in the same

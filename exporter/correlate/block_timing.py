@@ -9,19 +9,14 @@ a task that may still run.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
 
+from exporter.correlate.block_pairing import Failure
 from exporter.correlate.evidence import is_identifier
-from exporter.correlate.request_memory import Told
+from exporter.correlate.pending_blocks import PendingBlock
+from exporter.correlate.request_memory import Ending, RequestMemory, Told
 from exporter.records import NANOS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from exporter.correlate.block_pairing import Failure
-    from exporter.correlate.pending_blocks import PendingBlock
-    from exporter.correlate.request_memory import Ending, RequestMemory
-    from exporter.wok.error_log import Block
+from exporter.wok.error_log import Block
 
 COARSE_NANOS = 10_000_000
 """The log uses the kernel's coarse clock, which is up to 4 ms behind. A start this early in a

@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from exporter.correlate.block_matcher import BlockMatcher
 from exporter.correlate.failure_reason import FailureReason
-from exporter.correlate.pending_blocks import NEAR_NANOS
-from exporter.correlate.request_memory import Asked, RequestMemory, Started
+from exporter.correlate.pending_blocks import NEAR_NANOS, BlockResult
+from exporter.correlate.request_memory import Asked, Ending, RequestMemory, Started
 from exporter.correlate.restart_confirmation import WAIT_NANOS, RestartConfirmation
-from exporter.records import NANOS
-from exporter.wok.error_log import Mark
+from exporter.correlate.task_state import PendingRequest
+from exporter.records import NANOS, Record
+from exporter.wok.error_log import Item, Mark
+from exporter.wok.forgery import Forged
+from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exporter.correlate.pending_blocks import BlockResult
-    from exporter.correlate.request_memory import Ending
-    from exporter.correlate.task_state import PendingRequest
-    from exporter.records import Record
-    from exporter.wok.error_log import Item
-    from exporter.wok.forgery import Forged
-    from exporter.wok.operations import Operations
 
 ENDED_REQUESTS_MAX = 128
 """Number of requests of ended tasks that are remembered: a block may name the request of a task

@@ -16,14 +16,10 @@ looks like an identifier: a name that is long and contains a digit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from exporter.wok.operations import Form, Target
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.wok.operations import Operations
+from exporter.wok.operations import Form, Operations, Target
 
 SEGMENTS_MAX = 24
 """Maximum number of segments of a target_uri, and of parameters of a request, for general evidence.

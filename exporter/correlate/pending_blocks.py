@@ -10,17 +10,13 @@ record can belong to it, or when there are too many blocks.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Collection, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from exporter.records import NANOS
-from exporter.wok.error_log import Block, Doubt, Dropped, Frame, Header, Mark, start_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from exporter.wok.error_log import Item
-    from exporter.wok.task_functions import TaskFunctions
+from exporter.wok.error_log import Block, Doubt, Dropped, Frame, Header, Item, Mark, start_of
+from exporter.wok.task_functions import TaskFunctions
 
 NEAR_NANOS = 2 * NANOS
 """Records closer together than this compete for a block. Equal to the settling window."""

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from exporter.records import NANOS
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
 
 SECONDS_MAX = 1024
 """Maximum number of seconds of running tasks that are searched for one failure."""

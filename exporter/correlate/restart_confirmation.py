@@ -13,14 +13,10 @@ extended Wok.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from exporter.records import NANOS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exporter.wok.error_log import Mark
+from exporter.wok.error_log import Mark
 
 WAIT_NANOS = 2 * NANOS
 SLACK_NANOS = NANOS

@@ -1,8 +1,8 @@
 """The stored form of the correlator's state: JSON values that follow from the fields of the
 classes.
 
-The type of a field selects its encoding, so a new field needs no change here. All stored texts are
-redacted. `former_state.py` converts states of the previous version.
+The type of a field, or its `stored_as`, selects its encoding, so a new field needs no change here.
+All stored texts are redacted. `former_state.py` converts states of the previous version.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from exporter.correlate.certainty import Certainty
 from exporter.correlate.failure_reason import FailureReason
@@ -61,30 +61,30 @@ def _certainty_names(certainty: Certainty) -> list[str]:
 
 
 _PLAIN = _Codec(lambda value: value, lambda value: value)
-_CODECS: dict[str, _Codec] = {
-    "str": _PLAIN,
-    "int": _PLAIN,
-    "bool": _PLAIN,
-    "bytes": _Codec(bytes.hex, bytes.fromhex),
-    "tuple[bytes, ...]": _Codec(lambda contexts: b"".join(contexts).hex(), _split),
-    "tuple[str, ...]": _Codec(list, tuple),
-    "tuple[Form, ...]": _Codec(list, lambda forms: tuple(Form(*form) for form in forms)),
-    "Phase": _Codec(lambda phase: phase.value, Phase),
-    "Certainty": _Codec(_certainty_names, lambda names: Certainty(**dict.fromkeys(names, True))),
-    "Record": _Codec(record_to_json, record_from_json),
-    "list[Record]": _Codec(
+_CODECS: dict[type[Any] | str, _Codec] = {
+    str: _PLAIN,
+    int: _PLAIN,
+    bool: _PLAIN,
+    bytes: _Codec(bytes.hex, bytes.fromhex),
+    "contexts": _Codec(lambda contexts: b"".join(contexts).hex(), _split),
+    "texts": _Codec(list, tuple),
+    "forms": _Codec(list, lambda forms: tuple(Form(*form) for form in forms)),
+    Phase: _Codec(lambda phase: phase.value, Phase),
+    Certainty: _Codec(_certainty_names, lambda names: Certainty(**dict.fromkeys(names, True))),
+    "record": _Codec(record_to_json, record_from_json),
+    "records": _Codec(
         lambda records: [record_to_json(record) for record in records],
         lambda records: [record_from_json(record) for record in records],
     ),
-    "FailureReason | None": _Codec(
+    "reason": _Codec(
         lambda reason: reason and [*reason[:-1], b"".join(reason.requests).hex()],
         lambda fields: fields and FailureReason._make([*fields[:-1], _split(fields[-1])]),
     ),
-    "PendingEnd | None": _Codec(
+    "end": _Codec(
         lambda end: end and to_json(end),
         lambda fields: fields and from_json(PendingEnd, fields),
     ),
-    "PendingRequest | None": _Codec(
+    "request": _Codec(
         lambda request: request and to_json(request),
         lambda fields: fields and from_json(PendingRequest, fields),
     ),
@@ -92,8 +92,9 @@ _CODECS: dict[str, _Codec] = {
 
 
 def _fields(of: type[Any]) -> dict[str, _Codec]:
+    types = get_type_hints(of)
     return {
-        each.name: _CODECS[str(each.type)]
+        each.name: _CODECS[each.metadata.get("stored_as", types[each.name])]
         for each in dataclasses.fields(of)
         if each.metadata.get("stored", True)
     }
@@ -110,7 +111,10 @@ def to_json(value: PendingRequest | Task | PendingEnd) -> dict[str, Any]:
 def from_json(of: type[_Stored], fields: Mapping[str, Any]) -> _Stored:
     """Recreate a value from the result of `to_json`."""
     codecs = _STORED[of]
-    return of(**{name: codecs[name].decode(value) for name, value in fields.items() if name in codecs})
+    found: _Stored = of(
+        **{name: codecs[name].decode(value) for name, value in fields.items() if name in codecs}
+    )
+    return found
 
 
 def row_of(task: Task) -> OpenTask:

@@ -3,7 +3,7 @@
 A `PendingRequest` can still be claimed: by a start record, or by a final record if the request
 opened its own task. A `Task` is running. A `PendingEnd` is a final record whose settling window is
 open. `stored.py` derives the stored form from the fields. Fields marked *not stored* are rebuilt
-from the others.
+from the others. Where the class alone does not tell how to store a value, `stored_as` does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ from exporter.records import Grade, Record
 from exporter.wok.operations import Form, Target
 
 NOT_STORED = {"stored": False}
+
+
+def stored_as(codec: str) -> dict[str, str]:
+    """Return the metadata of a field that `stored.py` encodes with this codec.
+
+    The type of the field would be enough, but a compiled class only has its outer part (`tuple`).
+    """
+    return {"stored_as": codec}
 
 
 class Phase(enum.Enum):
@@ -78,8 +86,8 @@ class PendingRequest:
     operation: str
     ordinal: int
     record_id: str
-    forms: tuple[Form, ...]
-    values: tuple[str, ...] = ()
+    forms: tuple[Form, ...] = field(metadata=stored_as("forms"))
+    values: tuple[str, ...] = field(default=(), metadata=stored_as("texts"))
     contested: bool = False
     failed: bool = False
     task: Task | None = field(default=None, metadata=NOT_STORED)
@@ -138,10 +146,10 @@ class Task:
     certainty: Certainty = field(default_factory=Certainty)
     counted: bool = True
     nested: bool = False
-    candidates: tuple[bytes, ...] = ()
-    rivals: tuple[bytes, ...] = ()
-    links: tuple[bytes, ...] = ()
-    asked: PendingRequest | None = None
+    candidates: tuple[bytes, ...] = field(default=(), metadata=stored_as("contexts"))
+    rivals: tuple[bytes, ...] = field(default=(), metadata=stored_as("contexts"))
+    links: tuple[bytes, ...] = field(default=(), metadata=stored_as("contexts"))
+    asked: PendingRequest | None = field(default=None, metadata=stored_as("request"))
     texts: tuple[str, ...] = field(default=(), metadata=NOT_STORED)
     epoch: int = field(default=0, metadata=NOT_STORED)
     record: Record | None = field(default=None, metadata=NOT_STORED)
@@ -186,15 +194,15 @@ class PendingEnd:
     task      The task that it ends, if a task id says so.
     """
 
-    record: Record
+    record: Record = field(metadata=stored_as("record"))
     time: int
     seq: int
     until: int
-    repeats: list[Record] = field(default_factory=list)
+    repeats: list[Record] = field(default_factory=list, metadata=stored_as("records"))
     second: int = 0
     is_held: bool = False
-    earlier: PendingEnd | None = None
-    reason: FailureReason | None = None
+    earlier: PendingEnd | None = field(default=None, metadata=stored_as("end"))
+    reason: FailureReason | None = field(default=None, metadata=stored_as("reason"))
     targets: tuple[Target, ...] = field(default=(), metadata=NOT_STORED)
     task: Task | None = field(default=None, metadata=NOT_STORED)
     waiting: bool = field(default=False, metadata=NOT_STORED)

@@ -11,15 +11,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from exporter.records import NANOS
+from exporter.records import NANOS, Record
 from exporter.wok.access_log import Answer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exporter.records import Record
 
 LOGIN_CODE = "WOKROOT0001L"
 RENAMED = 303

@@ -3,12 +3,15 @@
 
 Every line is counted exactly once because the increments are committed with the read position.
 This module only adds them up. `series.py` chooses the series under which something is counted.
+
+Nanoseconds are divided by `truediv`: a compiled `/` rounds both numbers to floats first.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from operator import truediv
 
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS
 from exporter.metrics.series import SeriesLimits
@@ -86,7 +89,7 @@ class Tally:
             series = ("wok_exporter_records_total", _KINDS[item.kind], item.dialect)
             counters[series] = counters.get(series, 0) + 1
             if self.latest is None or item.time <= self.latest:
-                self.gauges[_LAST_RECORD] = item.time / NANOS
+                self.gauges[_LAST_RECORD] = truediv(item.time, NANOS)
         elif isinstance(item, Rejected):
             self._add(("wok_exporter_lines_total", "rejected"))
             self._add(("wok_exporter_rejected_lines_total", item.reason))
@@ -156,11 +159,11 @@ class Tally:
         if found is None:
             found = self._histograms[series] = ([0] * (len(BUCKETS_SECONDS) + 1), [0.0], {})
         buckets, total, exemplars = found
-        seconds = (event.end - event.start) / NANOS
+        seconds = truediv(event.end - event.start, NANOS)
         at = bisect_left(BUCKETS_SECONDS, seconds)
         buckets[at] += 1
         total[0] += seconds
-        exemplars[at] = (seconds, event.context[:16].hex(), event.end / NANOS)
+        exemplars[at] = (seconds, event.context[:16].hex(), truediv(event.end, NANOS))
 
     def _add(self, series: Series, increment: float = 1) -> None:
         self.counters[series] = self.counters.get(series, 0) + increment
@@ -169,4 +172,4 @@ class Tally:
         # Take the last value in the log, not the highest: a clock that was ahead must not leave its
         # time.
         if self.latest is None or nanos <= self.latest:
-            self.gauges[series] = nanos / NANOS
+            self.gauges[series] = truediv(nanos, NANOS)

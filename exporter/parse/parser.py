@@ -67,7 +67,7 @@ _NOT_APP = re.compile(r"[^a-z0-9_.-]")
 _STATUS = re.compile(r"[ ]*(\d{1,9})(?!\d)", re.ASCII)
 _METHOD = re.compile(r"[A-Z]{1,16}", re.ASCII)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile(f"[{chr(0xD800)}-{chr(0xDFFF)}]")
 
 
 FIRST_RECORDS = 8
@@ -176,7 +176,7 @@ class Parser:
             proved = proof.advance(whole)
             records = [part.start for part in parts if isinstance(part.content, Decoded)]
             is_forged = any(
-                first_object(data[start : max(proved, 0)])
+                first_object(data[start : max(proved, start)])
                 or ((start > 0 or proved >= 0) and proof.knows(data[start:], is_behind_text=start > 0))
                 for start in records
             )

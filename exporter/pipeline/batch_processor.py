@@ -204,7 +204,7 @@ class BatchProcessor:
                 shift = parser.shift
                 parsed.insert(len(parsed) - 1, ZoneShift(shift))
         self._parsed = (chunk, parsed, state)
-        return next((item.time for item in reversed(parsed) if isinstance(item, Record)), 0)
+        return next((item.time for item in parsed[::-1] if isinstance(item, Record)), 0)
 
     def wait(self, chunk: Chunk) -> BatchResult:
         """Return the changes so far, without those of the parsed chunk.

@@ -12,12 +12,10 @@ line. The address is the first one of X-Forwarded-For. The path is decoded and t
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from exporter.parse.timezone import Zones
 from exporter.wok.log_time import TIME, nanos_of
-
-if TYPE_CHECKING:
-    from exporter.parse.timezone import Zones
 
 _LINE = re.compile(
     rb"\A([^\r\n]{1,4096}?) "

@@ -37,13 +37,11 @@ from __future__ import annotations
 import builtins
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from exporter.parse.redact import REDACTED, redact_text
+from exporter.parse.timezone import Zones
 from exporter.wok.log_time import TIME, nanos_of, second_reading
-
-if TYPE_CHECKING:
-    from exporter.parse.timezone import Zones
 
 TRACEBACK_LINES_MAX = 4000
 """An infinite recursion gives 2,000 lines in Python 2. Python writes no longer tracebacks."""

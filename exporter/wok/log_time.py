@@ -5,10 +5,7 @@ CherryPy writes local times in whole seconds, without a zone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from exporter.parse.timezone import Zones
+from exporter.parse.timezone import Zones
 
 TIME = rb"\[(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d)\]"
 """A pattern with four groups, which are the arguments of `nanos_of`."""

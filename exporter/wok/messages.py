@@ -22,14 +22,12 @@ import hashlib
 import json
 import re
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from json.encoder import encode_basestring
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from exporter.wok.english import English
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 TEXT_CHARS = 4096
 """The longest sentence. The longest real ones contain the output of a package manager."""

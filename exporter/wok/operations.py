@@ -24,13 +24,11 @@ or, for requests, an unknown code.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from exporter.wok.target_templates import UUID, Template, text_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
 """The form of message codes: WOKRES0001L, GS390XIONW0001L, GINISCSIATH001L."""

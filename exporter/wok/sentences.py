@@ -17,15 +17,12 @@ all IPv4 addresses takes only a moment. The same values are replaced in sentence
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from exporter import otlp_encoding
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from exporter.records import Record
+from exporter.records import Record
 
 Privacy = Literal["plain", "hash", "drop"]
 

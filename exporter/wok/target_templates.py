@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable, Mapping
 from os.path import splitext
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """The ids of tasks since Wok 2.3, and of Ginger's backups."""

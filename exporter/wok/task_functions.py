@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from exporter.wok.error_log import Block
+from exporter.wok.error_log import Block
 
 WRAPPERS = frozenset({"tasklog"})
 """Plug-ins that run functions of other plug-ins. Their frames do not identify the operation."""
