@@ -20,6 +20,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterable
 from contextlib import chdir
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ class CompileHook(BuildHookInterface[BuilderConfig]):
         self._folder = tempfile.TemporaryDirectory()
         libraries = compiled(Path(self.root), self.config["modules"], Path(self._folder.name))
         build_data["force_include"] |= {str(path): str(name) for name, path in libraries.items()}
+        # The libraries contain mypyc's runtime.
+        text = next(file for file in files("mypy") or () if file.match("*.dist-info/licenses/LICENSE"))
+        build_data["extra_metadata"][str(text.locate())] = "LICENSE.mypyc"
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 

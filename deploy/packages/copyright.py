@@ -44,8 +44,8 @@ def _libraries(bundled: Path) -> Iterator[tuple[str, str]]:
     their license texts.
     """
     for library in sorted(bundled.glob("*.so*")):
-        if library.name.startswith("libpython"):
-            continue
+        if library.name.startswith(("libpython", "exporter__mypyc")):
+            continue  # the texts of these came with Python and with the wheel
         asked = subprocess.run(
             ["dpkg-query", "--search", f"*/{library.name}"], capture_output=True, text=True, check=False
         )
