@@ -44,7 +44,8 @@ test-compiled: .venv/development ## run the tests with compiled modules, as pack
 	mkdir -p $(COMPILED)
 	tar -xzf build/compiled/wok_exporter-*.tar.gz --strip-components=1 -C $(COMPILED)
 	$(MAKE) --no-print-directory -C $(COMPILED) .venv/development
-	cd $(COMPILED) && .venv/bin/python -m deploy.packages.compiled . && .venv/bin/python -m pytest $(COMPILED_FLAGS)
+	cd $(COMPILED) && .venv/bin/python -m deploy.packages.compiled .
+	cd $(COMPILED) && GIT_CEILING_DIRECTORIES=$(CURDIR)/build .venv/bin/python -m pytest $(COMPILED_FLAGS)
 
 .venv/e2e: .venv/development pyproject.toml uv.lock
 	$(BIN)/uv sync --quiet --frozen --inexact --group e2e

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
 from exporter.pipeline.attempt import LONG_BYTES, Attempts
 from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, ProcessingConfig
-from exporter.records import Chunk, Line, Parsed, RequestSeen
+from exporter.records import Chunk, Line, RequestSeen
 from exporter.store.writer import Loaded
 from exporter.wok.operations import Operations
 
@@ -44,16 +43,13 @@ def test_a_line_that_ends_the_process_is_read_once(tmp_path: Path, monkeypatch: 
     lines.
     """
     path = tmp_path / "line-being-read"
-    real_feed = Parser.feed
 
-    def die(parser: Parser, line: Line) -> list[Parsed]:
-        if line.offset == 2_000_000:
-            raise SystemExit(137)  # as if killed: nothing is done any more
-        return real_feed(parser, line)
+    def die(attempts: Attempts) -> None:
+        raise SystemExit(137)  # as if killed: nothing is done any more
 
     chunk = Chunk(LINES, "position")
     with monkeypatch.context() as patch:
-        patch.setattr(Parser, "feed", die)
+        patch.setattr(Attempts, "end", die)
         with pytest.raises(SystemExit):
             read(path, chunk)
     result = read(path, chunk)
