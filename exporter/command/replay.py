@@ -7,7 +7,6 @@ time, are reported at the end.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -22,6 +21,7 @@ from exporter.config.options import Config
 from exporter.daemon.daemon import Stopped
 from exporter.daemon.deliveries import Deliveries
 from exporter.pipeline.commit_builder import CommitBuilder
+from exporter.pipeline.cycles import collect_seldom
 from exporter.pipeline.from_config import messages_of, tables_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader_process import SubprocessReader
@@ -125,9 +125,7 @@ class Replay:
 
     def run(self, stopped: Stopped) -> Missing:
         """Read and deliver everything; return what is missing."""
-        # As in the reading process: reference counts free the objects of a batch.
-        gc.freeze()
-        gc.set_threshold(1_000_000)
+        collect_seldom()
         with self._resources:
             self._deliveries.start()
             try:

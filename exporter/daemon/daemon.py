@@ -33,6 +33,7 @@ from exporter.http.server import Server, ServerError, Tls
 from exporter.metrics.scrape import StoreCollector, metrics_handler
 from exporter.pipeline.attempt import Attempts
 from exporter.pipeline.commit_builder import CommitBuilder
+from exporter.pipeline.cycles import collect_seldom
 from exporter.pipeline.from_config import messages_of, processing_config_of, tail_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline, Progress
 from exporter.pipeline.reader import InProcessReader
@@ -213,6 +214,7 @@ class Daemon:
 
         A turn reads what there is, which may be nothing, and commits it.
         """
+        collect_seldom()
         wait_seconds = 1.0
         while not stopped.is_set():
             try:

@@ -7,7 +7,6 @@ files. It exits when its pipe is closed.
 
 from __future__ import annotations
 
-import gc
 import marshal
 import os
 import struct
@@ -22,6 +21,7 @@ from typing import IO, Any
 from exporter.parse.parser import first_time
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import BatchResult, ProcessingConfig
+from exporter.pipeline.cycles import collect_seldom
 from exporter.pipeline.reader import InProcessReader
 from exporter.records import (
     Event,
@@ -187,10 +187,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         ended=[TaskRow._make(row) for row in task["ended"]],
         series=set(task["series"]),
     )
-    # Reference counts free the objects of a chunk; the cycle collector would take a fifth of the
-    # time.
-    gc.freeze()
-    gc.set_threshold(1_000_000)
+    collect_seldom()
     files = [Path(path) for path in task["files"]]
     errors = partial(Archive, paths_of(Path(task["wok_error_log"]))) if task["wok_error_log"] else None
     try:
