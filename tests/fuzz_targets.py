@@ -49,6 +49,7 @@ from exporter.wok.error_log import (
     Header,
     Item,
 )
+from exporter.wok.message_tables import TEXT_CHARS
 
 CANARY = "cAnArY"
 FILE = bytes(range(16))
@@ -465,7 +466,7 @@ def tables(data: bytes) -> None:
     params["name"] = params["err"] = words[0]
     for code in (*list(loaded._templates)[:8], "KCHVM0009L", words[-1]):
         text = loaded.render(code, params)
-        assert len(text) <= messages.TEXT_CHARS
+        assert len(text) <= TEXT_CHARS
         assert not messages.UNSEEN.search(text)
         text.encode()
     found = loaded.code_of(words[0])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from exporter.wok.english import English
-from exporter.wok.messages import CODE, Messages
+from exporter.wok.message_tables import CODE
+from exporter.wok.messages import Messages
 
 TABLE = resources.files("exporter.wok").joinpath("english.tsv").read_text("utf-8")
 ROWS = [tuple(line.split("\t")) for line in TABLE.splitlines() if not line.startswith("#")][1:]

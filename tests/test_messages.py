@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.wok.messages import FILE_BYTES, FILES, PLAIN_CHARS, TEXT_CHARS, Messages
+from exporter.wok.message_tables import FILE_BYTES, FILES, TEXT_CHARS, default_paths
+from exporter.wok.messages import PLAIN_CHARS, Messages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,7 +160,7 @@ def test_default_paths(tmp_path: Path) -> None:
     for place in [*places, "usr/lib/python3.9/site-packages/other/i18n.py", "usr/lib/wok/i18n.py"]:
         table(tmp_path / place, "{}")
 
-    actual = Messages.default_paths([tmp_path / "usr/local", tmp_path / "usr", tmp_path / "none"])
+    actual = default_paths([tmp_path / "usr/local", tmp_path / "usr", tmp_path / "none"])
 
     assert [tmp_path / place for place in places] == actual
 

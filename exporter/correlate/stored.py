@@ -101,6 +101,7 @@ def _fields(of: type[Any]) -> dict[str, _Codec]:
 
 
 _STORED = {of: _fields(of) for of in (PendingRequest, Task, PendingEnd)}
+_DATA = {name: codec for name, codec in _STORED[Task].items() if name not in _COLUMNS}
 
 
 def to_json(value: PendingRequest | Task | PendingEnd) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def from_json(of: type[_Stored], fields: Mapping[str, Any]) -> _Stored:
 
 def row_of(task: Task) -> OpenTask:
     """Return a task as a row of the store. `grade` is included for readers that display it."""
-    data = {name: value for name, value in to_json(task).items() if name not in _COLUMNS}
+    data = {name: codec.encode(getattr(task, name)) for name, codec in _DATA.items()}
     data |= {"version": STATE_VERSION, "grade": task.grade}
     columns = {name: getattr(task, name) for name in _COLUMNS}
     return OpenTask(**columns, data=json.dumps(data, separators=(",", ":")))

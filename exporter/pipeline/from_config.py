@@ -15,6 +15,7 @@ from exporter.source.archive import Archive
 from exporter.source.tail import Tail
 from exporter.telemetry.mapping import Telemetry
 from exporter.telemetry.resource import Identity
+from exporter.wok.message_tables import default_paths
 from exporter.wok.messages import Messages
 from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def tables_of(config: Config) -> Sequence[Path]:
     """Return the paths of Wok's message tables: as configured, else those of the installed Wok."""
-    return Messages.default_paths() if config.messages is None else config.messages
+    return default_paths() if config.messages is None else config.messages
 
 
 def messages_of(config: Config) -> Messages:

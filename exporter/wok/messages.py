@@ -3,9 +3,7 @@ plug-ins.
 
 Since September 2016, the log contains only message codes and parameters. The sentences are in the
 file `i18n.py` of Wok and of each plug-in: one dictionary of `"CODE": _("text with %(name)s")`.
-These files can be of any age, for Python 2 or 3. They belong to the host, so they are parsed as
-data, never executed or imported. Python 3 can parse every revision of these files in the history of
-Wok and its plug-ins. A file that cannot be parsed is skipped, and `problems` has the reason.
+`message_tables.py` reads these files, and `problems` says which ones could not be read.
 
 The oldest logs (Wok 2.1 and 2.2) contain a sentence without a code. `code_of` finds its code. It
 compares only the literal parts of the templates, in order, so that no name can make it slow.
@@ -17,40 +15,21 @@ removed.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.wok.english import English
-
-TEXT_CHARS = 4096
-"""The longest sentence. The longest real ones contain the output of a package manager."""
+from exporter.wok.message_tables import TEXT_CHARS, tables_in
 
 PLAIN_CHARS = 1024
 """The longest text of a code without a template."""
 
-FILE_BYTES = 1 << 20
-"""The largest file that is read. The largest table of Wok has 60 kB."""
-
-FILES = 100
-"""How many files are read. A host has about five."""
-
-TABLE_PATTERNS = ("i18n.py", "*/i18n.py", "plugins/*/i18n.py", "wok/plugins/*/i18n.py")
-"""Tables in the directory of a plug-in, of Wok, of a source tree, or of Python packages."""
-
-PREFIXES = (Path("/usr/local"), Path("/usr"))
-"""The prefixes of manual installations and of packages."""
-
-CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
 PLACE = re.compile(r"%\(([^()]{1,64})\)[sdri]|%%")
-DIGITS = re.compile(r"[0-9]+")
-
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 HALVES = re.compile(r"[\ud800-\udfff]")
 
@@ -110,51 +89,8 @@ class Messages:
 
     @classmethod
     def load(cls, paths: Sequence[Path]) -> Messages:
-        """Read the tables in these files, and in directories that contain Wok or a plug-in.
-
-        If several files contain a code, the first one is used. Files that are missing, unreadable,
-        too large or not Python do not raise an exception: they are skipped, with a sentence in
-        `problems`.
-        """
-        templates: dict[str, str] = {}
-        problems: list[str] = []
-
-        files: list[Path] = []
-        for path in paths:
-            try:
-                files += _tables(path)
-            except OSError as e:
-                problems.append(f"{path}: cannot look for message tables: {e.strerror}")
-        if len(files) > FILES:
-            problems.append(f"{len(files) - FILES} message tables more than {FILES} are left out")
-
-        for file in files[:FILES]:
-            try:
-                for code, text in _entries(file):
-                    templates.setdefault(code, text)
-            except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as e:
-                reason = e.strerror if isinstance(e, OSError) else e
-                problems.append(f"{file}: no message table: {reason or type(e).__name__}")
-
-        return cls(templates, problems)
-
-    @staticmethod
-    def default_paths(prefixes: Sequence[Path] = PREFIXES) -> list[Path]:
-        """Return the tables of the installed Wok, those of the newest Python first."""
-        libraries = [
-            library
-            for prefix in prefixes
-            for pattern in ("lib/python*/dist-packages", "lib/python*/site-packages")
-            for library in _found(prefix, pattern)
-        ]
-        libraries.sort(key=_python_version, reverse=True)
-
-        return [
-            table
-            for library in libraries
-            for pattern in ("wok/i18n.py", "wok/plugins/*/i18n.py")
-            for table in _found(library, pattern)
-        ]
+        """Read the tables in these files and directories (see `message_tables`)."""
+        return cls(*tables_in(paths))
 
     def render(self, code: str, params: Mapping[str, Any]) -> str:
         """Return the sentence of this code with these parameters, at most TEXT_CHARS characters.
@@ -217,78 +153,6 @@ class Messages:
             return "..."
 
 
-def _found(folder: Path, pattern: str) -> list[Path]:
-    """Return the matching files in a folder; empty if the folder cannot be read."""
-    try:
-        return sorted(folder.glob(pattern))
-    except OSError:
-        return []
-
-
-def _tables(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-
-    found = False
-    for pattern in TABLE_PATTERNS:
-        for table in sorted(path.glob(pattern)):
-            found = True
-            yield table
-
-    if not found:
-        # Reading the missing file reports it.
-        yield path / "i18n.py"
-
-
-def _entries(path: Path) -> Iterator[tuple[str, str]]:
-    if path.exists() and not path.is_file():
-        # Opening a pipe would block until somebody writes to it.
-        raise ValueError("not a regular file")
-
-    with path.open("rb") as file:
-        source = file.read(FILE_BYTES + 1)
-    if len(source) > FILE_BYTES:
-        raise ValueError(f"larger than {FILE_BYTES} bytes")
-
-    with warnings.catch_warnings():
-        # The strings may contain invalid escapes.
-        warnings.simplefilter("ignore")
-        tree = ast.parse(source)
-
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                code, text = _constant(key), _constant(value)
-                if code is not None and text is not None and CODE.fullmatch(code):
-                    yield code, text[:TEXT_CHARS]
-
-
-def _constant(node: ast.expr | None) -> str | None:
-    # A text, `_("text")` with any function name, "text" + "text", or "text %s" % "word".
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.Call(args=[argument, *_]):
-            return _constant(argument)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            head, tail = _constant(left), _constant(right)
-            return None if head is None or tail is None else head + tail
-        case ast.BinOp(left=left, op=ast.Mod(), right=right):
-            return _filled(_constant(left), right.elts if isinstance(right, ast.Tuple) else [right])
-        case _:
-            return None
-
-
-def _filled(text: str | None, nodes: Sequence[ast.expr]) -> str | None:
-    words = [word for word in map(_constant, nodes) if word is not None]
-    literals = [] if text is None else text.split("%s")
-    if len(words) != len(nodes) or len(literals) != len(words) + 1:
-        return None
-
-    return "".join(literal + word for literal, word in zip(literals, [*words, ""], strict=True))
-
-
 def _split(text: str) -> _Template:
     literals, names = [""], []
     at = 0
@@ -312,7 +176,3 @@ def _cleaned(text: str, limit: int) -> str:
         return text
 
     return HALVES.sub("\ufffd", UNSEEN.sub("", text))
-
-
-def _python_version(library: Path) -> list[int]:
-    return [int(digits) for digits in DIGITS.findall(library.parent.name)]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from exporter.command.doctor.findings import Finding, ok, problem, warning
 from exporter.config.environment_file import parse
 from exporter.config.files import may_exist, why_unreadable
-from exporter.wok.messages import Messages
+from exporter.wok.message_tables import default_paths
 
 ENVIRONMENT_FILE = Path("/etc/default/wok-exporter")
 PLUGIN = "wok/plugins/tasklog"
@@ -108,7 +108,7 @@ def wok(libraries: list[Path]) -> Iterator[Finding]:
 
 def installed_wok(prefix: Path | None = None) -> list[Path]:
     """Return the message tables of the installed Wok, its own first; empty without one."""
-    tables = Messages.default_paths([prefix]) if prefix else Messages.default_paths()
+    tables = default_paths([prefix]) if prefix else default_paths()
     return [table for table in tables if table.parent.name == "wok"]
 
 
