@@ -92,6 +92,9 @@ class Record(NamedTuple):
     In TASK records, `target_uri` and `task_id` are set if known. `request_id` (the record of the
     task's request) and `parent_task_id` (the task that started this one) are set if an extended Wok
     wrote them. `failed` distinguishes failures from successes.
+
+    `logged_status` is set if wok-access.log has shown that Wok answered with another `status` than
+    it logged.
     """
 
     kind: Kind
@@ -116,6 +119,7 @@ class Record(NamedTuple):
     request_id: str = ""
     failed: bool = False
     parent_task_id: str = ""
+    logged_status: int | None = None
 
 
 class Continuation(NamedTuple):

@@ -1,4 +1,4 @@
-"""Scores what is made of wok-error.log against sets with ground truth: `score_of`, and `python -m tests.error_score`.
+"""Scores what is made of wok-error.log and wok-access.log against sets with ground truth: `score_of`, and `python -m tests.error_score`.
 
 The real processor reads both logs, once as a replay does (wok-error.log first), once as a daemon does (a line at a time,
 and of wok-error.log only what had been written by then).
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from exporter.parse.redact import redact_text
 from exporter.parse.timezone import Zones
+from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, ProcessingConfig
 from exporter.records import NANOS, Chunk, Event, Line, RequestSeen, TaskEnded
 from exporter.source.archive import Archive
@@ -31,6 +32,8 @@ held against equal tasks that overlap: see `block_timing.py`.
 """
 EXPIRY = 24 * 3600 * NANOS
 START_SECONDS = 0.001
+LOGGED = 500
+FALSE_500 = 0.95
 SECRETS = re.compile(r"S3cret-\d|LeakedPW-\d|chap-secret-\d")
 EMPTY = Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
 
@@ -57,6 +60,10 @@ class Score(NamedTuple):
     secrets: int
     results: Counter[str]
     blocks: Counter[str]
+    false_500: int
+    false_500_right: int
+    wrong_statuses: int
+    answers: Counter[str]
 
 
 class Run(NamedTuple):
@@ -65,6 +72,7 @@ class Run(NamedTuple):
     events: list[Event]
     states: str
     blocks: Counter[str]
+    answers: Counter[str]
 
     def ended(self) -> dict[str, TaskEnded]:
         """The tasks that ended by a record, by its id."""
@@ -85,7 +93,12 @@ def run_of(folder: Path, zone: str, *, has_errors: bool = True, live: bool = Fal
     """Read both logs of a set, or the request log alone; `live` reads no block before it was written."""
     zones = Zones(zone)
     config = ProcessingConfig(
-        "score", zones, Operations.load(), EXPIRY, functions=TaskFunctions.load() if has_errors else None
+        "score",
+        zones,
+        Operations.load(),
+        EXPIRY,
+        functions=TaskFunctions.load() if has_errors else None,
+        answers_around=AccessLog(folder / "wok-access.log", zones),
     )
     items = list(_items(folder / "wok-error.log", zones)) if has_errors else []
     processor = BatchProcessor(config, EMPTY)
@@ -104,12 +117,15 @@ def run_of(folder: Path, zone: str, *, has_errors: bool = True, live: bool = Fal
         results.append(processor.advance(Chunk(list(_lines(folder / "user-requests.data")), "1")))
     results.append(processor.advance(Chunk([], "1", caught_up=True), finished=True))
     blocks: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
     for result in results:
         for series, count in result.counters.items():
             if series[0] == "wok_exporter_error_blocks_total":
                 blocks[series[1]] += int(count)
+            elif series[0] == "wok_exporter_access_answers_total":
+                answers[series[1]] += int(count)
     states = "".join(result.state for result in results[-2:])
-    return Run([event for result in results for event in result.events], states, blocks)
+    return Run([event for result in results for event in result.events], states, blocks, answers)
 
 
 def score_of(name: str, *, live: bool = False) -> Score:
@@ -138,6 +154,20 @@ def score_of(name: str, *, live: bool = False) -> Score:
     lies = {item["text"] for item in truth if item["type"] == "forged_error" and item["kind"] == "block"}
     boots = [int(item["t"]) * NANOS for item in truth if item["type"] == "boot"]
     lost = {event.end for event in run.events if isinstance(event, TaskEnded) and event.outcome == "lost"}
+    answered = {
+        record["id"]: item["http_status"]
+        for item in truth
+        if item["type"] == "request" and item["http_status"]
+        for record in item["records"]
+    }
+    statuses = [
+        (answered[event.record.record_id], event.record.status, event.record.logged_status)
+        for event in run.events
+        if isinstance(event, RequestSeen) and event.record.record_id in answered
+    ]
+    false_500 = [
+        true == status for true, status, logged in statuses if true != LOGGED and LOGGED in (logged, status)
+    ]
     before: Counter[str] = Counter()
     exact: Counter[str] = Counter()
     for record, event in ended_before.items():
@@ -170,6 +200,10 @@ def score_of(name: str, *, live: bool = False) -> Score:
             if event.outcome == "failure"
         ),
         blocks=run.blocks,
+        false_500=len(false_500),
+        false_500_right=sum(false_500),
+        wrong_statuses=sum(logged is not None and true != status for true, status, logged in statuses),
+        answers=run.answers,
     )
 
 
@@ -183,6 +217,8 @@ def is_good(name: str, score: Score) -> bool:
         and score.starts > 0
         and score.exact["ambiguous"] >= ambiguous
         and score.wrong_exact <= score.wrong_exact_before
+        and score.wrong_statuses == 0
+        and score.false_500_right >= FALSE_500 * score.false_500 > 0
     )
 
 
@@ -251,6 +287,9 @@ def report(name: str, score: Score) -> Iterator[str]:
     yield f"  forged that counted  {score.forged:5}, secrets {score.secrets}"
     yield f"  records              {dict(score.results)}"
     yield f"  blocks               {dict(score.blocks)}"
+    share = score.false_500_right / score.false_500
+    yield f"  false 500s, right    {score.false_500_right:5} of {score.false_500}  {share:7.2%}, wrong {score.wrong_statuses}"
+    yield f"  answers              {dict(score.answers)}"
 
 
 if __name__ == "__main__":

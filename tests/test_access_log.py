@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.correlate.true_status import TrueStatus
+from exporter.correlate.true_status import (
+    ANSWER_NANOS,
+    BEFORE_NANOS,
+    Decision,
+    TrueStatus,
+    is_doubtful,
+)
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
 from exporter.records import NANOS, Line, Record
@@ -22,7 +28,7 @@ from .records_made import EPOCH, Log
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 UTC = Zones("UTC")
 AT = 1_470_009_602
-CLIENT = "192.0.2.1 - admin"
+CLIENT = "192.0.2.1 - -"
 
 
 def answer(at: float, path: str, status: int, *, method: str = "PUT", client: str = CLIENT) -> Answer:
@@ -39,20 +45,31 @@ def login(log: Log, at: int) -> Record:
     )
 
 
-def statuses(records: Iterable[Record], answers: Iterable[Answer]) -> list[int]:
+def decisions(records: Iterable[Record], answers: Iterable[Answer]) -> list[Decision]:
     """What is decided of the doubtful requests among these records; the state is stored at every turn."""
-    true = TrueStatus()
-    true.offer(answers)
+    known = list(answers)
+
+    def around(time: int) -> list[Answer]:
+        return [each for each in known if time - BEFORE_NANOS <= each.time <= time + ANSWER_NANOS]
+
+    true = TrueStatus(around)
     waiting: deque[Record] = deque()
     found = []
     for record in records:
-        true = TrueStatus(true.state)
+        kept = json.dumps(true.to_json())
+        true = TrueStatus(around)
+        true.restore(json.loads(kept))
         while waiting and record.time - waiting[0].time >= 2 * NANOS:
             found.append(true.decide(waiting.popleft()))
-        true.asked(record)
-        if true.is_doubtful(record):
+        if record.status == 500:
+            true.asked(record)
+        if is_doubtful(record):
             waiting.append(record)
     return found + [true.decide(record) for record in waiting]
+
+
+def statuses(records: Iterable[Record], answers: Iterable[Answer]) -> list[int]:
+    return [decision.status for decision in decisions(records, answers)]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +140,9 @@ def test_a_failed_login() -> None:
         answer(12, "/plugins/kimchi/vms/web", 303),
         answer(10, "/plugins/kimchi/vms/other", 303),
         answer(10, "/plugins/ginger/vms/web", 303),
-        answer(10, "/plugins/kimchi/vms/web", 303, client="192.0.2.11 - admin"),
+        answer(10, "/plugins/kimchi/vms/web", 303, client="192.0.2.11 - -"),
+        answer(10, "/plugins/kimchi/vms/web", 303, client="192.0.2.1 - x - -"),
+        answer(10, "/plugins/kimchi/vms/web", 303, client="192.0.2.1 - admin"),
         answer(10, "/plugins/kimchi/vms/web/", 303),
         answer(10, "/plugins/kimchi/vms/web", 303, method="POST"),
         answer(10, "/plugins/kimchi/vms/web", 500),
@@ -145,7 +164,7 @@ def test_what_is_doubtful() -> None:
         log.request(10, "KCHVM0002L", {"ident": "web"}, status=500, method="DELETE"),
     ]
 
-    assert not any(TrueStatus.is_doubtful(record) for record in others)
+    assert not any(is_doubtful(record) for record in others)
     assert statuses([put(log, 10)], [answer(10, "/plugins/kimchi/vms/web", 303)]) == [500], "it names nothing"
 
 
@@ -233,7 +252,7 @@ def test_logs_with_truth(name: str, zone: str) -> None:
     ]
     found = (answer_of(line, zones) for line in (folder / "wok-access.log").read_bytes().split(b"\n"))
     decided = statuses(records, [known for known in found if known is not None])
-    doubtful = [record for record in records if TrueStatus.is_doubtful(record)]
+    doubtful = [record for record in records if is_doubtful(record)]
     pairs = [
         (truth[record.record_id], status)
         for record, status in zip(doubtful, decided, strict=True)

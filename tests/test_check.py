@@ -196,6 +196,7 @@ def test_everything_for_programs(tmp_path: Path) -> None:
         ],
         "zones": [{"zone": "-03", "records": 4, "is_understood": True}],
         "wok_error_log": None,
+        "wok_access_log": None,
         "damages": [],
         "rejected": {
             "reasons": {"shape": 1},

@@ -63,6 +63,7 @@ def test_the_defaults(host: Path) -> None:
     expected = Config(
         log=host / "var/lib/wok/user-requests.data",
         wok_error_log=None,
+        wok_access_log=None,
         olddir=None,
         timezone="",
         start_at=timedelta(hours=24),
@@ -175,6 +176,8 @@ def test_all_mistakes_are_told_at_once(host: Path) -> None:
         ("listen", "off", None),
         ("wok_error_log", "off", None),
         ("wok_error_log", "~/x", Path("/home/ada/x")),
+        ("wok_access_log", "off", None),
+        ("wok_access_log", "/x", Path("/x")),
         ("messages", "off", ()),
         ("messages", "auto", None),
         ("apps", "kimchi, ginger,", ("kimchi", "ginger")),
@@ -309,8 +312,8 @@ def test_the_first_time(host: Path, start_at: str, expected: int | None) -> None
 
 
 def test_the_installed_wok(host: Path) -> None:
-    """The log of the newest Wok is preferred, and its error log is read where it can be."""
-    for name in ("var/log/wok/wok-req.log", "var/log/wok/wok-error.log"):
+    """The log of the newest Wok is preferred, and its other logs are read where they can be."""
+    for name in ("var/log/wok/wok-req.log", "var/log/wok/wok-error.log", "var/log/wok/wok-access.log"):
         (host / name).parent.mkdir(parents=True, exist_ok=True)
         (host / name).touch()
     old = load({}, {}, "run", root=host)
@@ -322,19 +325,21 @@ def test_the_installed_wok(host: Path) -> None:
         old.log,
         old.wok_error_log,
     )
+    assert host / "var/log/wok/wok-access.log" == old.wok_access_log
     assert host / "var/lib/wok/user-requests.data" == new.log
 
 
 def test_replay_takes_nothing_of_the_daemon(host: Path) -> None:
-    """A replay neither guesses an error log nor writes into a state that only the file or a variable names."""
+    """A replay neither guesses another log nor writes into a state that only the file or a variable names."""
     (host / "var/log/wok").mkdir(parents=True)
     (host / "var/log/wok/wok-error.log").touch()
+    (host / "var/log/wok/wok-access.log").touch()
     (host / "etc/wok-exporter.toml").write_text('state = "/var/lib/wok-exporter"\n')
     environ = {"WOK_EXPORTER_STATE": "/var/lib/wok-exporter"}
     silent = load({}, environ, "replay", root=host)
     told = load({"state": "/s", "wok_error_log": "/e"}, environ, "replay", root=host)
 
-    assert (silent.state, silent.wok_error_log) == (None, None)
+    assert (silent.state, silent.wok_error_log, silent.wok_access_log) == (None, None, None)
     assert (Path("/s"), Path("/e")) == (told.state, told.wok_error_log)
 
 
@@ -360,11 +365,14 @@ def test_what_does_not_fit_together(host: Path) -> None:
     os.mkfifo(host / "pipe")
     flags = {"tls_key": "/nowhere/k", "log": "/a", "wok_error_log": "/a", "messages": "/nowhere/i18n.py"}
     flags["auth_file"] = f"{host}/pipe"
+    flags["wok_access_log"] = "/a"
     found = mistakes(host, flags, {})
 
     remedy = "name a file that wok-exporter's user can read"
     expected = [
         "--wok-error-log: is the same file as log: write Wok's error log, or off",
+        "--wok-access-log: is the same file as log: write Wok's access log, or off",
+        "--wok-access-log: is the same file as wok_error_log: write Wok's access log, or off",
         "--tls-key: is set without a certificate: set tls_certificate, too",
         f"--tls-key: /nowhere/k cannot be read (No such file or directory): {remedy}",
         f"--auth-file: {host}/pipe cannot be read (not a regular file): {remedy}",
@@ -482,7 +490,13 @@ def test_every_option_belongs_to_a_command() -> None:
     [
         {},
         {"listen": "[::1]:80", "start_at": "2026-11-23T08:00:00-03:00", "poll_interval": "1s"},
-        {"listen": "off", "messages": "off", "wok_error_log": "off", "timezone": "Asia/Kolkata"},
+        {
+            "listen": "off",
+            "messages": "off",
+            "wok_error_log": "off",
+            "wok_access_log": "off",
+            "timezone": "Asia/Kolkata",
+        },
         {"apps": "kimchi,ginger", "hosts": "a,b", "start_at": "end", "ui": "false", "task_expiry": "1d2h3m"},
         {"messages": "/,/etc", "log": '/l"o\\g', "start_at": "beginning", "journal_bytes_max": "7MiB"},
     ],

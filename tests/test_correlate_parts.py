@@ -223,7 +223,7 @@ def test_the_wall_clock_closes_a_window() -> None:
 
 def test_since_when_something_waits() -> None:
     """The time of what has waited for longest; the present where nothing waits, or only what lies ahead."""
-    window = SettleWindow(lambda _: None)
+    window: SettleWindow[PendingEnd] = SettleWindow(lambda _: None)
     first, second = end_at(5), end_at(3)
     before = window.since(START + 9 * SECOND)
     window.add(first)

@@ -377,5 +377,5 @@ def test_the_demo_follows_its_own_logs_alone(tmp_path: Path) -> None:
     config = load({"listen": "off"}, {}, "demo", root=tmp_path)
     stage = _stage(config, tmp_path / "stage")
 
-    assert config.automatic == {"log", "wok_error_log"}
+    assert config.automatic == {"log", "wok_error_log", "wok_access_log"}
     assert (stage.automatic, stage.log) == (frozenset(), tmp_path / "stage" / "wok-req.log")

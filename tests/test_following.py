@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.config import load, logs_of_this_host
+from exporter.config.config import HostLogs, load, logs_of_this_host
 from exporter.daemon import daemon as daemons
 from exporter.daemon.daemon import Daemon
 from exporter.source.tail import Tail
@@ -103,7 +103,7 @@ def test_a_line_between_the_last_read_and_the_search_is_not_lost(
     """What the old Wok writes after the exporter read its log, and before the new log is found, is read."""
     append(host / OLD, 1)
 
-    def upgraded_now(root: Path) -> tuple[Path, Path | None]:
+    def upgraded_now(root: Path) -> HostLogs:
         if not (host / NEW).exists():
             append(host / OLD, 2, 3)
             append(host / NEW, 4, 5)
@@ -133,14 +133,26 @@ def test_an_error_log_that_comes_later_is_read(host: Path) -> None:
             time.sleep(0.02)
 
 
+def test_an_access_log_that_comes_later_is_read(host: Path) -> None:
+    """The status of requests is looked up in the access log as soon as it can be read."""
+    append(host / NEW, 1)
+    with running(host) as daemon:
+        until(host, requests(1))
+        (host / ERRORS).with_name("wok-access.log").touch()
+        end = time.monotonic() + 10
+        while not any("wok-access.log" in line for line in daemon.announcement()):
+            assert time.monotonic() < end, "never read"
+            time.sleep(0.02)
+
+
 def test_a_log_that_is_named_is_kept(host: Path) -> None:
     """A log that the configuration names is followed whatever else appears."""
     config = load(
         {"log": str(host / OLD), "state": str(host / "state"), "instance": "test"}, {}, "run", root=host
     )
 
-    assert config.automatic == {"wok_error_log"}
-    assert logs_of_this_host(host) == (host / NEW, None)
+    assert config.automatic == {"wok_error_log", "wok_access_log"}
+    assert logs_of_this_host(host) == HostLogs(host / NEW, None, None)
 
 
 def test_a_position_of_another_log_is_no_gap(host: Path) -> None:

@@ -38,12 +38,13 @@ def _logs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def subprocess_reader(
-    files: list[Path], errors: Path | None = None, *, is_kept: bool = True
+    files: list[Path], errors: Path | None = None, *, access: Path | None = None, is_kept: bool = True
 ) -> SubprocessReader:
     return SubprocessReader(
         EMPTY,
         files,
         wok_error_log=errors,
+        wok_access_log=access,
         instance="test",
         zone="UTC",
         expiry=EXPIRY,

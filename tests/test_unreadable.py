@@ -27,7 +27,16 @@ from tests.program import environ, request_line, wait_until
 SECONDS_MAX = 20
 PR_CAPBSET_DROP = 24
 STOP_SECONDS = 0.6
-PATHS = ("log", "wok_error_log", "messages", "state", "tls_certificate", "tls_key", "auth_file")
+PATHS = (
+    "log",
+    "wok_error_log",
+    "wok_access_log",
+    "messages",
+    "state",
+    "tls_certificate",
+    "tls_key",
+    "auth_file",
+)
 VARIABLES = (
     "WOK_EXPORTER_CONFIG",
     "HOME",

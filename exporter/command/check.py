@@ -22,6 +22,7 @@ from exporter.correlate.correlator import Correlator
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones, load_zone
+from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.from_config import archive_of, messages_of
 from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.archive import Archive
@@ -110,7 +111,8 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
     parser = Parser(config.instance, zones)
     naming, expiry = Operations.load(), int(config.task_expiry.total_seconds() * NANOS)
     errors = ErrorEvidence(naming, TaskFunctions.load(), expiry=expiry)
-    correlator = Correlator(naming, expiry=expiry, errors=errors)
+    access = AccessLog(config.wok_access_log, zones) if config.wok_access_log else None
+    correlator = Correlator(naming, expiry=expiry, errors=errors, answers_around=access)
     survey = CheckReport(config)
     if config.wok_error_log:
         survey.errors = _errors(config.wok_error_log, config, zones, errors)
@@ -134,6 +136,7 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
                     if isinstance(item, Record):
                         survey.record(item, line.data)
                         errors.shift = parser.shift or 0
+                        correlator.shift_answers(errors.shift)
                         survey.meant(correlator.feed(item))
                     elif isinstance(item, Rejected):
                         survey.reject(item, _name(archive, line), number)
@@ -144,6 +147,7 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
             if is_read:
                 survey.meant(correlator.finish())
                 survey.judged(errors)
+                survey.answers = correlator.take_answer_counts() if access is not None else None
             changes = correlator.changes()
             survey.running.update(task.key for task in changes.opened)
             survey.running.difference_update(changes.closed)

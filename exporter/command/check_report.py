@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from time import time_ns
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from exporter.command.task_ids import TaskIds
 from exporter.config.options import Config
 from exporter.config.values import StartAt
 from exporter.correlate.error_evidence import ErrorEvidence
+from exporter.correlate.true_status import AnswerResult
 from exporter.parse.timezone import Zones, load_zone
 from exporter.records import (
     NANOS,
@@ -186,6 +187,10 @@ class CheckReport:
         self.task_ids = TaskIds()
         self.rejections: list[Rejection] = []
         self.errors: ErrorSurvey | None = None
+        self.answers: Counter[AnswerResult] | None = None
+        """What wok-access.log says of requests that may be logged as 500 by mistake, None without
+        it.
+        """
         self.damages: list[str] = []
         self.not_logs: dict[str, str] = {}
         """What files are that cannot be logs, by their names."""
@@ -336,6 +341,9 @@ def as_object(survey: CheckReport) -> dict[str, Any]:
             for word, count in survey.zones.counts.items()
         ],
         "wok_error_log": survey.errors.as_object() if survey.errors is not None else None,
+        "wok_access_log": {result: survey.answers[result] for result in get_args(AnswerResult)}
+        if survey.answers is not None
+        else None,
         "damages": survey.damages,
         "rejected": {
             "reasons": dict(survey.reasons),
@@ -373,6 +381,16 @@ def report(survey: CheckReport) -> Iterator[str]:
         yield from _block("RESTARTS OF WOKD", {"in wok-error.log": survey.restarts})
     if survey.errors is not None:
         yield from survey.errors.lines()
+    if survey.answers is not None:
+        yield from _block(
+            "LOGGED AS 500, MAYBE BY MISTAKE",
+            {
+                "corrected by wok-access.log": survey.answers["corrected"],
+                "confirmed": survey.answers["confirmed"],
+                "contested": survey.answers["contested"],
+                "without an answer": survey.answers["missing"],
+            },
+        )
     if 0 < survey.skipped < parts["record"]:
         yield from _block(
             "FIRST START", {f"older than start_at ({_start(survey.start_words)})": survey.skipped}

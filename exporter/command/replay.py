@@ -226,6 +226,7 @@ def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> SubprocessR
         loaded,
         files,
         wok_error_log=config.wok_error_log,
+        wok_access_log=config.wok_access_log,
         instance=config.instance,
         zone=config.timezone,
         expiry=int(config.task_expiry.total_seconds() * NANOS),

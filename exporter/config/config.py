@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 LOGS = ("var/lib/wok/user-requests.data", "var/log/wok/wok-req.log")
 """Where an installed Wok writes its log: from 2.3.0 on, and earlier."""
 WOK_ERROR_LOG = "var/log/wok/wok-error.log"
+WOK_ACCESS_LOG = "var/log/wok/wok-access.log"
+AUTOMATIC = ("log", "wok_error_log", "wok_access_log")
+"""Keys of logs that `auto` finds."""
 MACHINE_IDS = ("etc/machine-id", "var/lib/dbus/machine-id")
 APPLICATION_ID = UUID("46c01d7a-8901-42f0-bb3c-d4acaaee7611").bytes
 """Makes the instance's UUID specific to this program, as `systemd-id128 machine-id --app-specific=`
@@ -168,7 +171,7 @@ def load(
     attributes, service_name = _resource(environ, mistakes)
     if command in SENDERS:
         warnings += unknown_variables(environ)
-    automatic = frozenset(key for key in ("log", "wok_error_log") if values[key] == "auto")
+    automatic = frozenset(key for key in AUTOMATIC if values[key] == "auto")
     _resolve(values, origins, command, root, mistakes, _files(flags))
     _cross_check(values, origins, command, mistakes, warnings)
     if mistakes:
@@ -208,15 +211,22 @@ def _are_of_this_host(files: Sequence[Path], root: Path) -> bool:
     )
 
 
-def logs_of_this_host(root: Path = Path("/")) -> tuple[Path, Path | None]:
-    """Return what `auto` means on this host now: Wok's request log, and its error log if it can be
-    read.
-    """
+class HostLogs(NamedTuple):
+    """Wok's logs on a host. The error log and the access log are None if they cannot be read."""
+
+    log: Path
+    wok_error_log: Path | None
+    wok_access_log: Path | None
+
+
+def logs_of_this_host(root: Path = Path("/")) -> HostLogs:
+    """Return what `auto` means on this host now."""
     # A folder that this user may not enter may contain the log: that is worth a problem, not a
     # guess.
     found = [path for path in (root / log for log in LOGS) if may_exist(path)]
-    error_log = root / WOK_ERROR_LOG
-    return found[0] if found else root / LOGS[0], error_log if os.access(error_log, os.R_OK) else None
+    others = [root / path for path in (WOK_ERROR_LOG, WOK_ACCESS_LOG)]
+    error_log, access_log = (path if os.access(path, os.R_OK) else None for path in others)
+    return HostLogs(found[0] if found else root / LOGS[0], error_log, access_log)
 
 
 def _resolve(
@@ -228,14 +238,24 @@ def _resolve(
     files: Sequence[Path],
 ) -> None:
     """Replace words such as `auto` by what they stand for on this host, or for this command."""
-    log, error_log = logs_of_this_host(root)
+    host = logs_of_this_host(root)
     if values["log"] in {"auto", ""}:
-        values["log"] = log
+        values["log"] = host.log
+    # for another log, this host's other logs would be a guess: the log may be from another host
+    is_mine = command == "run" or _are_of_this_host(files, root)
     if values["wok_error_log"] == "auto":
-        # for another log, this host's error log would be a guess: the log may be from another host
-        is_mine = command == "run" or _are_of_this_host(files, root)
-        values["wok_error_log"] = error_log if is_mine else None
-    for key in ("wok_error_log", "olddir", "state", "tls_certificate", "tls_key", "auth_file"):
+        values["wok_error_log"] = host.wok_error_log if is_mine else None
+    if values["wok_access_log"] == "auto":
+        values["wok_access_log"] = host.wok_access_log if is_mine else None
+    for key in (
+        "wok_error_log",
+        "wok_access_log",
+        "olddir",
+        "state",
+        "tls_certificate",
+        "tls_key",
+        "auth_file",
+    ):
         if not isinstance(values[key], Path):
             values[key] = None
     if command in {"replay", "demo"} and origins["state"] != OPTIONS["state"].flag:
@@ -280,8 +300,15 @@ def _cross_check(
     """Find settings that contradict each other, and missing files."""
     if command != "run":
         return
-    if values["log"] == values["wok_error_log"]:
-        mistakes.append(f"{origins['wok_error_log']}: is the same file as log: write Wok's error log, or off")
+    mistakes += [
+        f"{origins[key]}: is the same file as {other}: write Wok's {name} log, or off"
+        for key, name, others in (
+            ("wok_error_log", "error", ("log",)),
+            ("wok_access_log", "access", ("log", "wok_error_log")),
+        )
+        for other in others
+        if values[key] and values[key] == values[other]
+    ]
     if values["tls_key"] and not values["tls_certificate"]:
         mistakes.append(f"{origins['tls_key']}: is set without a certificate: set tls_certificate, too")
     mistakes += [

@@ -14,7 +14,7 @@ from exporter.config.values import Address
 from exporter.records import SIGNALS, Signal
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
-_ABSENT = {"wok_error_log": "off", "listen": "off", "messages": "auto"}
+_ABSENT = {"wok_error_log": "off", "wok_access_log": "off", "listen": "off", "messages": "auto"}
 """How to write that there is none, where an empty text does not say it."""
 _EMPTY_LISTS = {"messages": "off"}
 

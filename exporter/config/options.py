@@ -96,10 +96,11 @@ class Config:
     """The whole configuration, validated.
 
     `state` is None for a temporary one (`replay` and `demo` without a state of their own), `listen`
-    None for no server, `wok_error_log` None where it is not read, `messages` None for those of the
-    installed Wok. `start_at` is an aware datetime, a duration or a word. `origins` says for each
-    key where its value came from; `warnings` are sentences to log at the start. `automatic` are the
-    keys of logs that were found, and are searched again while the daemon runs.
+    None for no server, `wok_error_log` and `wok_access_log` None where they are not read,
+    `messages` None for those of the installed Wok. `start_at` is an aware datetime, a duration or a
+    word. `origins` says for each key where its value came from; `warnings` are sentences to log at
+    the start. `automatic` are the keys of logs that were found, and are searched again while the
+    daemon runs.
     """
 
     log: Path = _input(
@@ -110,6 +111,11 @@ class Config:
         partial(as_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
         "Wok's error log, which shows why a task failed and when wokd was restarted; auto is"
         " /var/log/wok/wok-error.log if it can be read, and off for a log that is not in its default"
+        " place; off reads none")
+    wok_access_log: Path | None = _input(
+        partial(as_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
+        "Wok's access log, which has the true status of renames and failed logins that Wok logs as 500; auto is"
+        " /var/log/wok/wok-access.log if it can be read, and off for a log that is not in its default"
         " place; off reads none")
     olddir: Path | None = _input(
         as_path, "", "DIRECTORY", ("run",),

@@ -22,6 +22,8 @@ in common. The other files decide when evidence counts, in which order, and whic
     failed_requests.py  requests that failed but may have started a task
     request_ids.py      requests that task records have named by id
     concurrent.py       the other requests during a task
+    doubtful_requests.py, true_status.py
+                        requests that wait for their true status: wok-access.log
     ended_tasks.py      the ended tasks that are remembered
     error_evidence.py   wok-error.log: why a task failed, and when wokd was restarted
     stored.py           the stored form of this state; former_state.py reads the previous version
@@ -87,10 +89,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.doubtful_requests import DoubtfulRequests
 from exporter.correlate.ended_tasks import TaskIds
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FailedRequests
@@ -105,9 +109,10 @@ from exporter.correlate.settle_window import HOLD_NANOS, HOLD_QUIET_NANOS, Settl
 from exporter.correlate.shared_state import SharedState
 from exporter.correlate.start_matcher import StartMatcher
 from exporter.correlate.start_records import StartRecords
-from exporter.correlate.stored import STATE_VERSION, from_json, record_from_json, task_of
+from exporter.correlate.stored import STATE_VERSION, from_json, record_from_json, task_of, waiting_to_json
 from exporter.correlate.task_ends import TaskEnds
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Task, Waiting
+from exporter.correlate.true_status import AnswerResult, AnswersAround
 from exporter.records import Event, OpenTask, Record, TaskRow
 from exporter.wok.operations import Operations
 
@@ -140,6 +145,7 @@ class Correlator:
         open_tasks: Iterable[OpenTask] = (),
         ended: Iterable[TaskRow] = (),
         errors: ErrorEvidence | None = None,
+        answers_around: AnswersAround | None = None,
     ) -> None:
         self._errors = errors or ErrorEvidence(operations, expiry=expiry)
         self._seq = 0
@@ -153,6 +159,7 @@ class Correlator:
         self._concurrent = ConcurrentRequests(self._open_tasks.touch)
         self._settling = SettleWindow(self._settle)
         self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
+        self._doubtful = DoubtfulRequests(self._events.append, answers_around)
         self._pending_ends = PendingEnds(
             operations, self._index, self._concurrent, self._settling, self._errors, expiry=expiry
         )
@@ -167,6 +174,7 @@ class Correlator:
             pending_ends=self._pending_ends,
             settling=self._settling,
             held=self._held,
+            doubtful=self._doubtful,
             errors=self._errors,
             emit=self._events.append,
             expiry=expiry,
@@ -198,6 +206,7 @@ class Correlator:
         self._settling.pass_record(time)
         if not self._held.is_empty:
             self._held.pass_record(time)
+        self._doubtful.pass_record(time)
         for mark in self._errors.pass_record(time):
             self._lose(mark)
         if self._clock.pass_record(time):
@@ -207,6 +216,7 @@ class Correlator:
         """Advance the wall clock. Call this when the reader has read everything."""
         self._settling.pass_quiet(now)
         self._held.pass_quiet(now)
+        self._doubtful.pass_quiet(now)
         for mark in self._errors.pass_quiet(now):
             self._lose(mark)
         if self._clock.pass_wall(now):
@@ -219,6 +229,7 @@ class Correlator:
         self._tick()
         self._settling.close_all()
         self._held.close_all()
+        self._doubtful.close_all()
         for mark in self._errors.all_restarts():
             self._lose(mark)
         self._ends.expire(self._clock.now)
@@ -230,9 +241,18 @@ class Correlator:
         return (
             settling.is_due(now)
             or self._held.is_due(now)
+            or self._doubtful.is_due(now)
             or self._errors.is_due(now)
             or self._open_tasks.is_due(settling.since(now))
         )
+
+    def shift_answers(self, nanos: int) -> None:
+        """Set the difference between the times of wok-access.log and their true time."""
+        self._doubtful.shift = nanos
+
+    def take_answer_counts(self) -> Counter[AnswerResult]:
+        """Return what wok-access.log has said of requests since the last call."""
+        return self._doubtful.take_counts()
 
     def _tick(self) -> None:
         """Expire tasks after the log clock has moved, forward or back."""
@@ -296,8 +316,9 @@ class Correlator:
             "expired": self._ends.expired_texts,
             "failed": self._failed_requests.to_json(),
             "request_ids": self._request_ids.to_json(),
-            "settling": self._settling.to_json(),
-            "held": self._held.to_json(),
+            "settling": [waiting_to_json(waiting) for waiting in self._settling.waiting()],
+            "held": [waiting_to_json(waiting) for waiting in self._held.waiting()],
+            "doubtful": self._doubtful.to_json(),
         }
         opened, closed = self._open_tasks.changes()
         return Changes(opened, closed, json.dumps(state, separators=(",", ":")))
@@ -340,6 +361,8 @@ class Correlator:
         self._concurrent.restore(kept["ordinal"], kept["latest"])
         self._concurrent.times.extend(kept.get("latest_times", ()))
         self._ends.restore(list(ended), kept["ended"], kept["expired"])
+        if "doubtful" in kept:  # not in a state of the previous version
+            self._doubtful.restore(kept["doubtful"])
         for waiting in settling:
             if waiting["is"] == "request":
                 self._settling.add(requests[waiting["key"]])

@@ -16,7 +16,7 @@ from exporter.correlate.evidence import targets_of
 from exporter.correlate.failure_reason import FailureReason
 from exporter.correlate.index import Index
 from exporter.correlate.settle_window import SettleWindow
-from exporter.correlate.task_state import PendingEnd, Task
+from exporter.correlate.task_state import PendingEnd, Task, Waiting
 from exporter.records import NANOS, Record
 from exporter.wok.operations import Operations
 
@@ -33,7 +33,7 @@ class PendingEnds:
         operations: Operations,
         index: Index,
         concurrent: ConcurrentRequests,
-        settling: SettleWindow,
+        settling: SettleWindow[Waiting],
         errors: ErrorEvidence,
         *,
         expiry: int,

@@ -8,6 +8,7 @@ from exporter.correlate.certainty import Certainty
 from exporter.correlate.evidence import forms_of, values_of
 from exporter.correlate.shared_state import SharedState
 from exporter.correlate.task_state import PendingRequest, Phase, Task, record_key
+from exporter.correlate.true_status import LOGGED
 from exporter.ids import request_span_id, task_span_id
 from exporter.records import Record, RequestSeen
 from exporter.wok.operations import Form
@@ -29,6 +30,7 @@ class RequestRecords:
         self._request_ids = shared.request_ids
         self._settling = shared.settling
         self._errors = shared.errors
+        self._doubtful = shared.doubtful
         self._emit = shared.emit
         self._code_of = code_of
 
@@ -53,7 +55,11 @@ class RequestRecords:
             elif not self._is_claimed(request) and may_start:
                 opens_task = is_accepted and record.dialect == "json"
                 self._offer(request, record, opens_task=opens_task)
-        self._emit(RequestSeen(record, operation, context, start, self._concurrent.ordinal, opens_task))
+        seen = RequestSeen(record, operation, context, start, self._concurrent.ordinal, opens_task)
+        if record.status == LOGGED:
+            self._doubtful.take(seen)
+        else:
+            self._emit(seen)
 
     def _is_named(self, request_id: str) -> bool:
         """Return whether a task record has named this request.

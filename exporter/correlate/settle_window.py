@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
-from exporter.correlate.stored import waiting_to_json
-from exporter.correlate.task_state import Waiting
 from exporter.records import NANOS
 
 SETTLE_NANOS = 2 * NANOS
@@ -29,7 +27,19 @@ SETTLING_MAX = 4096
 densest log have 200."""
 
 
-class SettleWindow:
+class _Item(Protocol):
+    """What can wait: `waiting` is set while it is in a window."""
+
+    waiting: bool
+
+    @property
+    def time(self) -> int: ...
+
+
+_Waiting = TypeVar("_Waiting", bound=_Item)
+
+
+class SettleWindow(Generic[_Waiting]):
     """The queue of waiting items, in the order of the log.
 
     `settle` is called with each item whose window has closed.
@@ -40,29 +50,31 @@ class SettleWindow:
 
     def __init__(
         self,
-        settle: Callable[[Waiting], None],
+        settle: Callable[[_Waiting], None],
         *,
         nanos: int = SETTLE_NANOS,
         quiet_nanos: int = SETTLE_QUIET_NANOS,
+        items_max: int | None = None,
     ) -> None:
         self._settle = settle
         self._nanos = nanos
         self._quiet_nanos = quiet_nanos
+        self._items_max = SETTLING_MAX if items_max is None else items_max
         # The places in order. The place of a withdrawn item stays, without the item.
-        self._queue: deque[_Place] = deque()
-        self._places: dict[int, _Place] = {}
+        self._queue: deque[_Place[_Waiting]] = deque()
+        self._places: dict[int, _Place[_Waiting]] = {}
         self._ahead_since = 0
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, waiting: _Waiting) -> None:
         """Add an item. If there are too many, the oldest windows close early."""
         place = _Place(waiting.time, waiting)
         self._queue.append(place)
         self._places[id(waiting)] = place
         waiting.waiting = True
-        while len(self._places) > SETTLING_MAX:
+        while len(self._places) > self._items_max:
             self._close_first()
 
-    def withdraw(self, waiting: Waiting) -> None:
+    def withdraw(self, waiting: _Waiting) -> None:
         """Remove an item, if it is waiting."""
         if waiting.waiting:
             waiting.waiting = False
@@ -132,13 +144,9 @@ class SettleWindow:
                 return min(place.time, now)
         return now
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[_Waiting]:
         """Return the waiting items in order."""
         return [place.waiting for place in self._queue if place.waiting is not None]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return the waiting items in order as JSON values."""
-        return [waiting_to_json(waiting) for waiting in self.waiting()]
 
     def _close_first(self) -> None:
         waiting = self._queue.popleft().waiting
@@ -148,11 +156,11 @@ class SettleWindow:
             self._settle(waiting)
 
 
-class _Place:
+class _Place(Generic[_Waiting]):
     """A place in the queue."""
 
     __slots__ = ("time", "waiting")
 
-    def __init__(self, time: int, waiting: Waiting) -> None:
+    def __init__(self, time: int, waiting: _Waiting) -> None:
         self.time = time
-        self.waiting: Waiting | None = waiting
+        self.waiting: _Waiting | None = waiting

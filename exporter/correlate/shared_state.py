@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.doubtful_requests import DoubtfulRequests
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FailedRequests
 from exporter.correlate.index import Index
@@ -14,6 +15,7 @@ from exporter.correlate.pending_ends import PendingEnds
 from exporter.correlate.request_ids import RequestIds
 from exporter.correlate.settle_window import SettleWindow
 from exporter.correlate.start_matcher import StartMatcher
+from exporter.correlate.task_state import Waiting
 from exporter.records import Event
 from exporter.wok.operations import Operations
 
@@ -24,6 +26,7 @@ class SharedState:
 
     settling    The settling window of all kinds of records.
     held        The longer window of final records that may end a nested task.
+    doubtful    Requests that wait for their true status.
     emit        Receives the events.
     expiry      For how many nanoseconds after its request or start a task can get a final record.
     """
@@ -36,8 +39,9 @@ class SharedState:
     failed_requests: FailedRequests
     request_ids: RequestIds
     pending_ends: PendingEnds
-    settling: SettleWindow
-    held: SettleWindow
+    settling: SettleWindow[Waiting]
+    held: SettleWindow[Waiting]
+    doubtful: DoubtfulRequests
     errors: ErrorEvidence
     emit: Callable[[Event], None]
     expiry: int

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 from exporter.correlate.certainty import Certainty
 from exporter.correlate.failure_reason import FailureReason
 from exporter.correlate.former_state import modern_task
-from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Task, Waiting
+from exporter.correlate.task_state import (
+    DoubtfulRequest,
+    PendingEnd,
+    PendingRequest,
+    Phase,
+    Task,
+    Waiting,
+)
 from exporter.records import OpenTask, Record
 from exporter.wok.operations import Form
 
@@ -27,7 +34,7 @@ STATE_VERSION = 2
 _COLUMNS = ("key", "context", "app", "operation", "target_uri", "task_id", "start", "request", "since")
 """The fields of a task that have their own column in the store."""
 
-_Stored = TypeVar("_Stored", PendingRequest, Task, PendingEnd)
+_Stored = TypeVar("_Stored", PendingRequest, Task, PendingEnd, DoubtfulRequest)
 
 
 class _Codec(NamedTuple):
@@ -100,11 +107,11 @@ def _fields(of: type[Any]) -> dict[str, _Codec]:
     }
 
 
-_STORED = {of: _fields(of) for of in (PendingRequest, Task, PendingEnd)}
+_STORED = {of: _fields(of) for of in (PendingRequest, Task, PendingEnd, DoubtfulRequest)}
 _DATA = {name: codec for name, codec in _STORED[Task].items() if name not in _COLUMNS}
 
 
-def to_json(value: PendingRequest | Task | PendingEnd) -> dict[str, Any]:
+def to_json(value: PendingRequest | Task | PendingEnd | DoubtfulRequest) -> dict[str, Any]:
     """Return the stored fields as JSON values."""
     return {name: codec.encode(getattr(value, name)) for name, codec in _STORED[type(value)].items()}
 

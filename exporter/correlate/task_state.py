@@ -213,8 +213,25 @@ class PendingEnd:
         task.end = self
 
 
+@dataclass(slots=True, eq=False)
+class DoubtfulRequest:
+    """A request that waits for its true status. The fields are those of its `RequestSeen`."""
+
+    record: Record
+    operation: str
+    context: bytes
+    start: int
+    ordinal: int
+    waiting: bool = field(default=False, metadata=NOT_STORED)
+
+    @property
+    def time(self) -> int:
+        """When the request was logged."""
+        return self.record.time
+
+
 Waiting = PendingRequest | Task | PendingEnd
-"""The items that can be in a settling window."""
+"""The items that can be in the settling windows of correlation."""
 
 
 def record_key(record: Record) -> bytes:

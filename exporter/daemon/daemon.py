@@ -266,11 +266,13 @@ class Daemon:
         if not config.automatic or time.monotonic() < self._next_search:
             return
         self._next_search = time.monotonic() + SEARCH_SECONDS
-        found, error_log = logs_of_this_host(self._root)
-        if "log" in config.automatic and found != config.log:
-            config = replace(config, log=found)
-        if "wok_error_log" in config.automatic and error_log not in {None, config.wok_error_log}:
-            config = replace(config, wok_error_log=error_log)
+        found = logs_of_this_host(self._root)
+        if "log" in config.automatic and found.log != config.log:
+            config = replace(config, log=found.log)
+        if "wok_error_log" in config.automatic and found.wok_error_log not in {None, config.wok_error_log}:
+            config = replace(config, wok_error_log=found.wok_error_log)
+        if "wok_access_log" in config.automatic and found.wok_access_log not in {None, config.wok_access_log}:
+            config = replace(config, wok_access_log=found.wok_access_log)
         if config is not self._config:
             self._next_config = config
 
@@ -289,6 +291,8 @@ class Daemon:
             )
         if config.wok_error_log != self._config.wok_error_log:
             log.info("reading exceptions and wokd restarts from %s", config.wok_error_log)
+        if config.wok_access_log != self._config.wok_access_log:
+            log.info("looking up the true status of requests in %s", config.wok_access_log)
         self._config = config
         self._pipeline.close()
         self._pipeline = self._resources.enter_context(closing(self._make_pipeline()))
@@ -344,6 +348,8 @@ class Daemon:
         lines = [f"reading {config.log} (time zone: {zone}); state in {config.state}"]
         if config.wok_error_log is not None:
             lines.append(f"reading exceptions and wokd restarts from {config.wok_error_log}")
+        if config.wok_access_log is not None:
+            lines.append(f"looking up the true status of requests in {config.wok_access_log}")
         lines += [
             f"sending {signal} to {endpoint}" for signal, endpoint in self._deliveries.endpoints.items()
         ]

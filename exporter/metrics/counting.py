@@ -101,6 +101,11 @@ class Tally:
         for result, count in counts.items():
             self._add(("wok_exporter_error_blocks_total", result), count)
 
+    def answers(self, counts: Mapping[str, int]) -> None:
+        """Count requests whose answer was looked up in wok-access.log, by result."""
+        for result, count in counts.items():
+            self._add(("wok_exporter_access_answers_total", result), count)
+
     def event(self, event: Event) -> None:
         """Count a request, or the start, end or repeat of a task."""
         if isinstance(event, RequestSeen):

@@ -126,6 +126,14 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         known=(("joined",), ("unsure",), ("discredited",), ("without_record",)),
     ),
     MetricDefinition(
+        "wok_exporter_access_answers_total",
+        "counter",
+        ("result",),
+        "Requests that Wok logged as 500 by mistake, perhaps, by what wok-access.log says of them: corrected (renames"
+        " are 303, failed logins 401), confirmed, contested, or missing. The last two stay 500.",
+        known=(("corrected",), ("confirmed",), ("contested",), ("missing",)),
+    ),
+    MetricDefinition(
         "wok_exporter_read_bytes_total",
         "counter",
         (),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.error_evidence import ErrorEvidence
+from exporter.correlate.true_status import AnswersAround
 from exporter.metrics.counting import Tally
 from exporter.metrics.series import SeriesLimits
 from exporter.parse.parser import Parser
@@ -111,7 +112,8 @@ class ProcessingConfig(NamedTuple):
     `expiry` is in nanoseconds. A first start skips records older than `skip_until` (`--start-at`),
     up to the first record that is not older. `is_kept` is False if the state is temporary and no
     metrics are served. Then nothing is counted, and running tasks are not stored. `functions` finds
-    the operations that an exception can belong to.
+    the operations that an exception can belong to. `answers_around` finds the answers in
+    wok-access.log.
     """
 
     instance: str
@@ -122,6 +124,7 @@ class ProcessingConfig(NamedTuple):
     is_kept: bool = True
     code_of: Callable[[str], str] = no_code
     functions: TaskFunctions | None = None
+    answers_around: AnswersAround | None = None
 
 
 class BatchProcessor:
@@ -148,6 +151,7 @@ class BatchProcessor:
             open_tasks=loaded.open_tasks,
             ended=loaded.ended,
             errors=self._errors,
+            answers_around=config.answers_around,
         )
         self._tally = Tally(SeriesLimits(loaded.series, config.naming.tasks))
         self._is_kept = config.is_kept
@@ -248,6 +252,9 @@ class BatchProcessor:
             self._tally.event(event)
         changes = self._correlator.changes()
         self._tally.blocks({str(result): count for result, count in self._errors.take_counts().items()})
+        self._tally.answers(
+            {str(result): count for result, count in self._correlator.take_answer_counts().items()}
+        )
         positions = {"log": position} if position else {}
         while self._checkpoints and self._checkpoints[0].number <= self._errors.admitted:
             behind = self._checkpoints.popleft()
@@ -301,6 +308,7 @@ class BatchProcessor:
                 self._errors.discredit(item)
             elif isinstance(item, ZoneShift):
                 self._errors.shift = item.nanos
+                self._correlator.shift_answers(item.nanos)
             else:
                 unparsed += isinstance(item, Rejected)
                 if not self._skip_until:

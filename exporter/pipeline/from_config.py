@@ -9,6 +9,7 @@ from pathlib import Path
 from exporter.config.options import Config
 from exporter.parse.parser import first_time
 from exporter.parse.timezone import Zones
+from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.records import NANOS
 from exporter.source.archive import Archive
@@ -52,14 +53,16 @@ def archive_of(config: Config, files: Sequence[Path]) -> Archive:
 
 def processing_config_of(config: Config, messages: Messages, *, skip_until: int = 0) -> ProcessingConfig:
     """Return the settings for processing the configured log; `skip_until` is in nanoseconds."""
+    zones = Zones(config.timezone)
     return ProcessingConfig(
         instance=config.instance,
-        zones=Zones(config.timezone),
+        zones=zones,
         naming=Operations.load(),
         expiry=int(config.task_expiry.total_seconds() * NANOS),
         skip_until=skip_until,
         code_of=messages.code_of,
         functions=TaskFunctions.load() if config.wok_error_log is not None else None,
+        answers_around=AccessLog(config.wok_access_log, zones) if config.wok_access_log else None,
     )
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from exporter.parse.parser import first_time
 from exporter.parse.timezone import Zones
+from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.batch_processor import BatchResult, ProcessingConfig
 from exporter.pipeline.cycles import collect_seldom
 from exporter.pipeline.reader import InProcessReader
@@ -49,7 +50,7 @@ _RECORDS = tuple(kind._fields.index("record") for kind in _EVENTS)
 
 
 class SubprocessReader:
-    """Reads `files` (and Wok's error log) in a child process that is one chunk ahead.
+    """Reads `files` (and Wok's error and access logs) in a child process that is one chunk ahead.
 
     `zone` is a name that `Zones` accepts. Raises ArchiveError for files that the child cannot read.
     """
@@ -60,6 +61,7 @@ class SubprocessReader:
         files: Sequence[Path],
         *,
         wok_error_log: Path | None,
+        wok_access_log: Path | None,
         instance: str,
         zone: str,
         expiry: int,
@@ -70,6 +72,7 @@ class SubprocessReader:
         task = {
             "files": [str(path) for path in files],
             "wok_error_log": str(wok_error_log) if wok_error_log else "",
+            "wok_access_log": str(wok_access_log) if wok_access_log else "",
             "instance": instance,
             "zone": zone,
             "expiry": expiry,
@@ -171,14 +174,16 @@ def _event(number: int, fields: tuple[Any, ...]) -> Any:
 
 
 def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
+    zones = Zones(task["zone"])
     config = ProcessingConfig(
         task["instance"],
-        Zones(task["zone"]),
+        zones,
         Operations.load(),
         task["expiry"],
         is_kept=task["is_kept"],
         code_of=Messages.load([Path(path) for path in task["messages"]]).code_of,
         functions=TaskFunctions.load() if task["wok_error_log"] else None,
+        answers_around=AccessLog(Path(task["wok_access_log"]), zones) if task["wok_access_log"] else None,
     )
     loaded = Loaded(
         positions=task["positions"],

@@ -33,6 +33,7 @@ _STATUS_FAILED: Final = 1002
 _RECORD_ID: Final = otlp_encoding.key("wok.record.id")
 _OFFSET: Final = otlp_encoding.key("wok.log.offset")
 _FILE_NAME: Final = otlp_encoding.key("log.file.name")
+_LOGGED_STATUS: Final = otlp_encoding.key("wok.logged_status_code")
 _TASK_ID: Final = otlp_encoding.key("wok.task.id")
 _TARGET_URI: Final = otlp_encoding.key("wok.task.target_uri")
 _CONCURRENT_REQUESTS: Final = otlp_encoding.key("wok.task.concurrent_requests")
@@ -107,6 +108,8 @@ class Attributes:
         if isinstance(event, RequestSeen):
             shared = self._of_request((*_facts_of_record(event.record), event.operation))
             own: list[bytes] = []
+            if event.record.logged_status is not None:
+                own.append(otlp_encoding.count_piece(_LOGGED_STATUS, event.record.logged_status))
         else:
             shared = self._of_task(_task_facts(event))
             own = _own_of_task(event)
