@@ -286,7 +286,7 @@ def _understanding() -> Row:
                 "Ended tasks by how certain their request is: exact, likely, ambiguous, or none.",
                 [Curve(increase("wok_exporter_correlations_total", "result"), "{{result}}")],
                 bars=True,
-                width=8,
+                width=6,
                 height=8,
             ),
             graph(
@@ -295,7 +295,16 @@ def _understanding() -> Row:
                 "forged), or without a record in the log.",
                 [Curve(increase("wok_exporter_error_blocks_total", "result"), "{{result}}")],
                 bars=True,
-                width=8,
+                width=6,
+                height=8,
+            ),
+            graph(
+                "Answers in wok-access.log",
+                "Requests that Wok may have logged as 500 by mistake, by what wok-access.log says of "
+                "them: corrected, confirmed, contested, or missing.",
+                [Curve(increase("wok_exporter_access_answers_total", "result"), "{{result}}")],
+                bars=True,
+                width=6,
                 height=8,
             ),
             listing(
@@ -306,7 +315,7 @@ def _understanding() -> Row:
                 [Column(f"{grown('wok_task_repeats_total', 'app, operation')} > 0", "Repeats", decimals=0)],
                 sort_by="Repeats",
                 empty="None",
-                width=8,
+                width=6,
                 height=8,
             ),
         ],
