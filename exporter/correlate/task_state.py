@@ -217,7 +217,7 @@ class PendingEnd:
 class DoubtfulRequest:
     """A request that waits for its true status. The fields are those of its `RequestSeen`."""
 
-    record: Record
+    record: Record = field(metadata=stored_as("record"))
     operation: str
     context: bytes
     start: int
