@@ -108,8 +108,9 @@ class Attributes:
         if isinstance(event, RequestSeen):
             shared = self._of_request((*_facts_of_record(event.record), event.operation))
             own: list[bytes] = []
-            if event.record.logged_status is not None:
-                own.append(otlp_encoding.count_piece(_LOGGED_STATUS, event.record.logged_status))
+            logged_status = event.record.logged_status
+            if logged_status is not None and 100 <= logged_status <= 599:
+                own.append(otlp_encoding.count_piece(_LOGGED_STATUS, logged_status))
         else:
             shared = self._of_task(_task_facts(event))
             own = _own_of_task(event)
