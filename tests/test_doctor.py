@@ -314,6 +314,23 @@ def test_an_error_log_in_another_zone(host: Host) -> None:
     assert [finding.level for finding in gone] == ["warning"]
 
 
+def test_an_access_log(host: Host) -> None:
+    """wok-access.log may be missing or switched off; one that is named or exists must be readable."""
+    path = host.root / "var/log/wok/wok-access.log"
+    path.parent.mkdir(parents=True)
+    gone = asked(host)[1]["wok-access.log"]
+    named = asked(host, wok_access_log=str(path))[1]["wok-access.log"]
+    path.mkdir()
+    unusable = asked(host, wok_access_log=str(path))[1]["wok-access.log"]
+    off = asked(host, wok_access_log="off")[1]["wok-access.log"]
+    path.rmdir()
+    path.touch()
+    there = asked(host)[1]["wok-access.log"]
+
+    found = [finding.level for findings in (gone, named, unusable, off, there) for finding in findings]
+    assert found == ["ok", "warning", "warning", "ok", "ok"]
+
+
 def test_a_mark_alone_is_no_start(host: Host) -> None:
     """A line of a start without those that wokd writes before it is not counted: anybody can write it."""
     host.errors.write_bytes(b"\n".join([*BOOT, b"", BOOT[-1], b""]))

@@ -145,6 +145,23 @@ def test_an_access_log_that_comes_later_is_read(host: Path) -> None:
             time.sleep(0.02)
 
 
+def test_a_rename_is_a_303(host: Path) -> None:
+    """A daemon counts a PUT that Wok logs as 500 with the status in its access log."""
+    access = (host / ERRORS).with_name("wok-access.log")
+    access.write_text('::1 - - [23/Nov/2026:10:00:01] "PUT /plugins/kimchi/vms/g1 HTTP/1.1" 303 1 "" ""\n')
+    renamed = request(1).replace("POST", "PUT").replace("200", "500").replace('"user"', '"ip": "::1", "user"')
+    with running(host):
+        (host / NEW).write_text(renamed)
+        append(host / NEW, 5)
+        until(host, requests(2))
+    reader = Reader(host / "state")
+    counters = reader.snapshot().counters
+    reader.close()
+
+    assert counters["wok_requests_total", "kimchi", "PUT", "303"] == 1
+    assert counters["wok_exporter_access_answers_total", "corrected"] == 1
+
+
 def test_a_log_that_is_named_is_kept(host: Path) -> None:
     """A log that the configuration names is followed whatever else appears."""
     config = load(

@@ -303,6 +303,17 @@ def test_the_child_of_a_replay_finds_the_same(tmp_path: Path) -> None:
     assert sorted(event.record.status or 0 for event in events) == [200, 303, 500]
 
 
+def test_nothing_but_the_status_is_kept(tmp_path: Path) -> None:
+    """No text of wok-access.log is in an event or in the state, before and after the decision."""
+    secret = answer(10, agent="token-5ecret").replace(b"vms/web ", b"vms/web?password=5ecret ")
+    (tmp_path / "access").write_bytes(answer(9, 303, "5ecret") + secret)
+    processor = BatchProcessor(config_of(tmp_path / "access"), EMPTY)
+    results = [processor.advance(Chunk([line], "1")) for line in lines_of(request(10) + other(13, 1))]
+
+    assert [event.record.status for event in seen(results)] == [303, 200]
+    assert "5ecret" not in repr(results)
+
+
 # The files
 
 

@@ -102,7 +102,8 @@ def why_nothing(known: QuerySource, files: Sequence[Path]) -> str:
 
 
 def _requests(snapshot: Snapshot) -> int:
-    # Counted in the same transaction as the running tasks; ordinals start at 1 and have no gaps.
+    # Counted in the same transaction as the running tasks; ordinals start at 1 and have no gaps. A
+    # request that waits for its true status is missing for up to three seconds.
     return int(sum(count for series, count in snapshot.counters.items() if series[0] == "wok_requests_total"))
 
 

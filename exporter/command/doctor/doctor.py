@@ -71,6 +71,7 @@ def _findings(
     sample = log_checks.log(config, user, now)
     yield from sample.findings
     yield from log_checks.error_log(config, user, root)
+    yield log_checks.access_log(config, user, root)
     facts = state_checks.state(config)
     yield from facts.findings
     yield from state_checks.daemon(config)

@@ -1,4 +1,4 @@
-"""Checks of Wok's two logs: found, readable, growing, in a known format, in the configured time
+"""Checks of Wok's logs: found, readable, growing, in a known format, in the configured time
 zone.
 """
 
@@ -15,6 +15,7 @@ from exporter.command.check_report import ZoneWords, offset_text, shown_time
 from exporter.command.doctor.as_user import why_unreadable_as
 from exporter.command.doctor.findings import Finding, ok, problem, warning
 from exporter.command.file_kind import not_a_log
+from exporter.config.config import WOK_ACCESS_LOG
 from exporter.config.options import Config
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
@@ -200,6 +201,23 @@ def error_log(config: Config, user: str, root: Path) -> Iterator[Finding]:
             f" {'later' if written > newest / NANOS else 'earlier'}: its times are in another time zone",
             "Set `timezone` to the zone of Wok's host: times in wok-error.log have no zone of their own",
         )
+
+
+def access_log(config: Config, user: str, root: Path) -> Finding:
+    """Check wok-access.log: readable."""
+    path = config.wok_access_log or root / WOK_ACCESS_LOG
+    if config.wok_access_log is None and config.origins["wok_access_log"] != "default":
+        return ok("wok-access.log", "switched off: renames and failed logins keep the status 500")
+    if config.wok_access_log is None and not os.path.lexists(path):
+        return ok("wok-access.log", f"{path} does not exist: renames and failed logins keep the status 500")
+    if reason := why_unreadable_as(user, path):
+        return warning(
+            "wok-access.log",
+            f"cannot read {path}{f' as user {user}' if user else ''}: {reason}",
+            f"Without it, renames and failed logins keep the status 500. Give the exporter's user read access"
+            f" (setfacl -m u:wok-exporter:r {path}), or set wok_access_log to off",
+        )
+    return ok("wok-access.log", f"{path} can be read")
 
 
 def _starts(path: Path, zones: Zones) -> list[int]:
