@@ -74,7 +74,7 @@ score: .venv/development ## score the correlation against logs with ground truth
 newest: .venv/development ## test delivery with the newest packages in the registry, in a venv of its own (a minute)
 	$(BIN)/python -m tests.newest
 
-bench: .venv/development ## measure lines per second, memory, idle CPU and delay (a few minutes)
+bench: .venv/development ## measure processor time, memory and delay, beside other programs (half an hour)
 	$(BIN)/python -m tests.bench
 
 instructions: .venv/development ## count the instructions that a line costs, and compare (a minute; needs valgrind)

@@ -1,13 +1,18 @@
 """Measures what the exporter costs, for anyone: `make bench`.
 
-    replay    1,000,000 lines into a local sink, both signals: lines a second, and the memory of all its processes
-    idle      `run` on a quiet log: share of one processor, memory
-    delay     from a line's write to its span at the sink: requests and ends of tasks; and the same while 20
-              clients look at the page and scrape, as often as pages and Prometheus do
     peers     processor time a line, beside other programs over the same log (tests/peers.py)
-    api       answers of the API with 100,000 ended tasks and 100,000 requests in the store
+    stages    where a line's processor time goes (tests/stages.py)
+    logs      processor time a line for other logs: the RFC's format, few tasks, names that never repeat
+    memory    the most memory by length of the log, open tasks and queued items
+    delay     from the write of a line to its log record at the sink, at several rates; beside viewers of the page
+    idle      share of a processor on a quiet log
+    start     from the start of the process until it serves, with 100,000 rows of each history
+    scrape    scrapes of 2,000 series
+    api       answers of the API over a full history
 
-Nothing is compared with a limit: machines differ. Compare runs on one machine, at a quiet time.
+It measures the checkout, and the copy with compiled modules that `make test-compiled` has made, if there is one.
+Nothing is compared with a limit: machines differ. Compare figures of one run, at a quiet time. `--write PAGE` puts
+the results into a page, between the markers of each measurement.
 """
 
 from __future__ import annotations
@@ -16,188 +21,22 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median, quantiles
-from threading import Event, Thread
-from typing import NamedTuple
 
-from exporter.simulate.busy import busy
-from exporter.simulate.records import Dialect
 from exporter.store.writer import Store
-from tests import peers
+from tests import daemon_costs, peers
+from tests.bench_logs import QUIET_PER_SECOND, write_busy, write_hostile
 from tests.served import ask, served
-from tests.sink import Sink
+from tests.stages import STAGES
 from tests.store_made import commit, request_row, task_row
-
-TICKS = os.sysconf("SC_CLK_TCK")
-MIB = 1024 * 1024
-PEER_LINES_MAX = 300_000
-TABLE_BEGINS, TABLE_ENDS = "<!-- table of peers -->", "<!-- end of the table -->"
-COMMON = ("--timezone", "UTC", "--instance", "bench", "--messages", "off")
-
-
-class Usage(NamedTuple):
-    """Processor seconds and resident bytes of a process and its children."""
-
-    seconds: float
-    resident: int
-
-
-def usage(pid: int) -> Usage:
-    """Add up what a process and its living children use."""
-    seconds, resident = 0.0, 0
-    for one in (pid, *_children(pid)):
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        seconds += (int(fields[11]) + int(fields[12])) / TICKS
-        resident += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-    return Usage(seconds, resident)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def write_log(path: Path, lines: int, dialect: Dialect) -> int:
-    """Write a busy day's log of about so many lines; return how many."""
-    written = 0
-    start = datetime(2026, 11, 1, tzinfo=UTC)
-    with path.open("wb") as stream:
-        for line in busy(dialect, start=start, requests=lines, per_second=30.0, seed=1):
-            if line.log == "requests":
-                stream.write(line.data + b"\n")
-                written += 1
-                if written == lines:
-                    break
-    return written
-
-
-def replay(folder: Path, lines: int, dialect: Dialect) -> None:
-    """Measure a replay into a sink that only counts, in a process of its own."""
-    log = folder / f"{dialect}.log"
-    count = write_log(log, lines, dialect)
-    command = [sys.executable, "-m", "tests.sink", "--port", "24318", "--discard"]
-    sink = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert sink.stdout is not None, "opened as a pipe"
-    sink.stdout.readline()
-    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:24318"}
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "exporter", "replay", str(log), *COMMON],
-        env=environ,
-        stderr=subprocess.DEVNULL,
-    )
-    resident, seconds = [], 0.0
-    while process.poll() is None:
-        used = usage(process.pid)
-        resident.append(used.resident)
-        seconds = max(seconds, used.seconds)
-        time.sleep(0.1)
-    took = time.monotonic() - began
-    sink.terminate()
-    received = json.loads(sink.stdout.read().splitlines()[-1])
-    quarter = len(resident) // 4
-    print(
-        f"replay, {dialect}: {count:,} lines in {took:.1f} s: {count / took:,.0f} lines/s,"
-        f" {seconds / count * 1e6:.1f} µs of processor a line; exit {process.returncode};"
-        f" memory at a quarter {max(resident[: quarter + 1]) / MIB:.0f} MiB, at most {max(resident) / MIB:.0f} MiB;"
-        f" the sink took {received['requests']:,} requests of {received['bytes'] / MIB:,.0f} MiB"
-    )
-    log.unlink()
-
-
-def idle(folder: Path, seconds: float) -> None:
-    """Measure the daemon on a log that nobody writes to."""
-    log = folder / "quiet.log"
-    write_log(log, 1000, "json")
-    command = ["run", "--log", str(log), "--state", str(folder / "idle"), "--listen", "127.0.0.1:24319"]
-    environ = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:24318"}
-    with Sink(port=24318):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "exporter", *command, *COMMON, "--start-at", "beginning"],
-            env=environ,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(6)
-        before = usage(process.pid)
-        time.sleep(seconds)
-        after = usage(process.pid)
-        process.terminate()
-        process.wait()
-    share = (after.seconds - before.seconds) / seconds
-    print(f"idle: {share:.2%} of a processor over {seconds:.0f} s, {after.resident / MIB:.0f} MiB")
-
-
-def delay(folder: Path, seconds: float, *, viewers: int = 0) -> None:
-    """Measure the way of a line to its span at the sink, while so many clients look at the page."""
-    log = folder / f"live{viewers}.log"
-    log.touch()
-    command = [
-        "run",
-        "--log",
-        str(log),
-        "--state",
-        str(folder / f"live{viewers}"),
-        "--listen",
-        "127.0.0.1:24319",
-    ]
-    written: dict[str, float] = {}
-    is_task: dict[str, bool] = {}
-    with Sink() as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "exporter", *command, *COMMON, "--start-at", "beginning"],
-            env={**os.environ, **sink.environ()},
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(3)
-        seen: dict[str, float] = {}
-        stopped = Event()
-        looking = [Thread(target=_look_at_the_page, args=(stopped,)) for _ in range(viewers)]
-        for thread in looking:
-            thread.start()
-        with log.open("ab", buffering=0) as stream:
-            for line in _paced(seconds):
-                stream.write(line + b"\n")
-                record = json.loads(line)
-                written[record["id"]] = time.monotonic()
-                is_task[record["id"]] = record["info"]["req"] == "TASK"
-                _look(sink, seen)
-        end = time.monotonic() + 8
-        while time.monotonic() < end:
-            _look(sink, seen)
-            time.sleep(0.02)
-        stopped.set()
-        for thread in looking:
-            thread.join()
-        process.terminate()
-        process.wait()
-    beside = f" beside {viewers} viewers" if viewers else ""
-    for name, wanted in (("requests", False), ("ends of tasks", True)):
-        delays = [seen[uid] - at for uid, at in written.items() if is_task[uid] is wanted and uid in seen]
-        missing = sum(is_task[uid] is wanted and uid not in seen for uid in written)
-        print(f"delay of {name}{beside}: {_spread(delays)}; {missing} of {missing + len(delays)} not there")
-
-
-def _look_at_the_page(stopped: Event) -> None:
-    """Poll as an open page does (status every two seconds, then what it shows), and scrape now and then."""
-    paths = ("/api/status", "/api/tasks?limit=500", "/api/requests?limit=2000", "/metrics")
-    while not stopped.wait(0.5):
-        for path in paths:
-            with suppress(OSError):
-                ask("http://127.0.0.1:24319", path)
-
 
 API_PATHS = (
     "/api/status",
@@ -214,40 +53,161 @@ API_PATHS = (
     "/api/requests?user=nobody",
     "/api/requests?text=never-there",
 )
+VIEWERS = 20
 
 
-def api(folder: Path, tries: int = 40) -> None:
-    """Measure the API over a full history."""
-    with closing(Store(folder / "full")) as store:
-        for first in range(1, 100_001, 10_000):
-            numbers = range(first, first + 10_000)
-            requests = [request_row(number) for number in numbers]
-            store.commit(commit(requests=requests, tasks=[task_row(number) for number in numbers]), 0.0)
-        with served(folder / "full") as url:
-            one = ask(url, "/api/tasks?limit=1").json["tasks"][0]["id"]
-            took: dict[str, list[float]] = {path: [] for path in (*API_PATHS, f"/api/tasks/{one}")}
-            for path in [path for _ in range(tries) for path in took]:
-                began = time.perf_counter()
-                answer = ask(url, path)
-                took[path].append((time.perf_counter() - began) * 1000)
-                assert answer.status == 200, (path, answer.status)
-    for path, times in sorted(took.items(), key=lambda item: -median(item[1])):
-        print(
-            f"api: median {median(times):5.1f} ms, 99 % under {quantiles(times, n=100)[98]:5.1f} ms  {path[:60]}"
+class Bench:
+    """The measurements, each of which returns Markdown.
+
+    `lines` is the length of the logs, `runs` how often processor time is measured, and `seconds` the length of the
+    measurements of delay and idling.
+    """
+
+    def __init__(self, folder: Path, lines: int, runs: int, seconds: float) -> None:
+        self._folder = folder
+        self._lines = lines
+        self._runs = runs
+        self._seconds = seconds
+        self._programs = peers.programs()
+
+    def peers(self) -> str:
+        """Compare all programs over a busy log."""
+        log = self._folder / "peers.log"
+        count = write_busy(log, self._lines, "json")
+        told = f"{count:,} lines of {log.stat().st_size / count:.0f} bytes, {self._runs} runs."
+        return f"{told} {machine()}\n\n{peers.table(peers.compare(log, self._runs, [*peers.peers(), *peers.ours()]))}"
+
+    def stages(self) -> str:
+        """Account the stages of `run`, in each build, with both signals and with none."""
+        log = self._folder / "stages.log"
+        lines = write_busy(log, min(self._lines, 100_000), "json")
+        columns: dict[str, dict[str, float]] = {}
+        with peers.discarding() as environ:
+            for signals in (("traces", "logs"), ()):
+                for program in self._programs:
+                    tries = [_stages(program, log, signals, environ) for _ in range(self._runs)]
+                    best = min(tries, key=lambda seconds: sum(seconds.values()))
+                    columns[f"{program.name}, {'both signals' if signals else 'Prometheus only'}"] = best
+        rows = [
+            f"| {told} | "
+            + " | ".join(f"{found[stage] / lines * 1e6:.1f}" for found in columns.values())
+            + " |"
+            for stage, told in STAGES.items()
+        ]
+        sums = " | ".join(f"**{sum(found.values()) / lines * 1e6:.1f}**" for found in columns.values())
+        return "\n".join(
+            [
+                f"| stage | {' | '.join(columns)} |",
+                "|---|" + "---|" * len(columns),
+                *rows,
+                f"| sum | {sums} |",
+            ]
         )
 
+    def logs(self) -> str:
+        """Measure `run` over other logs."""
+        lines = self._lines // 3
+        kinds: dict[str, Callable[[Path], int]] = {
+            "JSON format, busy": lambda log: write_busy(log, lines, "json"),
+            "RFC's format, busy": lambda log: write_busy(log, lines, "rfc"),
+            "JSON format, few tasks at a time": lambda log: write_busy(log, lines, "json", QUIET_PER_SECOND),
+            "no name, address, code or parameter repeats": lambda log: write_hostile(log, lines),
+        }
+        rows = []
+        with peers.discarding() as environ:
+            for kind, write in kinds.items():
+                log = self._folder / "logs.log"
+                count = write(log)
+                cells = []
+                for program in self._programs:
+                    for run, backend in (
+                        (program.follow, environ),
+                        (program.follow, {}),
+                        (program.replay, environ),
+                    ):
+                        values = [run(log, backend) / count * 1e6 for _ in range(self._runs)]
+                        cells.append(f"{min(values):.1f} ({median(values):.1f})")
+                rows.append(f"| {kind} | {' | '.join(cells)} |")
+                print(rows[-1], file=sys.stderr)
+        ways = [
+            f"{program.name}, {way}"
+            for program in self._programs
+            for way in ("`run`", "`run` without a backend", "`replay`")
+        ]
+        head = f"| log ({lines:,} lines) | {' | '.join(ways)} |"
+        return "\n".join([head, "|---|" + "---|" * len(ways), *rows])
 
-def beside_peers(folder: Path, lines: int, runs: int, page: Path | None) -> None:
-    """Measure what a line costs beside other programs, and put the table into a page."""
-    log = folder / "peers.log"
-    count = write_log(log, lines, "json")
-    table = peers.table(peers.compare(log, runs))
-    told = f"{count:,} lines, {log.stat().st_size / count:.0f} bytes a line, {runs} runs; {machine()}"
-    print(f"{told}\n{table}")
-    if page is not None:
-        before, _, rest = page.read_text("utf-8").partition(TABLE_BEGINS)
-        after = rest.partition(TABLE_ENDS)[2]
-        page.write_text(f"{before}{TABLE_BEGINS}\n{told}\n\n{table}\n{TABLE_ENDS}{after}", "utf-8")
+    def memory(self) -> str:
+        """Measure the most memory of `run`."""
+        sizes = [lines for lines in (10_000, 100_000, 1_000_000) if lines <= max(self._lines, 10_000)]
+        with peers.discarding() as environ:
+            rows = daemon_costs.memory(self._programs[0], self._folder, environ, sizes)
+        return "\n".join([f"| {self._programs[0].name} | MiB |", "|---|---|", *rows])
+
+    def delay(self) -> str:
+        """Measure the way of a line to its log record at the sink."""
+        rows = []
+        for rate in daemon_costs.RATES:
+            found = daemon_costs.delays(self._programs[0], self._folder, rate, self._seconds)
+            rows.append(f"| {rate:,} lines/s | {daemon_costs.spread(found)} |")
+        watched = daemon_costs.delays(self._programs[0], self._folder, 100, self._seconds, watching=VIEWERS)
+        rows.append(f"| 100 lines/s, beside {VIEWERS} viewers of the page | {daemon_costs.spread(watched)} |")
+        return "\n".join(["| rate | delay |", "|---|---|", *rows])
+
+    def idle(self) -> str:
+        """Measure a daemon that has nothing to do."""
+        with peers.discarding() as environ:
+            return f"Idle: {daemon_costs.idle(self._programs[0], self._folder, environ, self._seconds)}."
+
+    def start(self) -> str:
+        """Measure starts with a large state."""
+        took = daemon_costs.starts(self._programs[0], self._folder, 10)
+        return (
+            f"Start with {daemon_costs.ROWS:,} requests and tasks in the history: median {median(took):.2f} s,"
+            f" least {min(took):.2f} s, most {max(took):.2f} s."
+        )
+
+    def scrape(self) -> str:
+        """Measure scrapes of many series."""
+        series, took = daemon_costs.scrapes(self._programs[0], self._folder, 200)
+        return f"Scrape of {series:,} samples: {daemon_costs.spread(took)}."
+
+    def api(self, tries: int = 40) -> str:
+        """Measure the API over a full history."""
+        with closing(Store(self._folder / "api")) as store:
+            for first in range(1, 100_001, 10_000):
+                numbers = range(first, first + 10_000)
+                requests = [request_row(number) for number in numbers]
+                store.commit(commit(requests=requests, tasks=[task_row(number) for number in numbers]), 0.0)
+            with served(self._folder / "api") as url:
+                one = ask(url, "/api/tasks?limit=1").json["tasks"][0]["id"]
+                took: dict[str, list[float]] = {path: [] for path in (*API_PATHS, f"/api/tasks/{one}")}
+                for path in [path for _ in range(tries) for path in took]:
+                    began = time.perf_counter()
+                    answer = ask(url, path)
+                    took[path].append((time.perf_counter() - began) * 1000)
+                    assert answer.status == 200, (path, answer.status)
+        rows = [
+            f"| `{path.replace(one, 'ID')}` | {median(times):.1f} | {quantiles(times, n=100)[98]:.1f} |"
+            for path, times in sorted(took.items(), key=lambda item: -median(item[1]))
+        ]
+        return "\n".join(["| request | median, ms | 99 % under, ms |", "|---|---|---|", *rows])
+
+
+def _stages(
+    program: peers.Program, log: Path, signals: tuple[str, ...], environ: dict[str, str]
+) -> dict[str, float]:
+    command = [program.python, "-m", "tests.stages", str(log), "--signals", *signals]
+    done = subprocess.run(
+        command,
+        cwd=program.directory,
+        env={**os.environ, **environ},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def machine() -> str:
@@ -257,35 +217,22 @@ def machine() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     }
-    return f"{os.cpu_count()} processors ({', '.join(sorted(models)) or platform.machine()}), Python {platform.python_version()}"
-
-
-def _paced(seconds: float) -> Iterator[bytes]:
-    start = float(int(time.time()) + 1)
-    lines = busy(
-        "json",
-        start=datetime.fromtimestamp(start, UTC),
-        requests=int(seconds * 10),
-        per_second=10.0,
-        seed=2,
+    return (
+        f"{os.cpu_count()} processors ({', '.join(sorted(models)) or platform.machine()}), "
+        f"Python {platform.python_version()} built by {platform.python_compiler()}."
     )
-    for line in lines:
-        if line.log == "requests" and line.at < seconds:
-            time.sleep(max(0.0, start + line.at - time.time()))
-            yield line.data
 
 
-def _look(sink: Sink, seen: dict[str, float]) -> None:
-    now = time.monotonic()
-    # A log record arrives with its span, or with the next request of its own: its uid is the line's id.
-    for key in sink.logs():
-        seen.setdefault(key[-1], now)
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers of a measurement in a page."""
+    before = page.read_text("utf-8")
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)", re.DOTALL)
+    after, count = marked.subn(lambda found: f"{found[1]}{text}{found[2]}", before)
+    assert count == 1, f"{page} has no markers of {name}"
+    page.write_text(after, "utf-8")
 
 
-def _spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{len(values)} values"
-    return f"median {median(values):.2f} s, 99 % under {quantiles(values, n=100)[98]:.2f} s ({len(values)} values)"
+NAMES = ("peers", "stages", "logs", "memory", "delay", "idle", "start", "scrape", "api")
 
 
 def main() -> None:
@@ -293,28 +240,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--lines", type=int, default=300_000, help="length of the logs")
+    parser.add_argument("--runs", type=int, default=3, help="how often processor time is measured")
     parser.add_argument(
-        "--seconds", type=float, default=30.0, help="length of the idle and delay measurements"
+        "--seconds", type=float, default=30.0, help="length of the measurements of delay and idling"
     )
-    parser.add_argument("--only", choices=["replay", "idle", "delay", "peers", "api"])
-    parser.add_argument("--runs", type=int, default=3, help="how often the peers are measured")
-    parser.add_argument("--write", type=Path, help="put the table of the peers into this page")
+    parser.add_argument("--only", choices=NAMES, action="append")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the results into this page")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if chosen.only in (None, "replay"):
-            replay(folder, chosen.lines, "json")
-            replay(folder, chosen.lines, "rfc")
-        if chosen.only in (None, "idle"):
-            idle(folder, chosen.seconds)
-        if chosen.only in (None, "delay"):
-            delay(folder, chosen.seconds)
-            delay(folder, chosen.seconds, viewers=20)
-        if chosen.only in (None, "peers"):
-            beside_peers(folder, min(chosen.lines, PEER_LINES_MAX), chosen.runs, chosen.write)
-        if chosen.only in (None, "api"):
-            api(folder)
+        bench = Bench(Path(name), chosen.lines, chosen.runs, chosen.seconds)
+        for measurement in chosen.only or NAMES:
+            text: str = getattr(bench, measurement)()
+            print(f"{measurement}\n\n{text}\n", flush=True)
+            if chosen.write is not None:
+                put(chosen.write, measurement, text)
 
 
 if __name__ == "__main__":

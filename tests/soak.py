@@ -22,8 +22,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
-from tests.bench import MIB, usage
 from tests.crash import Writer, daemon, differences, missing, recount, scrape, settled
+from tests.daemon_costs import MIB, usage
 from tests.program import free_port
 from tests.served import ask
 from tests.sink import Received, Reply, Sink

@@ -6,6 +6,9 @@ nested call takes is subtracted from its caller. Delivery happens after each bat
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -108,3 +111,16 @@ def measure(log: Path, environ: Mapping[str, str], signals: frozenset[Signal]) -
                 if result.caught_up:
                     break
     return accounts.seconds
+
+
+def main() -> None:
+    """Measure, and print the seconds as JSON."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("--signals", nargs="*", choices=SIGNALS, default=[])
+    chosen = parser.parse_args()
+    print(json.dumps(measure(chosen.log, os.environ, frozenset(chosen.signals))))
+
+
+if __name__ == "__main__":
+    main()
