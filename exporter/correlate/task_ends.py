@@ -400,13 +400,14 @@ class TaskEnds:
         if task.asked is not None:
             self._index.remove_request(task.asked)
             self._errors.over(task.asked, is_sure=final is None or grade == "exact")
+            task.asked.task = None  # break the reference cycle
         self._open_tasks.close(task)
         self._concurrent.end(task)
         if task.request_id:
             is_claimed = not task.parent_task_id
             self._request_ids.add(task.request_id, task.origin, task.request, is_claimed=is_claimed)
         if final is not None:
-            final.task = task.end = None  # break the reference cycle
+            final.task = task.end = None  # and this one
         self._emit(
             TaskEnded(
                 context=task.context,
