@@ -49,8 +49,12 @@ def decisions(records: Iterable[Record], answers: Iterable[Answer]) -> list[Deci
     """What is decided of the doubtful requests among these records; the state is stored at every turn."""
     known = list(answers)
 
-    def around(time: int) -> list[Answer]:
-        return [each for each in known if time - BEFORE_NANOS <= each.time <= time + ANSWER_NANOS]
+    def around(time: int) -> dict[tuple[str, str], list[Answer]]:
+        found: dict[tuple[str, str], list[Answer]] = {}
+        for each in known:
+            if time - BEFORE_NANOS <= each.time <= time + ANSWER_NANOS:
+                found.setdefault((each.method, each.client), []).append(each)
+        return found
 
     true = TrueStatus(around)
     waiting: deque[Record] = deque()

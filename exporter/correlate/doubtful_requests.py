@@ -8,7 +8,7 @@ the request keeps the status that Wok has logged.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from exporter.correlate.settle_window import SettleWindow
@@ -109,5 +109,5 @@ class DoubtfulRequests:
         self.shift = kept["shift"]
 
 
-def _no_answers(_: int) -> Sequence[Any] | None:
-    return None
+def _no_answers(_: int) -> None:
+    """Know no answers."""

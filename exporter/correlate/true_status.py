@@ -20,7 +20,7 @@ around: more answers than requests put all of them in doubt.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from exporter.records import NANOS, Record
@@ -39,11 +39,15 @@ SIMILAR_MAX = 16
 """Similar requests of which each is compared with each answer. Of more, only the numbers are
 compared."""
 
+_NAMES = ("ident", "vm", "vmid", "pool")
+"""Parameters that name the resource or its parent: they are segments of the path."""
+
 AnswerResult = Literal["corrected", "confirmed", "contested", "missing"]
 """What wok-access.log says of a doubtful request: another status, the same one, something that may
 belong to another request, or nothing."""
 
-Answers = Sequence[Answer]
+Answers = Mapping[tuple[str, str], Sequence[Answer]]
+"""Answers by method and client."""
 AnswersAround = Callable[[int], Answers | None]
 """Returns the answers from `BEFORE_NANOS` before a time to `ANSWER_NANOS` after it, or None if they
 are unknown."""
@@ -56,23 +60,24 @@ class Decision(NamedTuple):
     result: AnswerResult
 
 
-class _Asked(NamedTuple):
-    """A request that was logged with 500.
+class _Key(NamedTuple):
+    """Who has asked for what. `names` are segments of the path, the first one is at the end."""
 
-    names    Segments of its path. The first one is at the end.
-    is_true  Wok's error shows that the answer was really a 500.
-    """
-
-    time: int
     address: str
     method: str
     app: str
     names: tuple[str, ...]
+
+
+class _Asked(NamedTuple):
+    """A request that was logged with 500.
+
+    is_true  Wok's error shows that the answer was really a 500.
+    """
+
+    time: int
+    key: _Key
     is_true: bool
-
-
-_NAMES = ("ident", "vm", "vmid", "pool")
-"""Parameters that name the resource or its parent: they are segments of the path."""
 
 
 class TrueStatus:
@@ -83,34 +88,62 @@ class TrueStatus:
 
     def __init__(self, answers_around: AnswersAround) -> None:
         self._answers_around = answers_around
-        self._asked: deque[_Asked] = deque(maxlen=ASKED_MAX)
+        self._asked: deque[_Asked] = deque()
+        self._by_key: dict[_Key, deque[_Asked]] = {}
+        # Equal requests of one second have the same answers, until the next one is added.
+        self._decided: dict[_Asked, Decision] = {}
 
     def asked(self, record: Record) -> None:
         """Add a request with the status 500."""
         if record.method != "PUT" and record.code != LOGIN_CODE:
             return
         asked = self._asked
-        while asked and abs(record.time - asked[0].time) > BEFORE_NANOS + 2 * ANSWER_NANOS:
-            asked.popleft()
-        asked.append(_asked_of(record))
+        while asked and (
+            len(asked) >= ASKED_MAX or abs(record.time - asked[0].time) > BEFORE_NANOS + 2 * ANSWER_NANOS
+        ):
+            self._forget_first()
+        self._add(_asked_of(record))
+
+    def _add(self, asked: _Asked) -> None:
+        self._decided.clear()
+        self._asked.append(asked)
+        self._by_key.setdefault(asked.key, deque()).append(asked)
+
+    def _forget_first(self) -> None:
+        key = self._asked.popleft().key
+        alike = self._by_key[key]
+        alike.popleft()
+        if not alike:
+            del self._by_key[key]
 
     def decide(self, record: Record, shift: int = 0) -> Decision:
         """Return the true status of a doubtful request. Call this when its window closes.
 
         `shift` is the difference between the times of the access log and their true time.
         """
-        found = self._answers_around(record.time - shift)
+        if len(self._asked) >= ASKED_MAX:
+            return Decision(LOGGED, "contested")
+        own = _asked_of(record)
+        decided = self._decided.get(own)
+        if decided is None:
+            decided = self._decided[own] = self._decide(own, shift)
+        return decided
+
+    def _decide(self, own: _Asked, shift: int) -> Decision:
+        found = self._answers_around(own.time - shift)
         if found is None:
             return Decision(LOGGED, "missing")
-        own = _asked_of(record)
-        answers = [answer._replace(time=answer.time + shift) for answer in found if _is_for(answer, own)]
+        # Wok sends no user to this log. A longer text is the address of another client.
+        of_client = found.get((own.key.method, f"{own.key.address} - -"), ())
+        answers = [
+            answer._replace(time=answer.time + shift) for answer in of_client if _is_for(answer, own.key)
+        ]
         fitting = [answer for answer in answers if _fits(answer, own)]
         if not fitting:
             return Decision(LOGGED, "missing")
         if all(answer.status == LOGGED for answer in fitting):
             return Decision(LOGGED, "confirmed")
-        alike = [asked for asked in self._asked if asked[1:5] == own[1:5]]
-        if len(self._asked) < ASKED_MAX and _is_sure(own, alike, answers):
+        if _is_sure(own, self._by_key.get(own.key, ()), answers):
             return Decision(_true_status(own), "corrected")
         return Decision(LOGGED, "contested")
 
@@ -122,8 +155,8 @@ class TrueStatus:
 
     def restore(self, kept: Sequence[Any]) -> None:
         """Continue from the result of `to_json`."""
-        for time, address, method, app, names, is_true in kept:
-            self._asked.append(_Asked(time, address, method, app, tuple(names), is_true))
+        for time, (address, method, app, names), is_true in kept:
+            self._add(_Asked(time, _Key(address, method, app, tuple(names)), is_true))
 
 
 def is_doubtful(record: Record) -> bool:
@@ -134,22 +167,18 @@ def is_doubtful(record: Record) -> bool:
 
 
 def _asked_of(record: Record) -> _Asked:
-    names = [record.params.get(name) for name in _NAMES]
-    return _Asked(
-        record.time,
-        record.address,
-        record.method,
-        record.app,
-        tuple(name for name in names if isinstance(name, str) and name) if record.method == "PUT" else (),
-        record.method == "PUT" and bool(record.error_code),
-    )
+    is_put = record.method == "PUT"
+    values = [record.params.get(name) for name in _NAMES] if is_put else []
+    names = tuple([value for value in values if isinstance(value, str) and value])
+    key = _Key(record.address, record.method, record.app, names)
+    return _Asked(record.time, key, is_put and bool(record.error_code))
 
 
 def _true_status(asked: _Asked) -> int:
-    return RENAMED if asked.method == "PUT" else UNAUTHORIZED
+    return RENAMED if asked.key.method == "PUT" else UNAUTHORIZED
 
 
-def _is_sure(own: _Asked, alike: list[_Asked], answers: list[Answer]) -> bool:
+def _is_sure(own: _Asked, alike: Iterable[_Asked], answers: list[Answer]) -> bool:
     """Return whether one of the answers for this client and resource is certainly that of `own`.
 
     `alike` are the requests of this client for this resource, including `own`.
@@ -206,15 +235,12 @@ def _fits(answer: Answer, asked: _Asked) -> bool:
     return is_in_time and (answer.status == LOGGED or not asked.is_true)
 
 
-def _is_for(answer: Answer, asked: _Asked) -> bool:
-    """Return whether an answer is for the client and the resource of a request."""
-    # Wok sends no user to this log. A longer text is the address of another client.
-    if answer.method != asked.method or answer.client != asked.address + " - -":
-        return False
-    if asked.method != "PUT":
-        return answer.path.endswith("/login")
+def _is_for(answer: Answer, key: _Key) -> bool:
+    """Return whether an answer to this client is for the resource of a request."""
     path = answer.path
+    if key.method != "PUT":
+        return path.endswith("/login")
     # Without a name, the resource cannot be identified.
-    if not asked.names or (asked.app != "wok" and f"/plugins/{asked.app}/" not in path):
+    if not key.names or (key.app != "wok" and f"/plugins/{key.app}/" not in path):
         return False
-    return path.endswith("/" + asked.names[0]) and all(f"/{name}/" in path for name in asked.names[1:])
+    return path.endswith("/" + key.names[0]) and all(f"/{name}/" in path for name in key.names[1:])

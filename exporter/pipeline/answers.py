@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from exporter.correlate.true_status import ANSWER_NANOS, BEFORE_NANOS
 from exporter.source.timed_lines import TimedLines
-from exporter.wok.access_log import answer_of, time_of
+from exporter.wok.access_log import Answer, answer_of, time_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from exporter.correlate.true_status import Answers
     from exporter.parse.timezone import Zones
 
-SECONDS_MAX: Final = 8
+SECONDS_MAX: Final = 2
 """Requests whose windows close together share the seconds that were read last."""
 
 
@@ -34,11 +35,16 @@ class AccessLog:
         """
         if time not in self._seconds:
             lines = self._lines.between(time - BEFORE_NANOS, time + ANSWER_NANOS)
-            answers = None
-            if lines is not None:
-                found = (answer_of(line, self._zones) for line in lines)
-                answers = tuple(answer for answer in found if answer is not None)
+            answers = None if lines is None else self._answers(lines)
             if len(self._seconds) >= SECONDS_MAX:
                 del self._seconds[next(iter(self._seconds))]
             self._seconds[time] = answers
         return self._seconds[time]
+
+    def _answers(self, lines: Iterable[bytes]) -> Answers:
+        found: dict[tuple[str, str], list[Answer]] = {}
+        for line in lines:
+            answer = answer_of(line, self._zones)
+            if answer is not None:
+                found.setdefault((answer.method, answer.client), []).append(answer)
+        return found

@@ -26,7 +26,7 @@ FOUND_BYTES_MAX: Final = 1024 * 1024
 """More than a Wok can write in some seconds. If there is more, nothing is found."""
 SLACK_NANOS: Final = 2 * NANOS
 """Threads write their lines in almost the order of their times."""
-BLOCK_BYTES: Final = 16 * 1024
+BLOCK_BYTES: Final = 4 * 1024
 FILES_MAX: Final = 64
 """The newest files that are searched."""
 
