@@ -173,24 +173,30 @@ def test_what_is_doubtful() -> None:
 
 
 def test_two_answers_to_equal_requests() -> None:
-    """Where equal requests were answered differently, nobody can say which is whose; an error has its own 500."""
+    """Where equal requests were answered differently, or one of them was not, nobody can say which is whose."""
     log = Log()
     path = "/plugins/kimchi/vms/web"
     both = [answer(10, path, 303), answer(10, path, 500)]
+    equal = [put(log, 10, ident="web"), put(log, 10, ident="web")]
+    failed = put(log, 10, ident="web", error="KCHVM0015E")
 
-    assert statuses([put(log, 10, ident="web"), put(log, 10, ident="web")], both) == [500, 500]
-    assert statuses([put(log, 10, ident="web"), put(log, 10, ident="web")], both[:1]) == [500, 500]
-    assert statuses([put(log, 10, ident="web"), put(log, 10, ident="web", error="KCHVM0015E")], both) == [303]
+    assert statuses(equal, both) == [500, 500]
+    assert statuses(equal, both[:1]) == [500, 500]
+    assert statuses(equal[:1], [both[0], both[0]]) == [500]
+    assert statuses([equal[0], failed], both) == [500]
+    assert statuses(equal, [both[0], both[0]]) == [303, 303]
 
 
 def test_equal_requests_in_neighbouring_seconds() -> None:
-    """Each of two renames has an answer, whichever is whose."""
+    """Each of two renames has an answer, whichever is whose; a 500 near them can be of both."""
     log = Log()
     answers = [answer(at, "/plugins/kimchi/vms/web", 303) for at in (10, 11)]
+    records = [put(log, 10, ident="web"), put(log, 11, ident="web")]
 
-    assert statuses([put(log, 10, ident="web"), put(log, 11, ident="web")], answers) == [303, 303]
+    assert statuses(records, answers) == [303, 303]
     answers[1] = answers[1]._replace(status=500)
-    assert statuses([put(log, 10, ident="web"), put(log, 11, ident="web")], answers) == [303, 500]
+    assert statuses(records, answers) == [500, 500]
+    assert statuses([records[0], put(log, 13, ident="web")], answers[:1]) == [303, 500]
 
 
 def test_the_pool_of_a_volume() -> None:
@@ -224,6 +230,36 @@ def test_a_false_500_needs_an_answer_of_its_own(
 
     assert found[303] <= 2 * sum(status == 303 for _, _, status in answered)
     assert found[303] + found[500] == len(records)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(8, 14), st.sampled_from(["web", "db"]), st.integers(0, 1)), max_size=6),
+    st.lists(
+        st.tuples(st.integers(3, 16), st.sampled_from(["web", "db"]), st.sampled_from([303, 401, 404, 500])),
+        max_size=12,
+    ),
+    st.lists(st.tuples(st.integers(8, 14), st.sampled_from(["web", "db"]), st.booleans()), max_size=4),
+)
+def test_no_other_line_changes_a_true_500(
+    true: list[tuple[int, str, int]], lines: list[tuple[int, str, int]], others: list[tuple[int, str, bool]]
+) -> None:
+    """A 500 whose own line is there stays one, whatever other lines and requests are around it."""
+    log = Log()
+    of_others = [
+        put(log, at, ident=name, error="KCHVM0015E" if is_error else "") for at, name, is_error in others
+    ]
+    records = [put(log, at, ident=name) for at, name, _ in true]
+    own = {id(record) for record in records}
+    answers = [answer(at + delay, f"/plugins/kimchi/vms/{name}", 500) for at, name, delay in true]
+    answers += [answer(at, f"/plugins/kimchi/vms/{name}", status) for at, name, status in lines]
+    in_order = sorted([*of_others, *records], key=lambda record: record.time)
+    doubtful = [record for record in in_order if is_doubtful(record)]
+    decided = statuses(in_order, sorted(answers, key=lambda each: each.time))
+
+    assert [status for record, status in zip(doubtful, decided, strict=True) if id(record) in own] == [
+        500
+    ] * len(true)
 
 
 @pytest.mark.parametrize(

@@ -301,6 +301,19 @@ def test_the_status_of_a_request(status: int | None, code: str, expected: dict[s
     assert (code if failed else "") == log(event)["attributes"].get("exception.type", "")
 
 
+@pytest.mark.parametrize("status", [303, 401])
+def test_the_status_that_wok_logged_by_mistake(status: int) -> None:
+    """A request with the status of its answer also has the logged one, on the span and on the log record."""
+    event = a_request(status=status, logged_status=500)
+
+    assert span(event)["status"][0] == 0
+    assert log(event)["severity"][1] == ("INFO" if status == 303 else "WARN")
+    for attributes in (span(event)["attributes"], log(event)["attributes"]):
+        assert attributes["http.response.status_code"] == status
+        assert attributes["wok.logged_status_code"] == 500
+    assert "wok.logged_status_code" not in span(a_request(status=status))["attributes"]
+
+
 def test_a_failed_request_says_why_in_its_log_record() -> None:
     """The reason of a failed request is an exception of its log record, and part of the sentence."""
     sent = log(a_request(status=400, error_code="KCHVM0035E", error_params={"err": "full"}))

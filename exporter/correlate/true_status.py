@@ -6,20 +6,21 @@ their settling window closes. Until then, the request is held back, but everythi
 decided at once: a task does not depend on the status of its request.
 
 An answer is accepted only if it has one of these two statuses, comes from the same address, in the
-same second or the next, and for the same resource. A true 500 has a line of its own there. So the
-answer is in doubt as soon as a 500 could belong to this request, or if similar requests leave no
-answer for it. Then the status stays as logged.
+same second or the next, and for the same resource. Otherwise the status stays as logged. Two rules
+decide what is certain:
 
-Anybody can write lines into that file: Wok answers a PUT of a client that is not logged in with 303
-and does not log the request, and the client chooses its address and the path. Such a line alone
-changes nothing, because it does not remove the line of a true 500. That line can be missing (wokd
-was killed), or late (the host is overloaded). A forged line would then have to be the only one
-around: more answers than requests put all of them in doubt.
+* **No 500 can belong to the request.** A true 500 has a line of its own, so no other line can make
+  it something else. This matters because anybody can write lines into that file: Wok answers a PUT
+  of a client that is not logged in with 303 and does not log the request, and the client chooses
+  its address and the path.
+* **Requests and answers balance.** In the seconds around the request, this client's requests for
+  this resource have as many answers. If one line is missing (wokd was killed) or one is too many,
+  it is unknown which answer is whose.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -33,11 +34,8 @@ LOGGED = 500
 ANSWER_NANOS = NANOS
 """An answer is logged in the second of its request's own line, or in the next."""
 BEFORE_NANOS = 4 * NANOS
-"""This long before a request, answers without a request put its answer in doubt."""
+"""Requests and answers are compared from this long before a request."""
 ASKED_MAX = 1024
-SIMILAR_MAX = 16
-"""Similar requests of which each is compared with each answer. Of more, only the numbers are
-compared."""
 
 _NAMES = ("ident", "vm", "vmid", "pool")
 """Parameters that name the resource or its parent: they are segments of the path."""
@@ -70,14 +68,10 @@ class _Key(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """A request that was logged with 500.
-
-    is_true  Wok's error shows that the answer was really a 500.
-    """
+    """A request that was logged with 500."""
 
     time: int
     key: _Key
-    is_true: bool
 
 
 class TrueStatus:
@@ -138,13 +132,14 @@ class TrueStatus:
         answers = [
             answer._replace(time=answer.time + shift) for answer in of_client if _is_for(answer, own.key)
         ]
-        fitting = [answer for answer in answers if _fits(answer, own)]
-        if not fitting:
+        statuses = {answer.status for answer in answers if _fits(answer, own)}
+        if not statuses:
             return Decision(LOGGED, "missing")
-        if all(answer.status == LOGGED for answer in fitting):
+        if statuses == {LOGGED}:
             return Decision(LOGGED, "confirmed")
-        if _is_sure(own, self._by_key.get(own.key, ()), answers):
-            return Decision(_true_status(own), "corrected")
+        true = _true_status(own)
+        if statuses == {true} and _is_balanced(own, self._by_key.get(own.key, ()), answers):
+            return Decision(true, "corrected")
         return Decision(LOGGED, "contested")
 
     # The store
@@ -155,8 +150,8 @@ class TrueStatus:
 
     def restore(self, kept: Sequence[Any]) -> None:
         """Continue from the result of `to_json`."""
-        for time, (address, method, app, names), is_true in kept:
-            self._add(_Asked(time, _Key(address, method, app, tuple(names)), is_true))
+        for time, (address, method, app, names) in kept:
+            self._add(_Asked(time, _Key(address, method, app, tuple(names))))
 
 
 def is_doubtful(record: Record) -> bool:
@@ -171,68 +166,31 @@ def _asked_of(record: Record) -> _Asked:
     values = [record.params.get(name) for name in _NAMES] if is_put else []
     names = tuple([value for value in values if isinstance(value, str) and value])
     key = _Key(record.address, record.method, record.app, names)
-    return _Asked(record.time, key, is_put and bool(record.error_code))
+    return _Asked(record.time, key)
 
 
 def _true_status(asked: _Asked) -> int:
     return RENAMED if asked.key.method == "PUT" else UNAUTHORIZED
 
 
-def _is_sure(own: _Asked, alike: Iterable[_Asked], answers: list[Answer]) -> bool:
-    """Return whether one of the answers for this client and resource is certainly that of `own`.
+def _is_balanced(own: _Asked, alike: Iterable[_Asked], answers: Iterable[Answer]) -> bool:
+    """Return whether the requests around `own` have an answer each, and the answers a request.
 
     `alike` are the requests of this client for this resource, including `own`.
     """
-    true = _true_status(own)
-    last = own.time + ANSWER_NANOS
-    first = own.time - BEFORE_NANOS - ANSWER_NANOS
-    possible = sum(first <= asked.time <= last and not asked.is_true for asked in alike)
-    if sum(answer.status == true for answer in answers) > possible:
-        return False  # somebody else writes such lines
-    others = [asked for asked in alike if abs(asked.time - own.time) <= ANSWER_NANOS]
-    if own in others:
-        others.remove(own)
-    times = {asked.time for asked in others if not asked.is_true} | {own.time}
-    error_times = {asked.time for asked in others if asked.is_true}
-    answers = [
-        answer
-        for answer in answers
-        if not times.isdisjoint(_request_times(answer))
-        or (answer.status == LOGGED and not error_times.isdisjoint(_request_times(answer)))
-    ]
-    if len(others) <= SIMILAR_MAX:
-        _take_what_is_clear(others, answers)
-    # A 500 with one of Wok's errors is a true one and has its own answer.
-    errors = sum(asked.is_true for asked in others)
-    statuses = Counter(answer.status for answer in answers)
-    return (
-        statuses[LOGGED] <= errors
-        and statuses[true] > len(others) - errors
-        and any(_fits(answer, own) for answer in answers)
-    )
-
-
-def _request_times(answer: Answer) -> tuple[int, int]:
-    return answer.time, answer.time - ANSWER_NANOS
-
-
-def _take_what_is_clear(others: list[_Asked], answers: list[Answer]) -> None:
-    """Remove requests that have only one possible answer, and those answers."""
-    while True:
-        for asked in others:
-            fitting = [answer for answer in answers if _fits(answer, asked)]
-            if len(fitting) == 1:
-                others.remove(asked)
-                answers.remove(fitting[0])
-                break
-        else:
-            return
+    first, last = own.time - BEFORE_NANOS, own.time + ANSWER_NANOS
+    counted = (_true_status(own), LOGGED)
+    found = sum(answer.status in counted and first <= answer.time <= last for answer in answers)
+    times = [asked.time for asked in alike]
+    # The answer to the last ones can be outside of these seconds, and one from before them inside.
+    least = sum(first <= time <= own.time for time in times)
+    most = sum(first - ANSWER_NANOS <= time <= last for time in times)
+    return least <= found <= most
 
 
 def _fits(answer: Answer, asked: _Asked) -> bool:
     """Return whether an answer for the same resource can belong to a request."""
-    is_in_time = 0 <= answer.time - asked.time <= ANSWER_NANOS
-    return is_in_time and (answer.status == LOGGED or not asked.is_true)
+    return 0 <= answer.time - asked.time <= ANSWER_NANOS
 
 
 def _is_for(answer: Answer, key: _Key) -> bool:
