@@ -755,6 +755,17 @@ def test_a_held_end_whose_task_was_taken_over() -> None:
     ]
 
 
+def test_a_candidate_without_a_request_is_not_listed() -> None:
+    """A task whose request is unknown makes another match ambiguous, but there is no request to list."""
+    log = Log("json")
+    volume = "/plugins/kimchi/storagepools/p/storagevolumes/v"
+    params = {"pool": "p", "name": "v", "url": "http://h/v", "pool_type": "dir"}
+    records = [log.started(0, volume, "1"), log.request(5, "KCHVOL0001L", params), log.finished(5, volume)]
+    (end,) = (end for end in ends(run(records)) if end.record is not None)
+
+    assert (end.correlation, list(end.candidates)) == ("ambiguous", [])
+
+
 def row_of_end(end: TaskEnded) -> TaskRow:
     return TaskRow(
         context=end.context,

@@ -204,7 +204,8 @@ class TaskEnds:
         if task is None:
             assert request is not None
             task = self._task_of_failed(request)
-        others = tuple([each.context for each in candidates.found if each is not chosen])
+        # A task of a start record without a known request has no context to list.
+        others = tuple([each.context for each in candidates.found if each is not chosen and each.context])
         nested = task.end if task.end is not None and task.end.is_held else None
         if nested is not None:
             # The earlier final record ended the nested task, not this one.
