@@ -98,7 +98,7 @@ def run_of(folder: Path, zone: str, *, has_errors: bool = True, live: bool = Fal
         Operations.load(),
         EXPIRY,
         functions=TaskFunctions.load() if has_errors else None,
-        answers_around=AccessLog(folder / "wok-access.log", zones),
+        access_log=AccessLog(folder / "wok-access.log", zones),
     )
     items = list(_items(folder / "wok-error.log", zones)) if has_errors else []
     processor = BatchProcessor(config, EMPTY)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -90,7 +95,7 @@ def config_of(access: Path | None) -> ProcessingConfig:
         UTC_ZONES,
         Operations.load(),
         EXPIRY,
-        answers_around=AccessLog(access, UTC_ZONES) if access is not None else None,
+        access_log=AccessLog(access, UTC_ZONES) if access is not None else None,
     )
 
 
@@ -105,9 +110,11 @@ def seen(results: Sequence[BatchResult]) -> list[RequestSeen]:
 
 def read_at_once(log: bytes, access: Path | None) -> list[RequestSeen]:
     """Return the requests of a finished log, in the order of the log."""
-    processor = BatchProcessor(config_of(access), EMPTY)
+    config = config_of(access)
+    processor = BatchProcessor(config, EMPTY)
     chunk = Chunk(list(lines_of(log)), "1", caught_up=True)
-    return sorted(seen([processor.advance(chunk, finished=True)]), key=lambda event: event.ordinal)
+    with closing(config.access_log) if config.access_log is not None else nullcontext():
+        return sorted(seen([processor.advance(chunk, finished=True)]), key=lambda event: event.ordinal)
 
 
 def counted(results: Sequence[BatchResult]) -> Counter[str]:
@@ -134,7 +141,7 @@ def test_a_rename_is_a_303_everywhere(tmp_path: Path) -> None:
     assert counted([result]) == {"corrected": 1}
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "empty", "unreadable", "compressed"])
+@pytest.mark.parametrize("kind", ["missing", "directory", "empty", "unreadable", "damaged"])
 def test_without_answers_all_is_as_logged(tmp_path: Path, kind: str) -> None:
     """A file that is missing or cannot be used leaves the status as it is."""
     access = tmp_path / "access"
@@ -144,7 +151,7 @@ def test_without_answers_all_is_as_logged(tmp_path: Path, kind: str) -> None:
         access.touch()
     elif kind == "unreadable":
         access.symlink_to(access)
-    elif kind == "compressed":
+    elif kind == "damaged":
         access.write_bytes(b"\x1f\x8b" + answer(10))
     with_file, without = (read_at_once(request(10), path) for path in (access, None))
 
@@ -318,39 +325,60 @@ def test_nothing_but_the_status_is_kept(tmp_path: Path) -> None:
 
 
 def found(path: Path, first: float, last: float) -> list[bytes] | None:
-    lines = TimedLines(path, partial(time_of, zones=UTC_ZONES))
-    texts = lines.between(int((START + first) * NANOS), int((START + last) * NANOS))
+    with closing(TimedLines(path, partial(time_of, zones=UTC_ZONES))) as lines:
+        texts = lines.between(int((START + first) * NANOS), int((START + last) * NANOS))
     return None if texts is None else [text + b"\n" for text in texts]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PACKERS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress}
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 1, 200])), min_size=1, max_size=30),
     st.integers(0, 3),
-    st.integers(0, 700),
-    st.integers(0, 6),
+    st.sampled_from(sorted(PACKERS)),
+    st.lists(st.tuples(st.integers(0, 700), st.integers(0, 6)), min_size=1, max_size=4),
 )
 def test_lines_are_found_in_any_file(
-    tmp_path: Path, steps: list[tuple[int, int]], rotations: int, first: int, span: int
+    tmp_path: Path,
+    steps: list[tuple[int, int]],
+    rotations: int,
+    suffix: str,
+    sought: list[tuple[int, int]],
 ) -> None:
-    """All lines of the seconds are found, and no other, wherever they lie in a large log and its rotated files."""
+    """All lines of the seconds are found, and no other, wherever they lie in a large log and its rotated files, and in
+    whatever order the seconds are sought.
+    """
     at, lines = 0, []
     for step, count in steps:
         at += step
         lines += [(at, poll(at)), *((at, poll(at)) for _ in range(count))]
-    for number in range(4):
-        (tmp_path / (f"log.{number}" if number else "log")).unlink(missing_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    share = len(lines) // (rotations + 1)
     for number in range(rotations + 1):
-        part = lines[
-            len(lines) * (rotations - number) // (rotations + 1) : len(lines)
-            * (rotations - number + 1)
-            // (rotations + 1)
-        ]
-        (tmp_path / (f"log.{number}" if number else "log")).write_bytes(b"".join(line for _, line in part))
+        end = len(lines) - number * share
+        part = lines[0 if number == rotations else end - share : end]
+        data = b"".join(line for _, line in part)
+        if number:
+            (folder / f"log.{number}{suffix}").write_bytes(PACKERS[suffix](data))
+        else:
+            (folder / "log").write_bytes(data)
+    with closing(TimedLines(folder / "log", partial(time_of, zones=UTC_ZONES))) as log:
+        for first, span in sought:
+            expected = [line[:-1] for at, line in lines if first <= at <= first + span]
 
-    assert found(tmp_path / "log", first, first + span) == [
-        line for at, line in lines if first <= at <= first + span
-    ]
+            assert log.between((START + first) * NANOS, (START + first + span) * NANOS) == expected
+
+
+def test_a_damaged_archive_is_unknown(tmp_path: Path) -> None:
+    """What lies behind the damage of a compressed file is unknown, and what lies before it is found."""
+    packed = gzip.compress(b"".join(poll(at) + os.urandom(40).hex().encode() + b"\n" for at in range(5000)))
+    (tmp_path / "log.1.gz").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "log").write_bytes(poll(9000))
+
+    assert found(tmp_path / "log", 10, 11) == [poll(10), poll(11)]
+    assert found(tmp_path / "log", 4000, 4001) is None
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:

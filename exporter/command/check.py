@@ -112,7 +112,9 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
     naming, expiry = Operations.load(), int(config.task_expiry.total_seconds() * NANOS)
     errors = ErrorEvidence(naming, TaskFunctions.load(), expiry=expiry)
     access = AccessLog(config.wok_access_log, zones) if config.wok_access_log else None
-    correlator = Correlator(naming, expiry=expiry, errors=errors, answers_around=access)
+    correlator = Correlator(
+        naming, expiry=expiry, errors=errors, answers_around=access.around if access is not None else None
+    )
     survey = CheckReport(config)
     if config.wok_error_log:
         survey.errors = _errors(config.wok_error_log, config, zones, errors)
@@ -153,6 +155,8 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
             survey.running.difference_update(changes.closed)
             progress.show(archive.done_bytes, survey.lines)
         progress.clear()
+    if access is not None:
+        access.close()
     return survey
 
 

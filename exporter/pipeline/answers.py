@@ -28,7 +28,7 @@ class AccessLog:
         self._lines = TimedLines(path, partial(time_of, zones=zones))
         self._seconds: dict[int, Answers | None] = {}
 
-    def __call__(self, time: int) -> Answers | None:
+    def around(self, time: int) -> Answers | None:
         """Return the answers around `time`, in nanoseconds; None if they are unknown.
 
         The log must have got past these seconds, so that all their lines are there.
@@ -40,6 +40,10 @@ class AccessLog:
                 del self._seconds[next(iter(self._seconds))]
             self._seconds[time] = answers
         return self._seconds[time]
+
+    def close(self) -> None:
+        """Close the files."""
+        self._lines.close()
 
     def _answers(self, lines: Iterable[bytes]) -> Answers:
         found: dict[tuple[str, str], list[Answer]] = {}

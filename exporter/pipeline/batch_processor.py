@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.error_evidence import ErrorEvidence
-from exporter.correlate.true_status import AnswersAround
 from exporter.metrics.counting import Tally
 from exporter.metrics.series import SeriesLimits
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
+from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.attempt import LONG_BYTES, Attempts
 from exporter.records import (
     NANOS,
@@ -112,8 +112,7 @@ class ProcessingConfig(NamedTuple):
     `expiry` is in nanoseconds. A first start skips records older than `skip_until` (`--start-at`),
     up to the first record that is not older. `is_kept` is False if the state is temporary and no
     metrics are served. Then nothing is counted, and running tasks are not stored. `functions` finds
-    the operations that an exception can belong to. `answers_around` finds the answers in
-    wok-access.log.
+    the operations that an exception can belong to. `access_log` finds the answers to requests.
     """
 
     instance: str
@@ -124,7 +123,7 @@ class ProcessingConfig(NamedTuple):
     is_kept: bool = True
     code_of: Callable[[str], str] = no_code
     functions: TaskFunctions | None = None
-    answers_around: AnswersAround | None = None
+    access_log: AccessLog | None = None
 
 
 class BatchProcessor:
@@ -151,7 +150,7 @@ class BatchProcessor:
             open_tasks=loaded.open_tasks,
             ended=loaded.ended,
             errors=self._errors,
-            answers_around=config.answers_around,
+            answers_around=config.access_log.around if config.access_log is not None else None,
         )
         self._tally = Tally(SeriesLimits(loaded.series, config.naming.tasks))
         self._is_kept = config.is_kept

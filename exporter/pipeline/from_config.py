@@ -62,7 +62,7 @@ def processing_config_of(config: Config, messages: Messages, *, skip_until: int 
         skip_until=skip_until,
         code_of=messages.code_of,
         functions=TaskFunctions.load() if config.wok_error_log is not None else None,
-        answers_around=AccessLog(config.wok_access_log, zones) if config.wok_access_log else None,
+        access_log=AccessLog(config.wok_access_log, zones) if config.wok_access_log else None,
     )
 
 

@@ -72,6 +72,7 @@ class InProcessReader:
         self._is_placed = "log" in loaded.positions
         self._errors = errors(loaded.positions.get("restarts", "")) if errors is not None else None
         self._error_log = ErrorLog(config.zones, self._processor.errors_state)
+        self._access_log = config.access_log
         self._errors_time = 0
         # The chunk that waits for more of wok-error.log, and the time of its last record.
         self._waiting: Chunk | None = None
@@ -142,3 +143,5 @@ class InProcessReader:
         self._log.close()
         if self._errors is not None:
             self._errors.close()
+        if self._access_log is not None:
+            self._access_log.close()

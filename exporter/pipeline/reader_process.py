@@ -183,7 +183,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         is_kept=task["is_kept"],
         code_of=Messages.load([Path(path) for path in task["messages"]]).code_of,
         functions=TaskFunctions.load() if task["wok_error_log"] else None,
-        answers_around=AccessLog(Path(task["wok_access_log"]), zones) if task["wok_access_log"] else None,
+        access_log=AccessLog(Path(task["wok_access_log"]), zones) if task["wok_access_log"] else None,
     )
     loaded = Loaded(
         positions=task["positions"],

@@ -6,12 +6,14 @@ depends only on the content of the files. So it is the same whenever it is read,
 these seconds are complete.
 
 The times in a log increase, unless a clock was set back. Then bisection finds one of the two
-places, or nothing. Compressed files can only be read from the beginning, so they are not searched.
+places, or nothing. A compressed file can only be read forwards. It stays open where the last search
+ended, because the next one is usually for a later time.
 """
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from exporter.records import NANOS
@@ -19,7 +21,7 @@ from exporter.source.files import LogFile, PackedFile, open_log
 from exporter.source.rotation import paths_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 FOUND_BYTES_MAX: Final = 1024 * 1024
@@ -27,6 +29,9 @@ FOUND_BYTES_MAX: Final = 1024 * 1024
 SLACK_NANOS: Final = 2 * NANOS
 """Threads write their lines in almost the order of their times."""
 BLOCK_BYTES: Final = 4 * 1024
+PACKED_BLOCK_BYTES: Final = 256 * 1024
+PACKED_BYTES_MAX: Final = 512 * 1024 * 1024
+"""How much of a compressed file is searched, in a second or two."""
 FILES_MAX: Final = 64
 """The newest files that are searched."""
 
@@ -37,6 +42,7 @@ class TimedLines:
     def __init__(self, path: Path, time_of: Callable[[bytes], int | None]) -> None:
         self._path = path
         self._time_of = time_of
+        self._packed: _Packed | None = None
 
     def between(self, first: int, last: int) -> Sequence[bytes] | None:
         """Return the lines with times from `first` to `last`, in nanoseconds.
@@ -47,13 +53,9 @@ class TimedLines:
         begins, ends = first - SLACK_NANOS, last + SLACK_NANOS
         try:
             for path in reversed(paths_of(self._path)[-FILES_MAX:]):
-                with closing(open_log(path)) as file:
-                    if isinstance(file, PackedFile):
-                        return None
-                    start = self._time_at(file, 0)
-                    if start is None or start > ends:
-                        continue
-                    piece = self._piece(file, begins, ends)
+                start, piece = self._searched(path, begins, ends)
+                if start is None or start > ends:
+                    continue
                 if piece is None:
                     return None
                 pieces.append(piece)
@@ -63,6 +65,53 @@ class TimedLines:
             return None
         lines = [line for piece in reversed(pieces) for line in piece.split(b"\n")[:-1]]
         return [line for line in lines if (time := self._time_of(line)) is not None and first <= time <= last]
+
+    def close(self) -> None:
+        """Close the file that is kept open, if any. A further search opens it again."""
+        if self._packed is not None:
+            self._packed.file.close()
+            self._packed = None
+
+    def _searched(self, path: Path, begins: int, ends: int) -> tuple[int | None, bytes | None]:
+        """Return the time of the first line of a file, and its lines from `begins` to `ends`."""
+        with ExitStack() as stack:
+            file = stack.enter_context(closing(open_log(path)))
+            packed = self._packed
+            if isinstance(file, PackedFile):
+                if packed is None or packed.file.key != file.key:
+                    self.close()
+                    stack.pop_all()
+                    packed = self._packed = _Packed(file)
+                    packed.first = self._time_at(file, 0)
+                is_needed = packed.first is not None and packed.first <= ends
+                return packed.first, self._packed_piece(packed, begins, ends) if is_needed else None
+            first = self._time_at(file, 0)
+            is_needed = first is not None and first <= ends
+            return first, self._piece(file, begins, ends) if is_needed else None
+
+    def _packed_piece(self, packed: _Packed, begins: int, ends: int) -> bytes | None:
+        """Return the same as `_piece` for a compressed file."""
+        file = packed.file
+        first = self._first_time(file.read_at(packed.at, PACKED_BLOCK_BYTES).split(b"\n")[:-1])
+        if first is None or first >= begins:
+            packed.at = 0
+        while packed.at <= PACKED_BYTES_MAX:
+            block = file.read_at(packed.at, PACKED_BLOCK_BYTES)
+            last = self._first_time(reversed(block.split(b"\n")[:-1]))
+            if last is None or last >= begins:
+                break
+            packed.at += block.rfind(b"\n") + 1
+        size = PACKED_BLOCK_BYTES
+        while size <= FOUND_BYTES_MAX + PACKED_BLOCK_BYTES and packed.at <= PACKED_BYTES_MAX:
+            found = file.read_at(packed.at, size)
+            newest = self._first_time(reversed(found.split(b"\n")[:-1]))
+            if len(found) < size or (newest is not None and newest > ends):
+                return None if file.damage else found[: found.rfind(b"\n") + 1]
+            size += PACKED_BLOCK_BYTES
+        return None
+
+    def _first_time(self, lines: Iterable[bytes]) -> int | None:
+        return next((time for line in lines if (time := self._time_of(line)) is not None), None)
 
     def _piece(self, file: LogFile, begins: int, ends: int) -> bytes | None:
         """Return complete lines: all with times from `begins` to `ends`, and some around them."""
@@ -104,3 +153,12 @@ class TimedLines:
             if not block:
                 return None
         return None
+
+
+@dataclass
+class _Packed:
+    """A compressed file and where the last search ended. `first` is the time of its first line."""
+
+    file: PackedFile
+    first: int | None = None
+    at: int = 0
