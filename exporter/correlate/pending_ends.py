@@ -1,9 +1,11 @@
 """Final records whose settling window is open, and the records that report the same end.
 
-Some operations report a failure twice, first without and then with the error. A task may also
-report success and then raise. Two such records can also be the ends of two tasks, and the request
-of the second may still come. A record with an error therefore delays an earlier final record that
-it may repeat. Both are decided when the window of the later one closes.
+Some operations report a failure twice, first without and then with the error. The two records are
+written within milliseconds (27 ms at most on real logs), so they are nearly neighbours.
+
+A task may also report success and then raise. Two such records can also be the ends of two tasks,
+and the request of the second may still come. A record with an error therefore delays an earlier
+final record that it may repeat. Both are decided when the window of the later one closes.
 """
 
 from __future__ import annotations
@@ -11,14 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from exporter.correlate.concurrent import ConcurrentRequests
+from exporter.correlate.end_candidates import candidates_of, quoted_by
 from exporter.correlate.error_evidence import ErrorEvidence
-from exporter.correlate.evidence import targets_of
+from exporter.correlate.evidence import targets_of, values_of
 from exporter.correlate.failure_reason import FailureReason
 from exporter.correlate.index import Index
 from exporter.correlate.settle_window import SettleWindow
 from exporter.correlate.task_state import PendingEnd, Task, Waiting
 from exporter.records import NANOS, Record
 from exporter.wok.operations import Operations
+
+REPORTS_APART = 16
+"""Maximum distance of two reports of one failure, in records. The most that was seen is six, at 250
+records a second."""
 
 
 class PendingEnds:
@@ -61,7 +68,7 @@ class PendingEnds:
         final = PendingEnd(record, record.time, seq, self._concurrent.ordinal)
         if not record.task_id:
             first = self._first_of(record)
-            if first is not None and self._is_second_report(first, record):
+            if first is not None and self._is_second_report(first, record, seq):
                 first.second = seq
                 self._add(first, record)
                 return
@@ -138,9 +145,26 @@ class PendingEnds:
                 return final
         return bare[0] if len(bare) == 1 else None
 
-    def _is_second_report(self, first: PendingEnd, record: Record) -> bool:
-        """Return whether this operation is known to report a failure twice."""
-        return first.record.failed and self._operations.reports_twice(record.app, record.target_uri)
+    def _is_second_report(self, first: PendingEnd, record: Record, seq: int) -> bool:
+        """Return whether this operation is known to report a failure twice, and these records are
+        near enough to each other.
+        """
+        if not first.record.failed or not self._operations.reports_twice(record.app, record.target_uri):
+            return False
+        apart, late = seq - first.seq, abs(record.time - first.record.time)
+        if apart == 1:
+            return late <= NANOS  # a second may end between them
+        if late or apart > REPORTS_APART:
+            return False
+        return apart == 2 or not self._is_of_newer(first, record)
+
+    def _is_of_newer(self, first: PendingEnd, record: Record) -> bool:
+        """Return whether an error quotes a request that came after a first report, while another
+        task may have made that report.
+        """
+        candidates = candidates_of(self._operations, self._index, first, expiry=self._expiry)
+        quoted = quoted_by(candidates, values_of(record.error_params), record.target_uri)
+        return quoted.is_quoted and candidates.capacity > 1 and quoted.found[0].seq > first.seq
 
     def _add(self, final: PendingEnd, record: Record) -> None:
         """Add a second final record of the same end.
