@@ -181,13 +181,17 @@ class BlockMatcher:
         targets = targets_of(self._operations, failure.app, failure.target_uri)
         forms = [target.text for target in targets]
         written = BlockTiming(self._requests, failure, forms, ending, self._is_fine)
-        decision = self._decide(failure, written)
+        anchors = self._anchors(failure, written)
+        decision = self._decide(failure, written, anchors)
+        if decision.result != "joined" and len(self._failures) <= CROWD_MAX:
+            sure = self._sure_anchors(failure, anchors, ending)
+            if sure:
+                decision = self._decide(failure, written, [*anchors, *sure])
         if decision.result != "joined" and written.may_lack():
             self._open.append(failure)
         return decision
 
-    def _decide(self, failure: Failure, written: BlockTiming) -> Decision:
-        anchors = self._anchors(failure, written)
+    def _decide(self, failure: Failure, written: BlockTiming, anchors: Sequence[Anchor]) -> Decision:
         fitting = self._fitting(failure, anchors, written, are_values_asked=True)
         are_values_asked = bool(fitting)
         if not fitting:
@@ -207,8 +211,23 @@ class BlockMatcher:
         if own is not None and len(own.block.ids) == 1:
             return self._join(own, failure)
         if len(fitting) > len(rivals) and len({waiting.block[2:6] for waiting in fitting}) == 1:
-            return Decision("same", found.block)
+            return Decision("same", found.block, requests=self._common_request(failure, fitting))
         return Decision("unsure")
+
+    def _common_request(self, failure: Failure, fitting: Sequence[PendingBlock]) -> tuple[bytes, ...]:
+        """Return the one request that has started the task, whichever of these ids it had.
+
+        Each id must be possible: otherwise a foreign header may have come between.
+        """
+        found: set[bytes] = set()
+        for waiting in fitting:
+            is_fine = self._is_fine(waiting.boot)
+            for start in waiting.starts:
+                requests = self._started_by(failure, start, is_fine=is_fine)
+                if not requests:
+                    return ()
+                found.update(request.context for request in requests)
+        return tuple(found) if len(found) == 1 else ()
 
     def _join(self, found: PendingBlock, failure: Failure) -> Decision:
         block = found.block
@@ -255,8 +274,6 @@ class BlockMatcher:
     def _anchors(self, failure: Failure, written: BlockTiming) -> list[Anchor]:
         """Return nearby failures whose blocks are known, or identified by code and values."""
         anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
-        for anchor in anchors:
-            written.pass_known(anchor.block)
         if len(self._failures) > CROWD_MAX:
             return anchors
         for other in self._failures:
@@ -264,9 +281,30 @@ class BlockMatcher:
                 named = self._fitting(other, (), written, are_values_asked=True)
                 if len(named) == 1 and len(named[0].block.ids) == 1 and not self._is_doubtful(named[0].block):
                     anchors.append(Anchor(other.number, other.time, named[0].block.number))
-                    if other.time <= failure.time:
-                        written.pass_known(named[0].block.number)
         return anchors
+
+    def _sure_anchors(
+        self, failure: Failure, anchors: Sequence[Anchor], ending: Ending
+    ) -> list[Anchor]:
+        """Return the nearby failures that are not decided yet, but have only one block, which fits
+        no other failure.
+
+        All tasks that can have written such a block have ended. No later record changes this.
+        """
+        known = {anchor.number for anchor in anchors}
+        joined = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
+        sure = []
+        for other in self._failures:
+            if other == failure or other.number in known or abs(other.time - failure.time) >= NEAR_NANOS:
+                continue
+            forms = [target.text for target in targets_of(self._operations, other.app, other.target_uri)]
+            written = BlockTiming(self._requests, other, forms, ending, self._is_fine)
+            fitting = self._fitting(other, joined, written, are_values_asked=False)
+            if len(fitting) != 1 or len(fitting[0].block.ids) != 1 or self._is_doubtful(fitting[0].block):
+                continue
+            if not self._rivals(fitting, other, joined, are_values_asked=False):
+                sure.append(Anchor(other.number, other.time, fitting[0].block.number))
+        return sure
 
     def _fitting(
         self,

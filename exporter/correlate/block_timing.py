@@ -59,21 +59,11 @@ class BlockTiming:
         self._ending = ending
         self._is_fine = is_fine
         self._known: dict[int, bool] = {}
-        self._behind = 0
-
-    def pass_known(self, number: int) -> None:
-        """Note a block that belongs to a record which is not later.
-
-        The blocks before it were written as well, and have their records.
-        """
-        self._behind = max(self._behind, number)
 
     def has(self, waiting: PendingBlock) -> bool:
         """Return whether a block was certainly written when the window of the failure closed."""
         number = waiting.block.number
         known = self._known.get(number)
-        if known is None and number < self._behind:
-            known = self._known[number] = True
         if known is None:
             is_fine = self._is_fine(waiting.boot)
             told = self._told(waiting.block)

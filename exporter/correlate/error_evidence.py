@@ -179,7 +179,7 @@ class ErrorEvidence:
         text = block.text.encode("utf-8", "replace")[:TEXT_BYTES_MAX].decode("utf-8", "ignore")
         reason = FailureReason(block.exception, text, block.stack)
         if decision.result != "joined":
-            return reason
+            return reason._replace(requests=decision.requests)
         if decision.start:
             self.survived(decision.start, record.time)
         return reason._replace(task_id=block.ids[0], start=decision.start, requests=decision.requests)
