@@ -283,9 +283,7 @@ class BlockMatcher:
                     anchors.append(Anchor(other.number, other.time, named[0].block.number))
         return anchors
 
-    def _sure_anchors(
-        self, failure: Failure, anchors: Sequence[Anchor], ending: Ending
-    ) -> list[Anchor]:
+    def _sure_anchors(self, failure: Failure, anchors: Sequence[Anchor], ending: Ending) -> list[Anchor]:
         """Return the nearby failures that are not decided yet, but have only one block, which fits
         no other failure.
 
@@ -415,12 +413,11 @@ class BlockMatcher:
             return False  # certainly forged, so it does not cast doubt either
         if failure.task_id:
             return failure.task_id in block.ids
+        if max(waiting.starts) >= failure.time + NANOS:
+            return False  # the traceback was written after all these tasks had started
         is_fine = self._is_fine(waiting.boot)
-        is_unlogged = self._operations.is_unlogged(failure.app, failure.target_uri)
-        return any(
-            start < failure.time + NANOS
-            and (is_unlogged or bool(self._started_by(failure, start, is_fine=is_fine)))
-            for start in waiting.starts
+        return self._operations.is_unlogged(failure.app, failure.target_uri) or any(
+            self._started_by(failure, start, is_fine=is_fine) for start in waiting.starts
         )
 
     def _started_by(self, failure: Failure, start: int, *, is_fine: bool) -> Sequence[Started]:

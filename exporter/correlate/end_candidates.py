@@ -227,4 +227,10 @@ def quoted_by(candidates: Candidates, error: Iterable[str], target_uri: str) -> 
     quoted = [
         each for each in candidates.found if each.request and not quotes.isdisjoint(each.request.values)
     ]
-    return candidates._replace(found=quoted, is_quoted=True) if len(quoted) == 1 else candidates
+    if len(quoted) != 1:
+        return candidates
+    request = quoted[0].request
+    # Another request with the same value may still wait, although an end was assigned to its task.
+    shared = {value for each in candidates.found if each.request for value in each.request.shared}
+    is_quoted = request is not None and not quotes.isdisjoint({*request.values} - shared)
+    return candidates._replace(found=quoted, is_quoted=is_quoted)

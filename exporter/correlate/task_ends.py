@@ -33,6 +33,8 @@ from exporter.wok.operations import uuid_bytes
 
 OWN_STATUSES = frozenset({200, 400})
 """The statuses of the final records that Wok itself writes, without a start record."""
+SHARED_MAX = 64
+"""Number of values of other requests that are remembered with a request."""
 EXPIRED_MAX = 256
 """Number of expired tasks that are remembered. Their late final records are not repeats of other
 tasks."""
@@ -159,8 +161,10 @@ class TaskEnds:
             # The record may end an expired task, and not the task of a newer request.
             candidates = candidates._replace(is_sure=False)
         proved = _proved(final, candidates)
+        everyone = candidates.found
         candidates = quoted_by(candidates, values_of(record.error_params), record.target_uri)
         chosen = self._choose(final, candidates)
+        self._share(chosen, everyone, is_sure=candidates.is_quoted)
         if proved is not None and (not candidates.is_quoted or chosen is proved):
             self._end_chosen(final, proved, candidates, is_proved=True)
             return
@@ -191,6 +195,20 @@ class TaskEnds:
                     each.task.certainty.contested = True
                     self._open_tasks.touch(each.task)
         return chosen
+
+    def _share(self, chosen: Candidate, found: Iterable[Candidate], *, is_sure: bool) -> None:
+        """Note which values of a chosen request no longer identify another one with the same form:
+        the end may belong to that one.
+        """
+        if chosen.request is None:
+            return
+        values = [*chosen.request.shared, *(() if is_sure else chosen.request.values)]
+        for each in found:
+            request = each.request
+            if request is not None and request is not chosen.request and values:
+                request.shared = tuple(dict.fromkeys([*request.shared, *values]))[-SHARED_MAX:]
+                if request.task is not None:
+                    self._open_tasks.touch(request.task)
 
     def _end_chosen(
         self, final: PendingEnd, chosen: Candidate, candidates: Candidates, *, is_proved: bool = False

@@ -73,6 +73,8 @@ class PendingRequest:
     ordinal    Number of the request.
     values     Values of the parameters, if no form names the resource: an error may quote one of
                them.
+    shared     Values of requests whose tasks were ended by choice, although the end may have been
+               this one's: their own ends may still come.
     contested  A task that another request was given could have been this request's.
     failed     The status was 500 without an error: the request may still have started a task.
     task       The task that the request opened by itself, if any.
@@ -88,6 +90,7 @@ class PendingRequest:
     record_id: str
     forms: tuple[Form, ...] = field(metadata=stored_as("forms"))
     values: tuple[str, ...] = field(default=(), metadata=stored_as("texts"))
+    shared: tuple[str, ...] = field(default=(), metadata=stored_as("texts"))
     contested: bool = False
     failed: bool = False
     task: Task | None = field(default=None, metadata=NOT_STORED)
