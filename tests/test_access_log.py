@@ -12,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.correlate.true_status import (
-    ANSWER_NANOS,
-    BEFORE_NANOS,
     Decision,
     TrueStatus,
     is_doubtful,
@@ -47,29 +45,42 @@ def login(log: Log, at: int) -> Record:
 
 def decisions(records: Iterable[Record], answers: Iterable[Answer]) -> list[Decision]:
     """What is decided of the doubtful requests among these records; the state is stored at every turn."""
-    known = list(answers)
+    known, records = list(answers), list(records)
+    places = {id(record): at for at, record in enumerate(records)}
 
-    def around(time: int) -> dict[tuple[str, str], list[Answer]]:
+    def between(first: int, last: int) -> dict[tuple[str, str], list[Answer]]:
         found: dict[tuple[str, str], list[Answer]] = {}
         for each in known:
-            if time - BEFORE_NANOS <= each.time <= time + ANSWER_NANOS:
+            if first <= each.time <= last:
                 found.setdefault((each.method, each.client), []).append(each)
         return found
 
-    true = TrueStatus(around)
+    true = TrueStatus(between)
     waiting: deque[Record] = deque()
-    found = []
+    contested: deque[Record] = deque()
+    found: list[tuple[int, Decision]] = []
+
+    def close(time: int) -> None:
+        while waiting and time - waiting[0].time >= 2 * NANOS:
+            decision = true.decide(waiting[0], is_last=False)
+            if decision.result == "contested":
+                contested.append(waiting.popleft())
+            else:
+                found.append((places[id(waiting.popleft())], decision))
+        while contested and time - contested[0].time >= 3 * NANOS:
+            found.append((places[id(contested[0])], true.decide(contested.popleft())))
+
     for record in records:
         kept = json.dumps(true.to_json())
-        true = TrueStatus(around)
+        true = TrueStatus(between)
         true.restore(json.loads(kept))
-        while waiting and record.time - waiting[0].time >= 2 * NANOS:
-            found.append(true.decide(waiting.popleft()))
+        close(record.time)
         if record.status == 500:
             true.asked(record)
         if is_doubtful(record):
             waiting.append(record)
-    return found + [true.decide(record) for record in waiting]
+    close(1 << 80)
+    return [decision for _, decision in sorted(found, key=lambda each: each[0])]
 
 
 def statuses(records: Iterable[Record], answers: Iterable[Answer]) -> list[int]:
@@ -188,13 +199,15 @@ def test_two_answers_to_equal_requests() -> None:
 
 
 def test_equal_requests_in_neighbouring_seconds() -> None:
-    """Each of two renames has an answer, whichever is whose; a 500 near them can be of both."""
+    """Each of two renames has an answer, whichever is whose; a 500 is of the only one that it fits."""
     log = Log()
     answers = [answer(at, "/plugins/kimchi/vms/web", 303) for at in (10, 11)]
     records = [put(log, 10, ident="web"), put(log, 11, ident="web")]
 
     assert statuses(records, answers) == [303, 303]
     answers[1] = answers[1]._replace(status=500)
+    assert statuses(records, answers) == [303, 500]
+    answers[0] = answers[0]._replace(time=answers[1].time)
     assert statuses(records, answers) == [500, 500]
     assert statuses([records[0], put(log, 13, ident="web")], answers[:1]) == [303, 500]
 
@@ -239,20 +252,31 @@ def test_a_false_500_needs_an_answer_of_its_own(
         st.tuples(st.integers(3, 16), st.sampled_from(["web", "db"]), st.sampled_from([303, 401, 404, 500])),
         max_size=12,
     ),
-    st.lists(st.tuples(st.integers(8, 14), st.sampled_from(["web", "db"]), st.booleans()), max_size=4),
+    st.lists(
+        st.tuples(
+            st.integers(8, 14),
+            st.sampled_from(["web", "db"]),
+            st.integers(0, 1),
+            st.sampled_from([("", 303), ("", 500), ("KCHVM0015E", 500)]),
+        ),
+        max_size=4,
+    ),
 )
 def test_no_other_line_changes_a_true_500(
-    true: list[tuple[int, str, int]], lines: list[tuple[int, str, int]], others: list[tuple[int, str, bool]]
+    true: list[tuple[int, str, int]],
+    lines: list[tuple[int, str, int]],
+    others: list[tuple[int, str, int, tuple[str, int]]],
 ) -> None:
-    """A 500 whose own line is there stays one, whatever other lines and requests are around it."""
+    """A 500 stays one if all lines of these requests are there, whatever other lines are around them."""
     log = Log()
-    of_others = [
-        put(log, at, ident=name, error="KCHVM0015E" if is_error else "") for at, name, is_error in others
-    ]
+    of_others = [put(log, at, ident=name, error=error) for at, name, _, (error, _) in others]
     records = [put(log, at, ident=name) for at, name, _ in true]
     own = {id(record) for record in records}
     answers = [answer(at + delay, f"/plugins/kimchi/vms/{name}", 500) for at, name, delay in true]
     answers += [answer(at, f"/plugins/kimchi/vms/{name}", status) for at, name, status in lines]
+    answers += [
+        answer(at + delay, f"/plugins/kimchi/vms/{name}", status) for at, name, delay, (_, status) in others
+    ]
     in_order = sorted([*of_others, *records], key=lambda record: record.time)
     doubtful = [record for record in in_order if is_doubtful(record)]
     decided = statuses(in_order, sorted(answers, key=lambda each: each.time))

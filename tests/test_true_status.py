@@ -174,6 +174,26 @@ def test_a_request_waits_for_its_window_only(tmp_path: Path) -> None:
     assert len(seen([idle.advance(Chunk([], "1", caught_up=True), now=end)])) == 1
 
 
+def test_a_contested_request_waits_a_second_more(tmp_path: Path) -> None:
+    """A request whose answer is in doubt comes three seconds later, or four by the clock, also over a restart."""
+    access = tmp_path / "access"
+    access.write_bytes(answer(10) + answer(10, 500) + answer(11))
+    config = config_of(access)
+    lines = list(lines_of(request(10) + other(12, 1) + other(13, 2)))
+    results: list[BatchResult] = []
+    processor = BatchProcessor(config, EMPTY)
+    for line in lines:
+        results.append(processor.advance(Chunk([line], "1")))
+        processor = BatchProcessor(config, loaded(results[-1]))
+    idle = BatchProcessor(config, loaded(results[0]))
+    times = [(START + 10 + seconds) * NANOS for seconds in (3, 4)]
+    late = [len(seen([idle.advance(Chunk([], "1", caught_up=True), now=time)])) for time in times]
+
+    assert [len(seen([result])) for result in results] == [0, 1, 2]
+    assert counted(results) == {"contested": 1}
+    assert late == [0, 1]
+
+
 def test_the_answer_of_a_switched_off_log(tmp_path: Path) -> None:
     """A request that waits when wok-access.log is switched off is sent as logged, once."""
     (tmp_path / "access").write_bytes(answer(10))
@@ -243,7 +263,7 @@ def test_live_and_replay_agree(
     tmp_path: Path, drawn: list[tuple[int, str, str, int, int]], data: st.DataObject
 ) -> None:
     """Any batches, restarts and rotations, with an access log that grows as wokd writes it, give the requests of a
-    replay, each once; and no more false 500s are found than there are such answers.
+    replay, each once; if all lines are there, no more false 500s are found than there are such answers.
     """
     at, log, answers = 10, [], []
     for number, (step, name, error, status, delay) in enumerate(drawn):
@@ -285,7 +305,8 @@ def test_live_and_replay_agree(
 
     assert sorted(found, key=lambda event: event.ordinal) == expected
     assert len(found) == len(lines)
-    assert renamed <= sum(status == 303 and not error for _, _, error, status, _ in drawn)
+    if all(status for _, _, _, status, _ in drawn):
+        assert renamed <= sum(status == 303 and not error for _, _, error, status, _ in drawn)
     assert sum(counted(results).values()) == sum(
         is_doubtful(event.record._replace(status=event.record.logged_status or event.record.status))
         for event in found

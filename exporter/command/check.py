@@ -113,7 +113,7 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
     errors = ErrorEvidence(naming, TaskFunctions.load(), expiry=expiry)
     access = AccessLog(config.wok_access_log, zones) if config.wok_access_log else None
     correlator = Correlator(
-        naming, expiry=expiry, errors=errors, answers_around=access.around if access is not None else None
+        naming, expiry=expiry, errors=errors, answers_between=access.between if access is not None else None
     )
     survey = CheckReport(config)
     if config.wok_error_log:

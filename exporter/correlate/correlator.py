@@ -112,7 +112,7 @@ from exporter.correlate.start_records import StartRecords
 from exporter.correlate.stored import STATE_VERSION, from_json, record_from_json, task_of, waiting_to_json
 from exporter.correlate.task_ends import TaskEnds
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Task, Waiting
-from exporter.correlate.true_status import AnswerResult, AnswersAround
+from exporter.correlate.true_status import AnswerResult, AnswersBetween
 from exporter.records import Event, OpenTask, Record, TaskRow
 from exporter.wok.operations import Operations
 
@@ -145,7 +145,7 @@ class Correlator:
         open_tasks: Iterable[OpenTask] = (),
         ended: Iterable[TaskRow] = (),
         errors: ErrorEvidence | None = None,
-        answers_around: AnswersAround | None = None,
+        answers_between: AnswersBetween | None = None,
     ) -> None:
         self._errors = errors or ErrorEvidence(operations, expiry=expiry)
         self._seq = 0
@@ -159,7 +159,7 @@ class Correlator:
         self._concurrent = ConcurrentRequests(self._open_tasks.touch)
         self._settling = SettleWindow(self._settle)
         self._held = SettleWindow(self._settle, nanos=HOLD_NANOS, quiet_nanos=HOLD_QUIET_NANOS)
-        self._doubtful = DoubtfulRequests(self._events.append, answers_around)
+        self._doubtful = DoubtfulRequests(self._events.append, answers_between)
         self._pending_ends = PendingEnds(
             operations, self._index, self._concurrent, self._settling, self._errors, expiry=expiry
         )

@@ -1,7 +1,8 @@
 """Holds back requests whose status has to be looked up in wok-access.log.
 
 Only the event of the request waits. The line of its answer is written milliseconds after its own,
-so it is there when the settling window closes. If wok-access.log is missing, unreadable or late,
+so it is there when the settling window closes. A request whose answer is still in doubt then waits
+one second more. If wok-access.log is missing, unreadable or late,
 the request keeps the status that Wok has logged.
 """
 
@@ -11,14 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exporter.correlate.settle_window import SettleWindow
+from exporter.correlate.settle_window import SETTLE_NANOS, SETTLE_QUIET_NANOS, SettleWindow
 from exporter.correlate.stored import from_json, to_json
 from exporter.correlate.task_state import DoubtfulRequest
 from exporter.correlate.true_status import (
+    ANSWER_NANOS,
     ASKED_MAX,
     LOGGED,
     AnswerResult,
-    AnswersAround,
+    AnswersBetween,
     Decision,
     TrueStatus,
     is_doubtful,
@@ -29,17 +31,23 @@ from exporter.records import Event, RequestSeen
 class DoubtfulRequests:
     """The waiting requests in the order of the log. `emit` receives them when they are decided.
 
-    Without `answers_around`, there is no wok-access.log and no request waits.
+    Without `answers_between`, there is no wok-access.log and no request waits.
 
     shift  Difference between the times of wok-access.log and their true time.
     """
 
-    def __init__(self, emit: Callable[[Event], None], answers_around: AnswersAround | None) -> None:
+    def __init__(self, emit: Callable[[Event], None], answers_between: AnswersBetween | None) -> None:
         self.shift = 0
         self._emit = emit
-        self._is_read = answers_around is not None
-        self._true_status = TrueStatus(answers_around or _no_answers)
+        self._is_read = answers_between is not None
+        self._true_status = TrueStatus(answers_between or _no_answers)
         self._window = SettleWindow(self._decide, items_max=ASKED_MAX)
+        self._contested = SettleWindow(
+            self._decide_contested,
+            nanos=SETTLE_NANOS + ANSWER_NANOS,
+            quiet_nanos=SETTLE_QUIET_NANOS + ANSWER_NANOS,
+            items_max=ASKED_MAX,
+        )
         self._counts: Counter[AnswerResult] = Counter()
 
     def take(self, seen: RequestSeen) -> None:
@@ -59,18 +67,22 @@ class DoubtfulRequests:
         """Close the windows that a record of this time closes."""
         if not self._window.is_empty:
             self._window.pass_record(time)
+        if not self._contested.is_empty:
+            self._contested.pass_record(time)
 
     def pass_quiet(self, now: int) -> None:
         """Close the windows that the wall clock closes."""
         self._window.pass_quiet(now)
+        self._contested.pass_quiet(now)
 
     def close_all(self) -> None:
         """Close every window: the log is complete."""
         self._window.close_all()
+        self._contested.close_all()
 
     def is_due(self, now: int) -> bool:
         """Return whether the wall clock closes a window."""
-        return self._window.is_due(now)
+        return self._window.is_due(now) or self._contested.is_due(now)
 
     def take_counts(self) -> Counter[AnswerResult]:
         """Return the results of requests since the last call."""
@@ -78,10 +90,24 @@ class DoubtfulRequests:
         return counts
 
     def _decide(self, waiting: DoubtfulRequest) -> None:
-        record = waiting.record
-        decision = Decision(LOGGED, "missing")
+        if not self._is_read:
+            self._send(waiting, Decision(LOGGED, "missing"))
+            return
+        decision = self._true_status.decide(waiting.record, self.shift, is_last=False)
+        if decision.result == "contested":
+            self._contested.add(waiting)
+        else:
+            self._send(waiting, decision)
+
+    def _decide_contested(self, waiting: DoubtfulRequest) -> None:
+        decision = Decision(LOGGED, "contested")
         if self._is_read:
-            decision = self._true_status.decide(record, self.shift)
+            decision = self._true_status.decide(waiting.record, self.shift)
+        self._send(waiting, decision)
+
+    def _send(self, waiting: DoubtfulRequest, decision: Decision) -> None:
+        record = waiting.record
+        if self._is_read:
             self._counts[decision.result] += 1
         if decision.status != record.status:
             record = record._replace(status=decision.status, logged_status=record.status)
@@ -97,6 +123,7 @@ class DoubtfulRequests:
         """Return the state as JSON values."""
         return {
             "waiting": [to_json(waiting) for waiting in self._window.waiting()],
+            "contested": [to_json(waiting) for waiting in self._contested.waiting()],
             "asked": self._true_status.to_json(),
             "shift": self.shift,
         }
@@ -105,9 +132,11 @@ class DoubtfulRequests:
         """Continue from the result of `to_json`."""
         for waiting in kept["waiting"]:
             self._window.add(from_json(DoubtfulRequest, waiting))
+        for waiting in kept["contested"]:
+            self._contested.add(from_json(DoubtfulRequest, waiting))
         self._true_status.restore(kept["asked"])
         self.shift = kept["shift"]
 
 
-def _no_answers(_: int) -> None:
+def _no_answers(_: int, __: int) -> None:
     """Know no answers."""

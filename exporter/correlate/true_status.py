@@ -10,12 +10,16 @@ same second or the next, and for the same resource. Otherwise the status stays a
 decide what is certain:
 
 * **No 500 can belong to the request.** A true 500 has a line of its own, so no other line can make
-  it something else. This matters because anybody can write lines into that file: Wok answers a PUT
+  it something else. A 500 belongs to other requests only if they would have no answer without it.
+  This matters because anybody can write lines into that file: Wok answers a PUT
   of a client that is not logged in with 303 and does not log the request, and the client chooses
   its address and the path.
 * **Requests and answers balance.** In the seconds around the request, this client's requests for
   this resource have as many answers. If one line is missing (wokd was killed) or one is too many,
   it is unknown which answer is whose.
+
+If the answer is in doubt when the window closes, one more second is awaited: then all answers to
+the requests of the next second are there, too.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ ANSWER_NANOS = NANOS
 BEFORE_NANOS = 4 * NANOS
 """Requests and answers are compared from this long before a request."""
 ASKED_MAX = 1024
+RIVALS_MAX = 16
+"""If more requests could have the same answers, a 500 among these puts all of them in doubt."""
 
 _NAMES = ("ident", "vm", "vmid", "pool")
 """Parameters that name the resource or its parent: they are segments of the path."""
@@ -46,9 +52,8 @@ belong to another request, or nothing."""
 
 Answers = Mapping[tuple[str, str], Sequence[Answer]]
 """Answers by method and client."""
-AnswersAround = Callable[[int], Answers | None]
-"""Returns the answers from `BEFORE_NANOS` before a time to `ANSWER_NANOS` after it, or None if they
-are unknown."""
+AnswersBetween = Callable[[int, int], Answers | None]
+"""Returns the answers between two times, inclusive, or None if they are unknown."""
 
 
 class Decision(NamedTuple):
@@ -80,12 +85,12 @@ class TrueStatus:
     `asked` adds each such request of the log. `decide` closes the window of one that `is_doubtful`.
     """
 
-    def __init__(self, answers_around: AnswersAround) -> None:
-        self._answers_around = answers_around
+    def __init__(self, answers_between: AnswersBetween) -> None:
+        self._answers_between = answers_between
         self._asked: deque[_Asked] = deque()
         self._by_key: dict[_Key, deque[_Asked]] = {}
         # Equal requests of one second have the same answers, until the next one is added.
-        self._decided: dict[_Asked, Decision] = {}
+        self._decided: dict[tuple[_Asked, int], Decision] = {}
 
     def asked(self, record: Record) -> None:
         """Add a request with the status 500."""
@@ -93,7 +98,7 @@ class TrueStatus:
             return
         asked = self._asked
         while asked and (
-            len(asked) >= ASKED_MAX or abs(record.time - asked[0].time) > BEFORE_NANOS + 2 * ANSWER_NANOS
+            len(asked) >= ASKED_MAX or abs(record.time - asked[0].time) > BEFORE_NANOS + 3 * ANSWER_NANOS
         ):
             self._forget_first()
         self._add(_asked_of(record))
@@ -110,21 +115,24 @@ class TrueStatus:
         if not alike:
             del self._by_key[key]
 
-    def decide(self, record: Record, shift: int = 0) -> Decision:
+    def decide(self, record: Record, shift: int = 0, *, is_last: bool = True) -> Decision:
         """Return the true status of a doubtful request. Call this when its window closes.
 
-        `shift` is the difference between the times of the access log and their true time.
+        `shift` is the difference between the times of the access log and their true time. `is_last`
+        is False at the end of the settling window, and True one second later.
         """
         if len(self._asked) >= ASKED_MAX:
             return Decision(LOGGED, "contested")
         own = _asked_of(record)
-        decided = self._decided.get(own)
+        last = own.time + ANSWER_NANOS * (2 if is_last else 1)
+        decided = self._decided.get((own, last))
         if decided is None:
-            decided = self._decided[own] = self._decide(own, shift)
+            decided = self._decided[own, last] = self._decide(own, last, shift)
         return decided
 
-    def _decide(self, own: _Asked, shift: int) -> Decision:
-        found = self._answers_around(own.time - shift)
+    def _decide(self, own: _Asked, last: int, shift: int) -> Decision:
+        first = own.time - BEFORE_NANOS
+        found = self._answers_between(first - shift, last - shift)
         if found is None:
             return Decision(LOGGED, "missing")
         # Wok sends no user to this log. A longer text is the address of another client.
@@ -138,9 +146,13 @@ class TrueStatus:
         if statuses == {LOGGED}:
             return Decision(LOGGED, "confirmed")
         true = _true_status(own)
-        if statuses == {true} and _is_balanced(own, self._by_key.get(own.key, ()), answers):
-            return Decision(true, "corrected")
-        return Decision(LOGGED, "contested")
+        alike = self._by_key.get(own.key, ())
+        is_sure = (
+            statuses <= {true, LOGGED}
+            and (LOGGED not in statuses or _is_of_others(own, alike, answers, last))
+            and _is_balanced(own, alike, answers, last)
+        )
+        return Decision(true, "corrected") if is_sure else Decision(LOGGED, "contested")
 
     # The store
 
@@ -173,17 +185,54 @@ def _true_status(asked: _Asked) -> int:
     return RENAMED if asked.key.method == "PUT" else UNAUTHORIZED
 
 
-def _is_balanced(own: _Asked, alike: Iterable[_Asked], answers: Iterable[Answer]) -> bool:
+def _is_of_others(own: _Asked, alike: Iterable[_Asked], answers: Sequence[Answer], last: int) -> bool:
+    """Return whether each 500 that fits `own` belongs to another request: without it, one of these
+    would have no answer.
+    """
+    # All answers to these requests are among those up to `last`.
+    others = [
+        asked
+        for asked in alike
+        if own.time - ANSWER_NANOS <= asked.time <= min(own.time + ANSWER_NANOS, last - ANSWER_NANOS)
+    ]
+    if own in others:
+        others.remove(own)
+    if len(others) > RIVALS_MAX:
+        return False
+    # Those of the same second are alike.
+    errors = {
+        answer.time: at for at, answer in enumerate(answers) if answer.status == LOGGED and _fits(answer, own)
+    }
+    return not any(_have_answers(others, [*answers[:at], *answers[at + 1 :]]) for at in errors.values())
+
+
+def _have_answers(requests: Sequence[_Asked], answers: Sequence[Answer]) -> bool:
+    """Return whether each request can have an answer of its own, as a matching in a graph."""
+    of_answer: dict[int, _Asked] = {}
+
+    def give(asked: _Asked, tried: set[int]) -> bool:
+        for at, answer in enumerate(answers):
+            if at not in tried and _fits(answer, asked):
+                tried.add(at)
+                if at not in of_answer or give(of_answer[at], tried):
+                    of_answer[at] = asked
+                    return True
+        return False
+
+    return all(give(asked, set()) for asked in requests)
+
+
+def _is_balanced(own: _Asked, alike: Iterable[_Asked], answers: Iterable[Answer], last: int) -> bool:
     """Return whether the requests around `own` have an answer each, and the answers a request.
 
     `alike` are the requests of this client for this resource, including `own`.
     """
-    first, last = own.time - BEFORE_NANOS, own.time + ANSWER_NANOS
+    first = own.time - BEFORE_NANOS
     counted = (_true_status(own), LOGGED)
-    found = sum(answer.status in counted and first <= answer.time <= last for answer in answers)
+    found = sum(answer.status in counted for answer in answers)
     times = [asked.time for asked in alike]
     # The answer to the last ones can be outside of these seconds, and one from before them inside.
-    least = sum(first <= time <= own.time for time in times)
+    least = sum(first <= time <= last - ANSWER_NANOS for time in times)
     most = sum(first - ANSWER_NANOS <= time <= last for time in times)
     return least <= found <= most
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from exporter.correlate.true_status import ANSWER_NANOS, BEFORE_NANOS
 from exporter.source.timed_lines import TimedLines
 from exporter.wok.access_log import Answer, answer_of, time_of
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from exporter.correlate.true_status import Answers
     from exporter.parse.timezone import Zones
 
-SECONDS_MAX: Final = 2
+SPANS_MAX: Final = 2
 """Requests whose windows close together share the seconds that were read last."""
 
 
@@ -26,20 +25,21 @@ class AccessLog:
     def __init__(self, path: Path, zones: Zones) -> None:
         self._zones = zones
         self._lines = TimedLines(path, partial(time_of, zones=zones))
-        self._seconds: dict[int, Answers | None] = {}
+        self._spans: dict[tuple[int, int], Answers | None] = {}
 
-    def around(self, time: int) -> Answers | None:
-        """Return the answers around `time`, in nanoseconds; None if they are unknown.
+    def between(self, first: int, last: int) -> Answers | None:
+        """Return the answers between two times in nanoseconds; None if they are unknown.
 
         The log must have got past these seconds, so that all their lines are there.
         """
-        if time not in self._seconds:
-            lines = self._lines.between(time - BEFORE_NANOS, time + ANSWER_NANOS)
+        span = (first, last)
+        if span not in self._spans:
+            lines = self._lines.between(first, last)
             answers = None if lines is None else self._answers(lines)
-            if len(self._seconds) >= SECONDS_MAX:
-                del self._seconds[next(iter(self._seconds))]
-            self._seconds[time] = answers
-        return self._seconds[time]
+            if len(self._spans) >= SPANS_MAX:
+                del self._spans[next(iter(self._spans))]
+            self._spans[span] = answers
+        return self._spans[span]
 
     def close(self) -> None:
         """Close the files."""

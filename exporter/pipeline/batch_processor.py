@@ -150,7 +150,7 @@ class BatchProcessor:
             open_tasks=loaded.open_tasks,
             ended=loaded.ended,
             errors=self._errors,
-            answers_around=config.access_log.around if config.access_log is not None else None,
+            answers_between=config.access_log.between if config.access_log is not None else None,
         )
         self._tally = Tally(SeriesLimits(loaded.series, config.naming.tasks))
         self._is_kept = config.is_kept
