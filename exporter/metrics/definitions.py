@@ -129,8 +129,8 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         "wok_exporter_access_answers_total",
         "counter",
         ("result",),
-        "Requests that Wok logged as 500 by mistake, perhaps, by what wok-access.log says of them: corrected (renames"
-        " are 303, failed logins 401), confirmed, contested, or missing. The last two stay 500.",
+        "Requests that Wok may have logged as 500 by mistake, by what wok-access.log says of them: corrected (to 303 for"
+        " renames, 401 for failed logins), confirmed, contested, or missing. All but the corrected ones stay 500.",
         known=(("corrected",), ("confirmed",), ("contested",), ("missing",)),
     ),
     MetricDefinition(
