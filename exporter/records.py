@@ -246,7 +246,10 @@ class OpenTask(NamedTuple):
 
 
 class RequestRow(NamedTuple):
-    """A request in the history, for `tasks` and the page; `message` is the rendered sentence."""
+    """A request in the history, for `tasks` and the page.
+
+    `message` is the rendered sentence, `resource` what it works on in words, empty if unknown.
+    """
 
     ordinal: int
     time: int
@@ -259,6 +262,7 @@ class RequestRow(NamedTuple):
     address: str
     record_id: str
     message: str
+    resource: str = ""
 
 
 class TaskRow(NamedTuple):
@@ -266,7 +270,7 @@ class TaskRow(NamedTuple):
 
     `since` and `until` are the ordinals of the last request before its start and before its final
     record. So the requests between them have `since < ordinal <= until`. `found_id`, `exception`
-    and `stack` come from wok-error.log.
+    and `stack` come from wok-error.log. `resource` is what its target_uri says in words.
     """
 
     context: bytes
@@ -289,6 +293,7 @@ class TaskRow(NamedTuple):
     found_id: str = ""
     exception: str = ""
     stack: str = ""
+    resource: str = ""
 
 
 class JournalRow(NamedTuple):

@@ -52,7 +52,9 @@ def run(stage: str, log: Path) -> None:
     correlator = Correlator(operations, expiry=24 * 3600 * NANOS)
     tally = Tally(SeriesLimits([], operations.tasks))
     identity = Identity("instructions", "host", "h", {})
-    telemetry = Telemetry(identity, log_file_name="log", privacy="plain", messages=Messages({}))
+    telemetry = Telemetry(
+        identity, log_file_name="log", privacy="plain", messages=Messages({}), operations=operations
+    )
     offset = 0
     for data in log.read_bytes().splitlines():
         for item in parser.feed(Line(FILE, offset, data, len(data))):

@@ -82,7 +82,11 @@ def measure(log: Path, environ: Mapping[str, str], signals: frozenset[Signal]) -
     accounts = Accounts()
     config = ProcessingConfig("bench", Zones("UTC"), Operations.load(), 24 * 3600 * NANOS)
     telemetry = Telemetry(
-        Identity("bench", "host", "h", {}), log_file_name=log.name, privacy="plain", messages=Messages({})
+        Identity("bench", "host", "h", {}),
+        log_file_name=log.name,
+        privacy="plain",
+        messages=Messages({}),
+        operations=Operations.load(),
     )
     with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
         store.set_signals(signals)

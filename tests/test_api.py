@@ -285,6 +285,7 @@ def test_tasks_as_they_are(api: Api) -> None:
         "state": "failed",
         "app": "ginger",
         "operation": "backup.create",
+        "resource": "",
         "target_uri": "/plugins/ginger/backup",
         "task_id": "2",
         "start": (START + 20) * 1000,
@@ -358,6 +359,7 @@ def test_requests_as_they_are(api: Api) -> None:
         "address": "192.0.2.7",
         "record_id": "11111111",
         "message": "A clone of web01",
+        "resource": "",
     }
 
 

@@ -372,7 +372,7 @@ def test_the_state_of_the_first_version(tmp_path: Path) -> None:
             ("task", task_row(1, target_uri=long, message=long)),
         ]
         for table, row in rows:
-            later = ('"candidates"', '"found_id"', '"exception"', '"stack"')
+            later = ('"candidates"', '"found_id"', '"exception"', '"stack"', '"resource"')
             fields = [name for name in columns(type(row)).split(", ") if name not in later]
             marks = ", ".join("?" for _ in fields)
             db.execute(
@@ -505,7 +505,7 @@ def test_newer_state_is_refused(tmp_path: Path) -> None:
     open_writer(file, on_broken="fail", migrations=(*MIGRATIONS, _add_column)).close()
     content = file.read_bytes()
     for opened in (lambda: Store(tmp_path, on_broken="restart"), lambda: Reader(tmp_path)):
-        with pytest.raises(StoreError, match=r"written by a later release \(version 5, this one knows 4\)"):
+        with pytest.raises(StoreError, match=r"written by a later release \(version 6, this one knows 5\)"):
             opened()
 
     assert content == file.read_bytes()

@@ -376,6 +376,7 @@ def test_an_object_for_programs() -> None:
         "state": "failed",
         "app": "kimchi",
         "operation": "vms.clone",
+        "resource": None,
         "target_uri": "/plugins/kimchi/vms/web01-clone-1772442006800000/clone",
         "task_id": "4",
         "started": "2026-03-02T09:00:02+00:00",
@@ -396,6 +397,7 @@ def test_an_object_for_programs() -> None:
             "user": "ada",
             "address": "192.0.2.7",
             "message": "A clone of web01",
+            "resource": None,
             "record_id": None,
             "trace_id": "00" * 16,
             "span_id": "00" * 7 + "07",
@@ -413,7 +415,8 @@ def test_what_is_not_known_is_null() -> None:
     """A task that runs, whose window is still open, has no end, no ids and no request."""
     seen = as_object(but(RUNNING._replace(request=None, meanwhile=()), context=b""), UTC)
 
-    known = {"state": "running", "app": "kimchi", "operation": "vms.clone", "target_uri": "", "task_id": "4",
+    known = {"state": "running", "app": "kimchi", "operation": "vms.clone", "resource": None,
+             "target_uri": "", "task_id": "4",
              "started": "2026-03-02T09:00:02+00:00", "duration_seconds": 247.0, "correlation": "exact",
              "meanwhile": {"count": 0, "requests": []}}  # fmt: skip
     unknown = ("ended", "trace_id", "span_id", "error_code", "exception", "why", "request")
@@ -659,9 +662,9 @@ def test_a_log_without_a_daemon(tmp_path: Path) -> None:
 As of 2026-03-02 09:00:39 (UTC):
 
 STATE   STARTED              DURATION  APP         OPERATION      RESOURCE                                              USER   REQUEST                 MEANWHILE
-failed  2026-03-02 09:00:33  1s        ginger      lvs.create     /lvs/vg_name/data                                     josé   POST lvs.create 202     0
+failed  2026-03-02 09:00:33  1s        ginger      lvs.create     volume group data                                     josé   POST lvs.create 202     0
     why: GINLV00003E: the logical volume could not be created: data has 12 GiB left
-lost    2026-03-02 09:00:24  6s        kimchi      vms.clone      /plugins/kimchi/vms/web01-clone-1772442024500000/clone  ada    POST vms.clone 202      1
+lost    2026-03-02 09:00:24  6s        kimchi      vms.clone      guest web01                                           ada    POST vms.clone 202      1
 """
     head = [line.split() for line in expected.splitlines()]
     assert head == [line.split() for line in text.splitlines()][: len(head)]

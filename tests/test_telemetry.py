@@ -30,6 +30,7 @@ from exporter.telemetry.attributes import _SHARED_MAX, RequestFacts, TaskFacts
 from exporter.telemetry.mapping import SCHEMA_URL, SCOPE, Telemetry
 from exporter.telemetry.resource import _RESOURCES_MAX, Identity
 from exporter.telemetry.spans import _FORMATS_MAX, _LINKS_MAX
+from exporter.wok.operations import Operations
 from exporter.wok.sentences import People, Privacy
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ REQUEST_HEX = REQUEST[16:].hex()
 TASK_HEX = TASK[16:].hex()
 URI = "/plugins/kimchi/vms/web-clone-1479000000000000/clone"
 IDENTITY = Identity("wok-1", "hyper", "abc", {})
+OPERATIONS = Operations.load()
 
 
 class Tables:
@@ -57,7 +59,13 @@ class Tables:
 
 
 def telemetry(privacy: Privacy = "plain", identity: Identity = IDENTITY) -> Telemetry:
-    return Telemetry(identity, log_file_name="user-requests.data", privacy=privacy, messages=Tables())
+    return Telemetry(
+        identity,
+        log_file_name="user-requests.data",
+        privacy=privacy,
+        messages=Tables(),
+        operations=OPERATIONS,
+    )
 
 
 def value_of(value: AnyValue) -> Any:
@@ -187,6 +195,7 @@ def a_task(**changes: Any) -> TaskEnded:
 
 
 REQUEST_ATTRIBUTES = {
+    "wok.resource": "guest web",
     "http.request.method": "POST",
     "http.response.status_code": 202,
     "client.address": "192.0.2.7",
@@ -199,6 +208,7 @@ REQUEST_ATTRIBUTES = {
     "wok.log.offset": 300,
 }
 TASK_ATTRIBUTES = {
+    "wok.resource": "guest web",
     "wok.app": "kimchi",
     "wok.operation": "vms.clone",
     "wok.task.id": "7",
@@ -668,6 +678,7 @@ def test_rows() -> None:
         "192.0.2.7",
         RECORD_ID,
         "KCHVM0009L ident=web",
+        resource="guest web",
     )
     task_row = TaskRow(
         context=TASK,
@@ -686,6 +697,7 @@ def test_rows() -> None:
         message="No copy of web",
         since=12,
         until=15,
+        resource="guest web",
     )
 
     assert request_row == sender.request_row(a_request())
@@ -744,6 +756,7 @@ def test_a_record_of_another_file_names_that_file() -> None:
         log_file_name="user-requests.data",
         privacy="plain",
         messages=Tables(),
+        operations=OPERATIONS,
         file_names={FILE: "user-requests.data.1"},
     )
     names = [span(a_request(file=file), sender)["attributes"]["log.file.name"] for file in (FILE, bytes(16))]

@@ -233,6 +233,8 @@ def _listed(known: QuerySource, task: TaskView, limit: int) -> Listed:
         between = reader.requests_between(task.since + 1, task.until, limit + 1)
         others = [request for request in between if request.ordinal != task.request][:limit]
     request = reader.request(task.request) if task.request else None
+    if request is not None and request.resource and task.correlation != "ambiguous":
+        task = task._replace(resource=request.resource)
     return Listed(task, request, others)
 
 

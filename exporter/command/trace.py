@@ -313,10 +313,13 @@ def _shown(known: QuerySource, found: Trace, requests: int, meanwhile_max: int) 
     for one in found.tasks:
         if isinstance(one, Running):
             tasks.append(
-                (of_running(one.row, now=known.now, requests=requests), max(known.now, one.row.start))
+                (
+                    of_running(one.row, now=known.now, requests=requests, resource=one.resource),
+                    max(known.now, one.row.start),
+                )
             )
         else:
-            tasks.append((of_ended(one.row), one.row.end))
+            tasks.append((of_ended(one.row, resource=one.resource), one.row.end))
     if not tasks:
         return Shown(found.request, (), found.task_count, (), 0)
     since = min(task.since for task, _ in tasks)
@@ -367,7 +370,7 @@ def _label(task: TaskView) -> str:
 
 def _details(task: TaskView, zone: tzinfo | None) -> Iterator[str]:
     number = f", task {task.task_id}" if task.task_id else ""
-    yield f"{task.target_uri or task.app}{number}"
+    yield f"{task.resource or task.target_uri or task.app}{number}"
     start = f"{view.local(task.start, zone):%Y-%m-%d %H:%M:%S}"
     if task.state == "running":
         yield f"running since {start}"

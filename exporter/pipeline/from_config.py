@@ -80,5 +80,10 @@ def telemetry_of(
         config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
     )
     return Telemetry(
-        identity, log_file_name=log_name, privacy=config.privacy, messages=messages, file_names=file_names
+        identity,
+        log_file_name=log_name,
+        privacy=config.privacy,
+        messages=messages,
+        operations=Operations.load(),
+        file_names=file_names,
     )

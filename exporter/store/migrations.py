@@ -107,7 +107,13 @@ def _version_4(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2, _version_3, _version_4)
+def _version_5(db: sqlite3.Connection) -> None:
+    # What a request or a task works on, in words.
+    for table in ("request", "task"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN resource TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_version_1, _version_2, _version_3, _version_4, _version_5)
 """Migration n, counted from 1, brings a state from version n - 1 to n; a released one is never
 changed.
 """

@@ -39,7 +39,7 @@ INTEGER_MAX = 2**63 - 1
 
 _BEFORE_ALL = (-INTEGER_MAX - 1, b"")
 
-_BY_WHOM = "coalesce(r.user, ''), coalesce(r.address, ''), coalesce(r.message, '')"
+_BY_WHOM = "coalesce(r.user, ''), coalesce(r.address, ''), coalesce(r.message, ''), coalesce(r.resource, '')"
 _RUNNING = (
     f"SELECT {columns(OpenTask, 't')}, {_BY_WHOM} FROM open_task AS t"  # noqa: S608 - our own names
     " LEFT JOIN request AS r ON r.ordinal = t.request"
@@ -58,9 +58,10 @@ class Sought(NamedTuple):
     """The filters: one of each (empty: any), overlapping `since_ns <= t < until_ns`, and containing
     `text`.
 
-    `text` is part of a task's target_uri, operation, error code and reason, its user or its
-    request's sentence; or of a request's operation, user and sentence. ASCII letters match in any
-    case, others as given, in lower case, in upper case, or with the first one in upper case.
+    `text` is part of a task's target_uri, resource in words, operation, error code and reason, its
+    user or its request's sentence; or of a request's operation, user and sentence. ASCII letters
+    match in any case, others as given, in lower case, in upper case, or with the first one in upper
+    case.
     """
 
     apps: Sequence[str] = ()
@@ -73,22 +74,28 @@ class Sought(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A running task, with the user, address and sentence of its request if the history has it."""
+    """A running task, with the user, address, sentence and resource of its request if the history
+    has it.
+    """
 
     row: OpenTask
     user: str
     address: str
     message: str
+    resource: str
 
 
 class Ended(NamedTuple):
-    """An ended task, with the user, address and sentence of its request if the history has it."""
+    """An ended task, with the user, address, sentence and resource of its request if the history
+    has it.
+    """
 
     id: int
     row: TaskRow
     user: str
     address: str
     message: str
+    resource: str
 
 
 class Place(NamedTuple):
@@ -381,10 +388,10 @@ def _running(
     ]
     if sought.until_ns is not None:
         conditions.append(("t.start < ?", (sought.until_ns,)))
-    conditions += _with_text(sought.text, "t.target_uri", "t.operation", "r.user", "r.message")
+    conditions += _with_text(sought.text, "t.target_uri", "t.operation", "r.user", "r.message", "r.resource")
     where, values = _where(conditions)
     found = db.execute(f"{_RUNNING} WHERE {where} ORDER BY t.start, t.context LIMIT ?", (*values, limit))
-    return [Running(OpenTask._make(row[:-3]), *row[-3:]) for row in _first_bytes(found)]
+    return [Running(OpenTask._make(row[:-4]), *row[-4:]) for row in _first_bytes(found)]
 
 
 def _ended(
@@ -403,11 +410,20 @@ def _ended(
     # One walk through the requests is cheaper than to look up the request of each of 100,000 tasks.
     for condition, users in _one_of("user", sought.users):
         conditions.append((f"t.request IN (SELECT ordinal FROM request WHERE {condition})", users))  # noqa: S608 - our own names
-    texts = ("t.operation", "t.target_uri", "t.error_code", _WHY, "r.user", "r.message")
+    texts = (
+        "t.operation",
+        "t.target_uri",
+        "t.error_code",
+        _WHY,
+        "r.user",
+        "r.message",
+        "t.resource",
+        "r.resource",
+    )
     conditions += _with_text(sought.text, *texts)
     where, values = _where(conditions)
     found = db.execute(f"{_ENDED} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
-    return [Ended(row[0], TaskRow._make(row[1:-3]), *row[-3:]) for row in _first_bytes(found)]
+    return [Ended(row[0], TaskRow._make(row[1:-4]), *row[-4:]) for row in _first_bytes(found)]
 
 
 def _first_bytes(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -27,11 +27,12 @@ class TaskView(NamedTuple):
 
     `end` is None while the task is running and if its end is unknown. `duration` is in nanoseconds,
     up to now while it is running, None if unknown. `why` is the reason of a failure or loss.
-    `exception` and `stack` come from wok-error.log, if they are certain. `request` is the
-    ordinal of its request, 0 without one; `user` and `address` are that request's, empty when the
-    history no longer has it. The other requests between start and end are `since < ordinal <=
-    until`, `concurrent` in number. `candidates` are the contexts of other requests that an
-    ambiguous task might belong to.
+    `exception` and `stack` come from wok-error.log, if they are certain. `resource` is what it
+    works on in words: as its request says, or as its target_uri says where the request is
+    ambiguous. `request` is the ordinal of its request, 0 without one; `user` and `address` are that
+    request's, empty when the history no longer has it. The other requests between start and end are
+    `since < ordinal <= until`, `concurrent` in number. `candidates` are the contexts of other
+    requests that an ambiguous task might belong to.
     """
 
     state: State
@@ -55,6 +56,7 @@ class TaskView(NamedTuple):
     candidates: tuple[bytes, ...] = ()
     exception: str = ""
     stack: str = ""
+    resource: str = ""
 
 
 class Usual(NamedTuple):
@@ -65,7 +67,9 @@ class Usual(NamedTuple):
     p90: int
 
 
-def of_running(row: OpenTask, *, now: int, requests: int, user: str = "", address: str = "") -> TaskView:
+def of_running(
+    row: OpenTask, *, now: int, requests: int, user: str = "", address: str = "", resource: str = ""
+) -> TaskView:
     """Return a running task; `now` is in nanoseconds, `requests` the ordinal of the last request in
     the log.
     """
@@ -91,11 +95,12 @@ def of_running(row: OpenTask, *, now: int, requests: int, user: str = "", addres
         until=requests,
         concurrent=max(0, requests - row.since - own),
         candidates=_contexts(kept.get("candidates")) if _grade(kept) == "ambiguous" else (),
+        resource=resource if _grade(kept) != "ambiguous" else "",
     )
 
 
-def of_ended(row: TaskRow, *, user: str = "", address: str = "") -> TaskView:
-    """Return a task that has ended."""
+def of_ended(row: TaskRow, *, user: str = "", address: str = "", resource: str = "") -> TaskView:
+    """Return a task that has ended; `resource` is that of its request."""
     # Without a request and a start, only the end record of the task is known.
     is_brief = row.start == row.end and not row.request
     is_unknown = row.outcome == "unknown"
@@ -121,6 +126,7 @@ def of_ended(row: TaskRow, *, user: str = "", address: str = "") -> TaskView:
         candidates=_contexts(row.candidates.hex()),
         exception=row.exception,
         stack=row.stack,
+        resource=(resource if row.correlation != "ambiguous" else "") or row.resource,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 from exporter import otlp_encoding
 from exporter.records import Event, Record, RequestSeen, TaskEnded, TaskRepeated, TaskStarted
+from exporter.wok.operations import Operations
 from exporter.wok.sentences import People
 
 _ATTRIBUTE_BYTES_MAX: Final = 4096
@@ -36,6 +37,7 @@ _FILE_NAME: Final = otlp_encoding.key("log.file.name")
 _LOGGED_STATUS: Final = otlp_encoding.key("wok.logged_status_code")
 _TASK_ID: Final = otlp_encoding.key("wok.task.id")
 _TARGET_URI: Final = otlp_encoding.key("wok.task.target_uri")
+_RESOURCE: Final = otlp_encoding.key("wok.resource")
 _CONCURRENT_REQUESTS: Final = otlp_encoding.key("wok.task.concurrent_requests")
 
 
@@ -87,18 +89,25 @@ _facts_of_record = attrgetter("app", "method", "status", "user", "address", "cod
 
 class Attributes:
     """Makes the attributes of events. `log_file_name` is the base name of the log,
-    `file_names` has those of other files by their identity.
+    `file_names` has those of other files by their identity. `operations` has the words for
+    resources.
     """
 
     def __init__(
-        self, people: People, log_file_name: str, file_names: Mapping[bytes, str] | None = None
+        self,
+        people: People,
+        operations: Operations,
+        log_file_name: str,
+        file_names: Mapping[bytes, str] | None = None,
     ) -> None:
         self._people = people
+        self._operations = operations
         self._log_file_name = text_piece(_FILE_NAME, log_file_name)
         self._file_names = {file: text_piece(_FILE_NAME, name) for file, name in (file_names or {}).items()}
         self._shared: dict[tuple[object, ...], Shared] = {}
         # The span, the log record and the history row of an event are made one after the other.
         self._latest: tuple[Event, EventAttributes] | None = None
+        self._worded: tuple[Event, str] | None = None
 
     def of(self, event: Event) -> EventAttributes:
         """Return the attributes of an event."""
@@ -114,6 +123,9 @@ class Attributes:
         else:
             shared = self._of_task(_task_facts(event))
             own = _own_of_task(event)
+        resource = self.resource_of(event)
+        if resource:
+            own.append(text_piece(_RESOURCE, resource))
         record = event.record
         if record is not None:
             if record.record_id:
@@ -125,6 +137,20 @@ class Attributes:
         found = EventAttributes(shared, own)
         self._latest = (event, found)
         return found
+
+    def resource_of(self, event: Event) -> str:
+        """Return what a request or a task works on, in words; empty if that is not known."""
+        latest = self._worded
+        if latest is not None and latest[0] is event:
+            return latest[1]
+        if isinstance(event, RequestSeen):
+            record = event.record
+            resource = self._operations.resource(record.app, event.operation, record.params)
+        else:
+            task = event if isinstance(event, TaskEnded) else event.record
+            resource = self._operations.resource_of_task(task.app, task.target_uri) if task.target_uri else ""
+        self._worded = (event, resource)
+        return resource
 
     def _of_request(self, facts: tuple[object, ...]) -> Shared:
         return self._shared.get(facts) or self._keep(

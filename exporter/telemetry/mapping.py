@@ -21,6 +21,7 @@ from exporter.telemetry.attributes import Attributes, app_of
 from exporter.telemetry.reasons import failure_of
 from exporter.telemetry.resource import Identity, Resources
 from exporter.telemetry.spans import Spans
+from exporter.wok.operations import Operations
 from exporter.wok.sentences import MessageTables, People, Privacy, Sentences
 
 SCOPE_NAME: Final = "wok-exporter"
@@ -33,7 +34,8 @@ class Telemetry:
     """Turns events into encoded spans, log records and history rows.
 
     `log_file_name` is the base name of the log as configured, `messages` the message tables of the
-    host's Wok. No method raises an exception, whatever the log contains.
+    host's Wok, `operations` the table that says what a request works on. No method raises an
+    exception, whatever the log contains.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class Telemetry:
         log_file_name: str,
         privacy: Privacy,
         messages: MessageTables,
+        operations: Operations,
         file_names: Mapping[bytes, str] | None = None,
     ) -> None:
         self._people = People(identity.instance, privacy)
         self._sentences = Sentences(messages, self._people)
         self._resources = Resources(identity)
-        self._attributes = Attributes(self._people, log_file_name, file_names)
+        self._attributes = Attributes(self._people, operations, log_file_name, file_names)
         self._spans = Spans()
 
     def resource(self, app: str) -> bytes:
@@ -81,8 +84,8 @@ class Telemetry:
 
     def request_row(self, event: RequestSeen) -> RequestRow:
         """Return the history row of a request; the privacy setting applies here too."""
-        return rows.of_request(event, self._people, self._sentences)
+        return rows.of_request(event, self._people, self._sentences, self._attributes.resource_of(event))
 
     def task_row(self, event: TaskEnded) -> TaskRow:
         """Return the history row of an ended task."""
-        return rows.of_task(event, self._sentences)
+        return rows.of_task(event, self._sentences, self._attributes.resource_of(event))

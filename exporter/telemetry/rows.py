@@ -15,7 +15,7 @@ _STACK_BYTES_MAX: Final = 4096
 """The history stores this much of a stack. The log record has all of it."""
 
 
-def of_request(event: RequestSeen, people: People, sentences: Sentences) -> RequestRow:
+def of_request(event: RequestSeen, people: People, sentences: Sentences, resource: str) -> RequestRow:
     """Return the history row of a request; the privacy setting applies here too."""
     record = event.record
     return RequestRow(
@@ -30,10 +30,11 @@ def of_request(event: RequestSeen, people: People, sentences: Sentences) -> Requ
         people.address(record.address),
         record.record_id,
         sentences.of(record).message,
+        resource,
     )
 
 
-def of_task(event: TaskEnded, sentences: Sentences) -> TaskRow:
+def of_task(event: TaskEnded, sentences: Sentences, resource: str) -> TaskRow:
     """Return the history row of a task; `message` is the error, or the outcome in words."""
     record = event.record
     failure = failure_of(event, sentences)
@@ -58,4 +59,5 @@ def of_task(event: TaskEnded, sentences: Sentences) -> TaskRow:
         event.found_id,
         event.exception,
         otlp_encoding.clip(event.stack, _STACK_BYTES_MAX),
+        resource,
     )

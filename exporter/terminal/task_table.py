@@ -142,6 +142,7 @@ def task_object(task: TaskView, zone: tzinfo | None) -> dict[str, Any]:
         "state": task.state,
         "app": task.app,
         "operation": task.operation,
+        "resource": task.resource or None,
         "target_uri": task.target_uri,
         "task_id": task.task_id,
         "started": iso(task.start, zone),
@@ -191,7 +192,7 @@ def _cells(listed: Listed, zone: tzinfo | None) -> dict[str, str]:
         user = request.user
         asked = asked_of(request)
         asked += DOUBTS[task.correlation]
-    resource = task.target_uri
+    resource = task.resource or task.target_uri
     if not resource and request is not None:
         # For a running task without a start record, only its request's sentence says what it works
         # on.
@@ -254,6 +255,7 @@ def request_object(request: RequestRow, zone: tzinfo | None) -> dict[str, Any]:
         "user": request.user or None,
         "address": request.address or None,
         "message": request.message,
+        "resource": request.resource or None,
         "record_id": request.record_id or None,
         "trace_id": request.context[:16].hex(),
         "span_id": request.context[16:].hex(),

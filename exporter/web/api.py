@@ -205,8 +205,15 @@ def _missing(path: str) -> str:
 
 def _view(task: Running | Ended, now: int, requests: int) -> TaskView:
     if isinstance(task, Running):
-        return of_running(task.row, now=now, requests=requests, user=task.user, address=task.address)
-    return of_ended(task.row, user=task.user, address=task.address)
+        return of_running(
+            task.row,
+            now=now,
+            requests=requests,
+            user=task.user,
+            address=task.address,
+            resource=task.resource,
+        )
+    return of_ended(task.row, user=task.user, address=task.address, resource=task.resource)
 
 
 def _task_object(task: TaskView, request_message: str) -> dict[str, Any]:
@@ -216,6 +223,7 @@ def _task_object(task: TaskView, request_message: str) -> dict[str, Any]:
         "state": task.state,
         "app": task.app,
         "operation": task.operation,
+        "resource": task.resource,
         "target_uri": task.target_uri,
         "task_id": task.task_id,
         "start": _milliseconds(task.start),
@@ -256,6 +264,7 @@ def _request_object(row: RequestRow) -> dict[str, Any]:
         "address": row.address,
         "record_id": row.record_id,
         "message": row.message,
+        "resource": row.resource,
     }
 
 

@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
+from exporter.wok.resource_words import in_words, is_told
 from exporter.wok.target_templates import UUID, Template, text_of
 
 CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
@@ -35,8 +36,6 @@ CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
 
 OTHER = "other"
 """The operation of everything that is not in the table."""
-
-_RESOURCE_HOLE = re.compile(r"\{([a-z_]+)\}")
 
 GENERIC = frozenset({"WOKCOL0001L", "WOKRES0001L"})
 """The codes of all controllers that have none of their own."""
@@ -326,8 +325,16 @@ class Operations:
         """Return the resource of a request in words (`guest web`); empty if the table has none."""
         for shape in self._by_operation.get((app, operation), ()):
             if shape.form(params) is not None:
-                return _RESOURCE_HOLE.sub(lambda hole: text_of(params, hole[1]), shape.resource)
+                return in_words(shape.resource, params)
         return ""
+
+    def resource_of_task(self, app: str, target_uri: str) -> str:
+        """Return the resource of a task in words, as far as its target_uri has it; else nothing."""
+        shape = self.shape_of(app, target_uri)
+        if shape is None or not shape.resource:
+            return ""
+        names = shape.template.read(target_uri)
+        return in_words(shape.resource, names) if is_told(shape.resource, names) else ""
 
     @property
     def rows(self) -> Sequence[Row]:

@@ -1,13 +1,14 @@
 """Templates of the target_uri of tasks: `/plugins/kimchi/vms/{ident}-clone-<us>/clone`.
 
 A template has three kinds of parts: literal text, *holes* for parameters of the request
-(`{ident}`), and *marks* for parts that Wok makes up (`<us>`). It has three methods:
+(`{ident}`), and *marks* for parts that Wok makes up (`<us>`). It has four methods:
 
 * `fill` returns the target_uri of a request's task, as far as the request determines it. It keeps
   the marks.
 * `generalise` returns the same text for the target_uri of a task: it replaces the parts that look
   made up by marks. A request matches a task if both texts are equal. No name is ever taken apart,
   so a guest called `a/snapshots/b` or `x >>> y` does no harm.
+* `read` returns the names in a target_uri, if they can be told apart.
 * `fits` returns whether a target_uri may belong to this operation. Only literal parts and marks
   are compared, because a name can contain anything: blanks, slashes, newlines, another URI.
 
@@ -32,6 +33,9 @@ UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TAIL_CHARS = 320
 """Patterns see this much of the end of a target_uri. They cannot match more: the name of a file has
 at most 255 characters."""
+
+READ_CHARS_MAX = 1024
+"""`read` takes no longer target_uri apart."""
 
 _EXTENSION = r"(?:\.[^/.]{0,254})?"
 
@@ -143,6 +147,7 @@ class Template:
         self.prefix = first if isinstance(first, str) else ""
         self._middle, self._tail = self._outline()
         self._pattern, self._hint = self._compiled()
+        self._names = self._named()
 
     @property
     def outline(self) -> tuple[str, str, str]:
@@ -198,6 +203,29 @@ class Template:
         elif tail.search(target_uri[-TAIL_CHARS:]) is None:
             return False
         return not self._middle or target_uri.find(self._middle, start) >= 0
+
+    def read(self, target_uri: str) -> Mapping[str, str]:
+        """Return the parameters of the request by name, as far as the target_uri has them.
+
+        A target_uri that can be split in two ways has none: a name may contain the text between
+        two names.
+        """
+        if self._names is None or len(target_uri) > READ_CHARS_MAX or not self.fits(target_uri):
+            return {}
+        if self._middle and target_uri.count(self._middle, len(self.prefix)) != 1:
+            return {}
+        match = self._names.fullmatch(target_uri)
+        return match.groupdict() if match is not None else {}
+
+    def _named(self) -> re.Pattern[str] | None:
+        """Return a pattern with a group for each name; None if there is none, or only a part of
+        one.
+        """
+        names = [part for part in self.parts if isinstance(part, _Hole)]
+        if not names or any(hole.part for hole in names):
+            return None
+        texts = [f"(?P<{part.name}>.+)" if isinstance(part, _Hole) else _pattern(part) for part in self.parts]
+        return re.compile("".join(texts), re.DOTALL)
 
     def _outline(self) -> tuple[str, str | re.Pattern[str]]:
         """Return the literal text between two names, and the end of the target_uri after the last

@@ -59,7 +59,7 @@ export const TASK_COLUMNS = [
     ],
     by: (task) => task.operation, value: (task) => task.operation,
   },
-  { key: "resource", title: "Resource", value: (task) => task.target_uri },
+  { key: "resource", title: "Resource", value: (task) => task.resource || task.target_uri },
   { key: "reason", title: "Reason", value: (task) => (isBad(task) ? reason(task) : "") },
   {
     key: "app", title: "Application", kind: "wide",

@@ -151,6 +151,7 @@ export class Detail {
       ["Trace", h("span", { class: "id" }, h("code", {}, task.trace_id), copyButton(task.trace_id, "the trace id", this.said), traceLink(traceUrl, task.trace_id))],
       ["Span", h("span", { class: "id" }, h("code", {}, task.span_id), copyButton(task.span_id, "the span id", this.said))],
       task.task_id ? ["Task", h("code", {}, task.task_id)] : null,
+      task.resource && task.target_uri ? ["Path", h("code", {}, task.target_uri)] : null,
     ));
   }
 

@@ -95,7 +95,7 @@ export class Screen {
   drawRunning() {
     const { data, zone } = this.state;
     const now = this.state.now();
-    const version = (task) => JSON.stringify([task.user, task.target_uri, task.operation, task.request_message, task.usual, isSlow(task, now)]);
+    const version = (task) => JSON.stringify([task.user, task.resource, task.target_uri, task.operation, task.request_message, task.usual, isSlow(task, now)]);
     keyed($("running"), slowestFirst(data.running, now), (task) => task.id, version, (task) => runningItem(task, zone, now));
     say($("running-count"), data.running.length ? number(data.running.length) : "");
     say($("running-note"), data.running.length ? "" : this.nothing("Nothing is running"));

@@ -11,8 +11,8 @@ export const isBad = (task) => task.state === "failed" || task.state === "lost";
 /** When a task ended, null while it runs and where that is unknown. */
 export const endOf = (task) => (task.state === "running" || task.state === "unknown" ? null : task.end);
 
-/** What it works on: the resource's path, else the sentence of its request. */
-export const whatOf = (task) => task.target_uri || task.request_message || "";
+/** What it works on, in words, else the path of its resource, else the sentence of its request. */
+export const whatOf = (task) => task.resource || task.target_uri || task.request_message || "";
 
 /** The error in plain words, its code once. */
 export function reason(task) {

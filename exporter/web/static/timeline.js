@@ -476,4 +476,4 @@ export class Timeline {
   }
 }
 
-const label = (task) => `${task.operation || "task"}  ${shortened(task.target_uri.split("/").filter(Boolean).slice(-2).join("/"), 40)}`;
+const label = (task) => `${task.operation || "task"}  ${shortened(task.resource || task.target_uri.split("/").filter(Boolean).slice(-2).join("/"), 40)}`;

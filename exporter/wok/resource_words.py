@@ -1,0 +1,46 @@
+"""Says on what a request or a task works: `guest web`, `volume disk.img of pool default`.
+
+The words come from the column `resource` of `operations.tsv`. `{ident}` in them is a parameter.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.wok.target_templates import text_of
+
+RESOURCE_CHARS_MAX = 256
+"""Longer words end with an ellipsis."""
+
+_HOLE = re.compile(r"\{([a-z_]+)\}")
+_CODED = re.compile(r"(?:[A-Za-z0-9_-]{4}){1,340}(?:[A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?")
+
+
+def in_words(resource: str, params: Mapping[str, Any]) -> str:
+    """Return the words of the table with the names of these parameters."""
+    words = _HOLE.sub(lambda hole: decoded(text_of(params, hole[1])), resource)
+    return words if len(words) <= RESOURCE_CHARS_MAX else words[: RESOURCE_CHARS_MAX - 1] + "…"
+
+
+def is_told(resource: str, params: Mapping[str, Any]) -> bool:
+    """Return whether the parameters have all names that the words need."""
+    return all(text_of(params, name) for name in _HOLE.findall(resource))
+
+
+def decoded(name: str) -> str:
+    """Return the name that is meant by base64, or the name itself.
+
+    Kimchi has base64 in place of a guest's name that is not ASCII, and in place of a device's path.
+    Nothing else is decoded: a plain name may be valid base64, too.
+    """
+    if not _CODED.fullmatch(name):
+        return name
+    try:
+        text = base64.urlsafe_b64decode(name).decode()
+    except ValueError:
+        return name
+    is_meant = text.isprintable() and (not text.isascii() or text.startswith("/dev/"))
+    return text if is_meant and base64.urlsafe_b64encode(text.encode()).decode() == name else name
