@@ -9,7 +9,7 @@ import pytest
 from exporter.records import OpenTask, TaskRow
 from exporter.store.task_view import of_ended, of_running
 from exporter.wok.operations import Operations
-from exporter.wok.resource_words import RESOURCE_CHARS_MAX, decoded, in_words
+from exporter.wok.resource_words import RESOURCE_CHARS_MAX, ResourceWords, decoded
 
 from .store_made import open_task, task_row
 
@@ -66,7 +66,7 @@ def test_only_kimchis_own_base64_is_decoded(name: str, meant: str) -> None:
 
 def test_words_are_bounded() -> None:
     """A long name is cut, with an ellipsis."""
-    words = in_words("guest {ident}", {"ident": "x" * 100_000})
+    words = ResourceWords("guest {ident}").of({"ident": "x" * 100_000})
 
     assert (len(words), words[-1]) == (RESOURCE_CHARS_MAX, "…")
 

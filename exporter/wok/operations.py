@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
-from exporter.wok.resource_words import in_words, is_told
+from exporter.wok.resource_words import ResourceWords
 from exporter.wok.target_templates import UUID, Template, text_of
 
 CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
@@ -109,7 +109,7 @@ class TaskShape(NamedTuple):
     repeats: bool
     nests: bool
     may_nest: bool
-    resource: str
+    words: ResourceWords
 
     def form(self, params: Mapping[str, Any]) -> Form | None:
         """Return the form of the target_uri of a request's task, None if it has no such task."""
@@ -324,17 +324,15 @@ class Operations:
     def resource(self, app: str, operation: str, params: Mapping[str, Any]) -> str:
         """Return the resource of a request in words (`guest web`); empty if the table has none."""
         for shape in self._by_operation.get((app, operation), ()):
-            if shape.form(params) is not None:
-                return in_words(shape.resource, params)
+            words = shape.words.of(params)
+            if words and all(condition.holds(params) for condition in shape.conditions):
+                return words
         return ""
 
     def resource_of_task(self, app: str, target_uri: str) -> str:
         """Return the resource of a task in words, as far as its target_uri has it; else nothing."""
         shape = self.shape_of(app, target_uri)
-        if shape is None or not shape.resource:
-            return ""
-        names = shape.template.read(target_uri)
-        return in_words(shape.resource, names) if is_told(shape.resource, names) else ""
+        return "" if shape is None else shape.words.of(shape.template.read(target_uri))
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -384,7 +382,7 @@ def _shape(row: Row) -> TaskShape:
         "repeats" in evidence,
         "nests" in evidence,
         "may_nest" in evidence,
-        row.resource,
+        ResourceWords(row.resource),
     )
 
 

@@ -19,15 +19,24 @@ _HOLE = re.compile(r"\{([a-z_]+)\}")
 _CODED = re.compile(r"(?:[A-Za-z0-9_-]{4}){1,340}(?:[A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?")
 
 
-def in_words(resource: str, params: Mapping[str, Any]) -> str:
-    """Return the words of the table with the names of these parameters."""
-    words = _HOLE.sub(lambda hole: decoded(text_of(params, hole[1])), resource)
-    return words if len(words) <= RESOURCE_CHARS_MAX else words[: RESOURCE_CHARS_MAX - 1] + "…"
+class ResourceWords:
+    """The words of one operation; `source` is its column in the table."""
 
+    def __init__(self, source: str) -> None:
+        first, *rest = _HOLE.split(source)
+        self._first = first
+        # Each name with the text behind it.
+        self._names = tuple(zip(rest[::2], rest[1::2], strict=True))
 
-def is_told(resource: str, params: Mapping[str, Any]) -> bool:
-    """Return whether the parameters have all names that the words need."""
-    return all(text_of(params, name) for name in _HOLE.findall(resource))
+    def of(self, params: Mapping[str, Any]) -> str:
+        """Return the words with the names of these parameters; empty if one is missing."""
+        words = self._first
+        for name, behind in self._names:
+            text = text_of(params, name)
+            if not text:
+                return ""
+            words += decoded(text) + behind
+        return words if len(words) <= RESOURCE_CHARS_MAX else words[: RESOURCE_CHARS_MAX - 1] + "…"
 
 
 def decoded(name: str) -> str:
@@ -36,7 +45,7 @@ def decoded(name: str) -> str:
     Kimchi has base64 in place of a guest's name that is not ASCII, and in place of a device's path.
     Nothing else is decoded: a plain name may be valid base64, too.
     """
-    if not _CODED.fullmatch(name):
+    if len(name) % 4 or not _CODED.fullmatch(name):
         return name
     try:
         text = base64.urlsafe_b64decode(name).decode()
