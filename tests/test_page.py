@@ -215,6 +215,43 @@ ACCENT_PIXELS = """(() => {
 """What is drawn in the accent's colour where the first lane, ginger's, has its requests: the line of now, and marks."""
 
 
+SHARE_OF_FAILED = """(() => {
+  const canvas = document.getElementById("timeline");
+  const { data } = canvas.getContext("2d").getImageData(0, 44, canvas.width, canvas.height - 44);
+  const is = (at, [r, g, b]) => data[at] === r && data[at + 1] === g && data[at + 2] === b;
+  let failed = 0;
+  let done = 0;
+  for (let at = 0; at < data.length; at += 4) {
+    failed += is(at, [184, 50, 26]);
+    done += is(at, [91, 140, 123]);
+  }
+  return failed + done < 500 ? -1 : failed / (failed + done);
+})()"""
+"""The failures' share of what is drawn of done and failed tasks; -1 where next to nothing is drawn."""
+
+
+def test_a_month_in_true_proportion(browser: Browser, url: str, store: Store) -> None:
+    """Where tasks are drawn on top of each other, failures have about the share of the picture that they have of the tasks."""
+    month = 30 * 24 * 3600
+    tasks = [
+        task(
+            10 + number,
+            month - number * 600,
+            month - number * 600 - 30,
+            outcome="failure" if number % 14 == 0 else "success",
+        )
+        for number in range(4000)
+    ]
+    write(store, tasks=tasks)
+    with browser.tab(f"{url}?last=30d") as tab:
+        wait_loaded(tab)
+        tab.wait_for(f"{SHARE_OF_FAILED} > 0")
+        share = tab.evaluate(SHARE_OF_FAILED)
+
+        assert 0.04 < share < 0.2
+        assert tab.complaints == []
+
+
 def test_grows_with_the_log(browser: Browser, url: str, store: Store) -> None:
     """What the store learns is shown without reloading: a task runs, its clock goes on, it fails, it is announced."""
     with browser.tab(url) as tab:

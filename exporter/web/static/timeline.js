@@ -3,6 +3,7 @@
 //
 // Outcomes differ in shape as well as in colour: done is plain, failed is hatched and ends in a cross, lost is an
 // outline of dashes, running is open to the right, unknown (no end in the log) is a diamond at the start.
+// Where several tasks of a row have no room beside each other, they share a column, in true proportion.
 // The table below has the same data.
 
 import { shortened, visible } from "./format.js";
@@ -198,8 +199,10 @@ export class Timeline {
     c.beginPath();
     c.rect(gutter, bars - 2, width - gutter, rows * this.row + 4);
     c.clip();
-    const last = []; // by row and state, the right edge of what was drawn last: bars of one pixel are drawn once
-    for (const bar of this.lanes.get(app)?.bars ?? []) this.drawBar(c, colours, bar, bars, last);
+    for (const column of this.columns(app)) {
+      if (column.length > 1) this.drawColumn(c, colours, column, bars);
+      else this.drawBar(c, colours, column[0], bars);
+    }
     c.restore();
     const bottom = bars + rows * this.row + LANE_GAP;
     c.strokeStyle = colours.line;
@@ -231,19 +234,56 @@ export class Timeline {
     for (const x of lit) c.fillRect(x - 1, y + 2, 2.5, 14);
   }
 
-  drawBar(c, colours, { task, row }, top, last) {
+  /** The bars that are visible, each alone, or with those of its row that are as narrow and in the same place. */
+  columns(app) {
     const { since, until, now } = this.shown;
-    const end = endOf(task, now);
-    if (end < since || task.start > until) return;
+    const columns = new Map();
+    for (const bar of this.lanes.get(app)?.bars ?? []) {
+      const { task, row } = bar;
+      const end = endOf(task, now);
+      if (end < since || task.start > until) continue;
+      const x = this.x(task.start);
+      const isNarrow = task.state === "unknown" || this.x(end) - x < BAR_MIN;
+      const key = isNarrow ? `${row} ${Math.floor(x / BAR_MIN)}` : task;
+      if (columns.has(key)) columns.get(key).push(bar);
+      else columns.set(key, [bar]);
+    }
+    return columns.values();
+  }
+
+  /** Several tasks in one place: the height of each outcome is its share of them, at least a pixel. */
+  drawColumn(c, colours, column, top) {
+    const { row } = column[0];
+    const { y, high } = this.across(row, top);
+    const x = Math.floor(this.x(column[0].task.start) / BAR_MIN) * BAR_MIN;
+    const counts = new Map();
+    for (const { task } of column) {
+      counts.set(task.state, (counts.get(task.state) ?? 0) + 1);
+      this.drawn.push({ x, y, wide: BAR_MIN, high, task });
+    }
+    let bottom = Math.round(y + high); // whole pixels, so that one pixel of a colour is that colour
+    // What is worse is lower, and is drawn first, so that its pixel is never covered.
+    for (const [state, count] of [...counts].sort(([one], [other]) => ORDER[other] - ORDER[one])) {
+      const part = Math.min(bottom - y, Math.max(1, Math.round((high * count) / column.length)));
+      c.fillStyle = colours[state];
+      c.fillRect(x, bottom - part, BAR_MIN, part);
+      bottom -= part;
+    }
+  }
+
+  /** Where the bars of a row are, from top to bottom. */
+  across(row, top) {
+    const high = Math.max(3, this.row - (this.row > 8 ? 3 : 1));
+    return { y: top + row * this.row + (this.row - high) / 2, high };
+  }
+
+  drawBar(c, colours, { task, row }, top) {
     const isPoint = task.state === "unknown";
     const x = Math.max(this.gutter - 20, this.x(task.start));
+    const end = endOf(task, this.shown.now);
     const wide = isPoint ? BAR_MIN : Math.max(BAR_MIN, Math.min(this.width + 20, this.x(end)) - x);
-    const high = Math.max(3, this.row - (this.row > 8 ? 3 : 1));
-    const y = top + row * this.row + (this.row - high) / 2;
-    const key = `${row}${task.state}`;
+    const { y, high } = this.across(row, top);
     this.drawn.push({ x, y, wide, high, task });
-    if (wide <= BAR_MIN && x < (last[key] ?? -Infinity)) return;
-    last[key] = x + Math.min(wide, 1);
     c.fillStyle = c.strokeStyle = colours[task.state];
     c.lineWidth = 1;
     if (task.state === "lost") {
