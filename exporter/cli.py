@@ -20,6 +20,7 @@ from typing import Any
 
 from exporter.command import arguments, tasklog
 from exporter.command.parser import Command, parse
+from exporter.command.task_filters import TaskFilters, filters_of
 from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
 from exporter.daemon.signals import SignalFlags
@@ -217,13 +218,22 @@ def _check(config: Config, args: argparse.Namespace) -> int:
 def _tasks(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.tasks import tasks  # noqa: PLC0415 - each command loads what it needs
 
+    filters = filters_of(args)
     which: Any = "running" if args.running else "failed" if args.failed else "all"
     if args.watch:
-        return _watch(config, args, which)
-    return tasks(config, args.files, which=which, limit=args.limit, as_json=args.json, out=sys.stdout)
+        return _watch(config, args, which, filters)
+    return tasks(
+        config,
+        args.files,
+        which=which,
+        filters=filters,
+        limit=args.limit,
+        as_json=args.json,
+        out=sys.stdout,
+    )
 
 
-def _watch(config: Config, args: argparse.Namespace, which: Any) -> int:
+def _watch(config: Config, args: argparse.Namespace, which: Any, filters: TaskFilters) -> int:
     from exporter.command.tasks import watch  # noqa: PLC0415 - each command loads what it needs
     from exporter.terminal.fullscreen import FullScreen  # noqa: PLC0415
 
@@ -237,7 +247,7 @@ def _watch(config: Config, args: argparse.Namespace, which: Any) -> int:
             file=sys.stderr,
         )
         return REFUSED
-    return watch(config, FullScreen(sys.stdout, sys.stdin), which=which, limit=args.limit)
+    return watch(config, FullScreen(sys.stdout, sys.stdin), which=which, filters=filters, limit=args.limit)
 
 
 def _trace(config: Config, args: argparse.Namespace) -> int:

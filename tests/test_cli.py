@@ -26,7 +26,10 @@ OWN_FLAGS = {
     "run": {"--check-config", "--environment-file"},
     "doctor": {"--json", "--environment-file", "--user"},
     "check": {"--json"},
-    "tasks": {"--json", "--watch", "--running", "--failed", "--limit"},
+    "tasks": {
+        *("--json", "--watch", "--running", "--failed", "--limit"),
+        *("--user", "--operation", "--app", "--outcome", "--since", "--until", "--text"),
+    },
     "trace": {"--json", "--file"},
     "tasklog": {"--json", "--root", "--source", "--wokd"},
 }

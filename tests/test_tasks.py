@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -24,6 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.cli import main
+from exporter.command.arguments import tasks_arguments
+from exporter.command.task_filters import NO_FILTERS, TaskFilters, filters_of
 from exporter.command.tasks import Which, tasks, watch
 from exporter.config.config import load
 from exporter.config.options import Config
@@ -133,6 +137,7 @@ def told(
     *files: Path,
     which: Which = "all",
     limit: int = 50,
+    filters: TaskFilters = NO_FILTERS,
     as_json: bool = False,
     out: StringIO | None = None,
     environ: dict[str, str] | None = None,
@@ -145,6 +150,7 @@ def told(
         files,
         which=which,
         limit=limit,
+        filters=filters,
         as_json=as_json,
         out=out,
         screen=StringIO(),
@@ -454,6 +460,60 @@ def test_only_what_runs(store: Store, tmp_path: Path) -> None:
 def test_only_what_failed(store: Store, tmp_path: Path) -> None:
     """With --failed losses are shown, too, the last to end first."""
     assert states(told(configured(tmp_path), which="failed")) == ["lost", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("", ["running", "lost", "failed", "done"]),
+        ("--user ada", ["running", "failed", "done"]),
+        ("--user ada --user grace", ["running", "failed", "done"]),
+        ("--user grace", []),
+        ("--operation vms.migrate", ["running"]),
+        ("--app ginger", []),
+        ("--outcome failure", ["failed"]),
+        ("--outcome failure --outcome success", ["failed", "done"]),
+        ("--failed --outcome success", []),
+        ("--failed --outcome lost", ["lost"]),
+        ("--running --outcome lost", []),
+        ("--text WEB-3", ["lost"]),
+        ("--text no\\ room", ["failed"]),
+        ("--since 2026-03-02T09:00:06", ["running", "lost", "done"]),
+        ("--since 92s", ["running", "lost", "done"]),
+        ("--until 2026-03-02T09:00:03+00:00", ["failed", "done"]),
+        ("--until 2026-03-02T06:00:03-03:00 --since 2026-03-02T09:00:09", ["done"]),
+    ],
+)
+def test_filters(store: Store, tmp_path: Path, flags: str, found: list[str]) -> None:
+    """The filters mean what they mean in the API, and work with --running and --failed."""
+    parser = argparse.ArgumentParser()
+    tasks_arguments(parser)
+    given = parser.parse_args(shlex.split(flags))
+    which: Which = "running" if given.running else "failed" if given.failed else "all"
+
+    assert states(told(configured(tmp_path), which=which, filters=filters_of(given))) == found
+
+
+def test_a_time_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no time is refused with forms that are."""
+    parser = argparse.ArgumentParser()
+    tasks_arguments(parser)
+    for text in ("yesterday", "beginning", "end", "2026-13-01", "\x1b[31m", "9" * 5000):
+        with pytest.raises(SystemExit, match="2"):
+            parser.parse_args(["--since", text])
+        error = capsys.readouterr().err
+        assert "is no time: write one such as 2026-11-23T08:00" in error
+        assert "\x1b" not in error
+
+
+def test_many_tasks_are_found_by_pages(store: Store, tmp_path: Path) -> None:
+    """What passes the filters is found behind thousands of tasks that do not."""
+    for first in range(100, 30_000, 5_000):
+        store.commit(commit(tasks=[task_row(first + n, operation="x.y") for n in range(5_000)]), 0)
+
+    found = states(told(configured(tmp_path), filters=TaskFilters(text="web-3/", operations=("vms.clone",))))
+
+    assert found == ["lost"]
 
 
 def test_the_limit_counts_what_has_ended(store: Store, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from exporter.command.task_filters import add_filters
+
 
 def files(nargs: str, text: str) -> Callable[[argparse.ArgumentParser], None]:
     """Return what adds the argument FILE."""
@@ -55,6 +57,7 @@ def tasks_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--limit", type=int, default=50, metavar="COUNT", help="how many finished tasks to show (default: 50)"
     )
+    add_filters(sub)
 
 
 def trace_arguments(sub: argparse.ArgumentParser) -> None:

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from exporter.command.query_source import QuerySource, from_files, from_state, why_nothing
+from exporter.command.task_filters import NO_FILTERS, TaskFilters
 from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
-from exporter.records import NANOS, Outcome, RequestRow, TaskRow
+from exporter.records import NANOS, RequestRow
+from exporter.store.search import Ended, Place, Running, Sought
 from exporter.store.task_view import BAD, State, TaskView, of_ended, of_running
 from exporter.terminal import task_table as view
 from exporter.terminal.fullscreen import FullScreen
@@ -30,6 +32,8 @@ Which = Literal["all", "running", "failed"]
 
 TASKS_MAX = 1_000_000
 """More than any history has, and within SQLite's integers."""
+PAGE = 500
+"""Tasks to read at a time."""
 MEANWHILE_SHOWN = 3
 MEANWHILE_MAX = 1000
 """Concurrent requests to show for one task, for people and for programs."""
@@ -55,6 +59,7 @@ def tasks(
     limit: int,
     as_json: bool,
     out: TextIO,
+    filters: TaskFilters = NO_FILTERS,
     screen: TextIO | None = None,
     environ: Mapping[str, str] | None = None,
     wall: Callable[[], int] = time.time_ns,
@@ -62,7 +67,8 @@ def tasks(
     """Print running tasks, then failed and lost ones, then other finished ones; return the exit
     code.
 
-    In each group the newest comes first; of finished tasks the last `limit` are shown. They come
+    In each group the newest comes first; of finished tasks the last `limit` that pass `filters` are
+    shown. They come
     from the daemon's state in `config.state`, or from `files`. On a terminal the table has its
     width, and colours unless NO_COLOR or a dumb TERM disables them; elsewhere nothing is cut. With
     `as_json` it is one JSON list with an object on each line (`view.as_object`), each with up to
@@ -79,7 +85,7 @@ def tasks(
             known = from_files(config, files, resources, screen or sys.stderr)
         else:
             known = from_state(config, resources, wall())
-        found, is_all = _find(known, which, min(max(limit, 0), TASKS_MAX))
+        found, is_all = _find(known, which, filters.sought(known.now, zone), min(max(limit, 0), TASKS_MAX))
         why = why_nothing(known, files)
         if why:
             (screen or sys.stderr).write(f"error: {why}\n")
@@ -109,6 +115,7 @@ def watch(
     *,
     which: Which,
     limit: int,
+    filters: TaskFilters = NO_FILTERS,
     environ: Mapping[str, str] | None = None,
     wall: Callable[[], int] = time.time_ns,
 ) -> int:
@@ -133,6 +140,7 @@ def watch(
                     config,
                     known,
                     which,
+                    filters,
                     limit=min(max(limit, 0), WATCHED_MAX),
                     columns=columns,
                     rows=rows,
@@ -147,18 +155,19 @@ def _picture(
     config: Config,
     known: QuerySource,
     which: Which,
+    filters: TaskFilters,
     *,
     limit: int,
     columns: int,
     rows: int,
     is_coloured: bool,
 ) -> list[str]:
-    found, _ = _find(known, which, limit)
+    zone = load_zone(config.timezone) if config.timezone else None
+    found, _ = _find(known, which, filters.sought(known.now, zone), limit)
     bad = [task for task in found if task.state in ("failed", "lost")]
     rest = [task for task in found if task.state not in ("failed", "lost")]
     # There is room for at most one task in a row.
     shown = [_listed(known, task, MEANWHILE_SHOWN) for task in [*bad[:rows], *rest[:rows]]]
-    zone = load_zone(config.timezone) if config.timezone else None
     notes = _notes(known, shown, is_all=True, is_finished=False)
     head = [
         _summary([task.state for task in found], which),
@@ -191,36 +200,55 @@ def _as_of(config: Config, known: QuerySource) -> str:
     return f"As of {view.local(known.now, zone):%Y-%m-%d %H:%M:%S} ({config.timezone or 'local time'})"
 
 
-def _find(known: QuerySource, which: Which, limit: int) -> tuple[list[TaskView], bool]:
+def _find(known: QuerySource, which: Which, sought: Sought, limit: int) -> tuple[list[TaskView], bool]:
     """Return the tasks in display order, and whether these are all."""
-    ended: list[TaskRow] = []
-    is_all = True
-    outcomes: dict[Which, tuple[Outcome | None, ...]] = {
-        "all": (None,),
-        "failed": BAD,
-        "running": (),
-    }
-    for outcome in outcomes[which]:
-        page = known.reader.tasks(limit=limit, outcome=outcome)
-        ended += page.tasks
-        is_all = is_all and page.before is None
+    ended: list[Ended] = []
     if which == "failed":
-        ended.sort(key=lambda row: row.end, reverse=True)
-        is_all = is_all and len(ended) <= limit
-        ended = ended[:limit]
+        bad = [outcome for outcome in BAD if not sought.outcomes or outcome in sought.outcomes]
+        if not bad:
+            return [], True
+        sought = sought._replace(outcomes=bad)
+    if which != "running":
+        ended = _ended(known, sought, limit + 1)
+    is_all = len(ended) <= limit
+    ended = ended[:limit]
     found: list[TaskView] = []
-    if which != "failed":
+    if which != "failed" and not sought.outcomes:
         # A task that ended between the two queries is in both; its end is newer.
-        over = {row.context for row in ended}
-        running = sorted(known.reader.running(), key=lambda row: row.start, reverse=True)
+        over = {one.row.context for one in ended}
+        running = sorted(_running(known, sought), key=lambda one: one.row.start, reverse=True)
         found += [
-            of_running(row, now=known.now, requests=known.requests)
-            for row in running
-            if row.context not in over
+            of_running(one.row, now=known.now, requests=known.requests)
+            for one in running
+            if one.row.context not in over
         ]
-    bad = [row for row in ended if row.outcome in BAD]
-    rest = [row for row in ended if row.outcome not in BAD]
-    return found + [of_ended(row) for row in [*bad, *rest]], is_all
+    if which == "failed":
+        ended.sort(key=lambda one: one.row.end, reverse=True)
+    first = [one.row for one in ended if one.row.outcome in BAD]
+    rest = [one.row for one in ended if one.row.outcome not in BAD]
+    return found + [of_ended(row) for row in [*first, *rest]], is_all
+
+
+def _ended(known: QuerySource, sought: Sought, count: int) -> list[Ended]:
+    """Return the newest ended tasks, at least `count` if there are so many."""
+    found: list[Ended] = []
+    place: Place | None = None
+    while True:
+        page = known.reader.find_tasks(sought, running=False, ended=True, place=place, limit=PAGE)
+        found += [one for one in page.tasks if isinstance(one, Ended)]
+        place = page.next
+        if place is None or len(found) >= count:
+            return found
+
+
+def _running(known: QuerySource, sought: Sought) -> Iterator[Running]:
+    place: Place | None = None
+    while True:
+        page = known.reader.find_tasks(sought, running=True, ended=False, place=place, limit=PAGE)
+        yield from (one for one in page.tasks if isinstance(one, Running))
+        place = page.next
+        if place is None:
+            return
 
 
 def _listed(known: QuerySource, task: TaskView, limit: int) -> Listed:

@@ -1,0 +1,115 @@
+"""The filters of `tasks`, with the meaning that they have in the API (`store/search.py`)."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timedelta, tzinfo
+from typing import NamedTuple
+
+from exporter.config.values import as_start_at
+from exporter.records import NANOS, OUTCOMES
+from exporter.store.search import Sought
+
+Moment = datetime | timedelta
+"""A time, or how long before now."""
+
+VALUES_MAX = 50
+"""Of one filter, as in the API."""
+
+
+class TaskFilters(NamedTuple):
+    """What tasks must have; an empty filter accepts every task."""
+
+    apps: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    text: str = ""
+    since: Moment | None = None
+    until: Moment | None = None
+
+    def sought(self, now: int, zone: tzinfo | None) -> Sought:
+        """Return the filters for a search; `now` is in nanoseconds, `zone` that of times without
+        one (None: that of this host).
+        """
+        return Sought(
+            self.apps,
+            self.operations,
+            self.outcomes,
+            self.users,
+            self.text,
+            _nanos(self.since, now, zone),
+            _nanos(self.until, now, zone),
+        )
+
+
+NO_FILTERS = TaskFilters()
+
+
+def add_filters(sub: argparse.ArgumentParser) -> None:
+    """Add the flags of the filters."""
+    group = sub.add_argument_group(
+        "Filters",
+        "A task must pass all of them. A flag that is given several times accepts any of its values.",
+    )
+    for name, text in (
+        ("user", "of these users"),
+        ("operation", "of these operations, such as vms.clone"),
+        ("app", "of these applications, such as kimchi"),
+    ):
+        group.add_argument(f"--{name}", action="append", default=[], metavar=name.upper(), help=text)
+    group.add_argument(
+        "--outcome",
+        action="append",
+        default=[],
+        choices=OUTCOMES,
+        help="that ended so: success, failure, lost (wokd restarted) or unknown (no end within task_expiry)",
+    )
+    group.add_argument(
+        "--since",
+        type=_moment,
+        metavar="WHEN",
+        help="that ended at this time or later, or are running: 2026-11-23T08:00, or 24h before now",
+    )
+    group.add_argument("--until", type=_moment, metavar="WHEN", help="that started before this time")
+    group.add_argument(
+        "--text",
+        default="",
+        help="with this text in the resource, operation, error or user, or in the sentence of the request",
+    )
+
+
+def filters_of(args: argparse.Namespace) -> TaskFilters:
+    """Return the filters that were given."""
+    return TaskFilters(
+        tuple(args.app[:VALUES_MAX]),
+        tuple(args.operation[:VALUES_MAX]),
+        tuple(args.outcome),
+        tuple(args.user[:VALUES_MAX]),
+        args.text,
+        args.since,
+        args.until,
+    )
+
+
+def _moment(text: str) -> Moment:
+    try:
+        moment = as_start_at(text)
+    except ValueError:
+        moment = "end"
+    if isinstance(moment, (datetime, timedelta)):
+        return moment
+    raise argparse.ArgumentTypeError(
+        f"{text!a} is no time: write one such as 2026-11-23T08:00 or 2026-11-23T08:00:00Z, or how long ago,"
+        " such as 24h or 7d"
+    )
+
+
+def _nanos(moment: Moment | None, now: int, zone: tzinfo | None) -> int | None:
+    if moment is None:
+        return None
+    if isinstance(moment, timedelta):
+        return now - moment // timedelta(microseconds=1) * 1000
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone) if zone else moment.astimezone()
+    return int(moment.timestamp()) * NANOS
