@@ -386,7 +386,7 @@ def test_values_beside_names(value: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("unit", ["://", "://a:b ", "://@", "@", "\\", "\\n", "%3a%2f%2f", "%25", "password ", "--value ",
-                                  "password='", "password=[(", "On instance[a]", "'\""])  # fmt: skip
+                                  "password='", "password=[(", "curl -u [", "On instance[a]", "'\""])  # fmt: skip
 def test_time_is_linear(unit: str) -> None:
     """Eight times as much of anything takes about eight times as long, not sixty-four."""
     head = "://a password "
@@ -413,3 +413,63 @@ def test_a_secret_that_poses_as_a_schema_error() -> None:
     assert CANARY not in redact_text(text)
     kept = "'x' is too short\n\nFailed validating 'minLength'\n\nOn instance['graphics']['passwd']:\n    'x'"
     assert "On instance['graphics']['passwd']:" in redact_text(kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sshpass -p S3 ssh -p 2222 root@h", f"sshpass -p {REDACTED} ssh -p 2222 root@h"),
+        ("/usr/bin/sshpass -pS3 ssh h", f"/usr/bin/sshpass -p{REDACTED} ssh h"),
+        ("sshpass -p 'S3 S3' ssh h", f"sshpass -p '{REDACTED}' ssh h"),
+        ("sshpass -p'S3 S3' ssh h", f"sshpass -p'{REDACTED}' ssh h"),
+        ("['sshpass', '-p', 'S3', 'ssh', 'h']", f"['sshpass', '-p', '{REDACTED}', 'ssh', 'h']"),
+        ("[u'sshpass', u'-pS3', u'ssh']", f"[u'sshpass', u'-p{REDACTED}', u'ssh']"),
+        ("curl -u a:S3 http://h/x", f"curl -u {REDACTED} http://h/x"),
+        ("curl -sku a:S3 http://h/x", f"curl -sku {REDACTED} http://h/x"),
+        ("curl -ua:S3 --proxy-user b:S3 h", f"curl -u{REDACTED} --proxy-user {REDACTED} h"),
+        ("curl --user=a:S3 h", f"curl --user={REDACTED} h"),
+        ("curl h?a=1&b=2 -U 'a:S3'", f"curl h?a=1&b=2 -U '{REDACTED}'"),
+        ("mysqldump -uroot -pS3 db", f"mysqldump -uroot -p{REDACTED} db"),
+        ("SSHPASS=S3 sshpass -e ssh h", f"SSHPASS={REDACTED} sshpass -e ssh h"),
+        ("PGPASS=S3 psql", f"PGPASS={REDACTED} psql"),
+        ("kickstart --rootpw=S3", f"kickstart --rootpw={REDACTED}"),
+        ("rootpw: S3", f"rootpw: {REDACTED}"),
+    ],
+)
+def test_secrets_given_to_programs(text: str, expected: str) -> None:
+    """A secret in a command line goes, whatever its option is called, and the rest stays."""
+    assert redact_text(text) == expected
+    assert redact_text(expected) == expected
+    assert may_hold_secret(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sshpass: command not found",
+        "curl: (6) Could not resolve host: h",
+        "curl -XPUT -o out.tar http://h/",
+        "mysql -p db",
+        "mysql-plugin -port 3",
+        "libcurl-u: x",
+        "compass: north, bypass=on, lowpass = 3",
+        "sort -u names",
+    ],
+)
+def test_commands_without_a_secret_stay(text: str) -> None:
+    """Programs and words that only resemble the above keep their text."""
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["sshpass", "-p", "S3", "ssh", "-p", "22"], ["sshpass", "-p", REDACTED, "ssh", "-p", "22"]),
+        (["/usr/bin/sshpass", "-pS3", "ssh"], ["/usr/bin/sshpass", f"-p{REDACTED}", "ssh"]),
+        (["curl", "-su", "a:S3", "h"], ["curl", "-su", REDACTED, "h"]),
+        (["mysql", "-p", "db"], ["mysql", "-p", "db"]),
+    ],
+)
+def test_lists_of_arguments_of_programs(value: Any, expected: Any) -> None:
+    """The same holds for decoded lists of arguments."""
+    assert redact_value(value) == expected

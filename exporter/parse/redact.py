@@ -37,13 +37,18 @@ MAX_EXCERPT_BYTES = 4096
 
 # Words that name a secret: as a whole word, as the end of a word, or as any part of a word.
 _WHOLE = frozenset({"pass", "passes", "pwd", "auth", "oauth", "authorization", "token", "tokens", "passcode"})
-_ENDS = ("pwd", "token", "passcode")
+_ENDS = ("pwd", "pw", "token", "passcode", "pass")
+# Words that end so and are no secret: English, filters of signals, and programs.
+_PLAIN = frozenset(
+    {"bypass", "compass", "encompass", "surpass", "trespass", "overpass", "underpass", "impass", "multipass"}
+    | {"lowpass", "highpass", "bandpass", "allpass", "onepass", "singlepass"}
+)
 _PARTS = ("password", "passwd", "passphrase", "secret", "credential", "apikey", "privatekey", "accesskey")
 _KEYS = ("apikey", "privatekey", "accesskey")
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _STEM = re.compile(
-    r"pass|pwd|secret|token|auth|credential|(?:api|private|access)[_.-]?key", re.IGNORECASE | re.ASCII
+    r"pass|pw|secret|token|auth|credential|(?:api|private|access)[_.-]?key", re.IGNORECASE | re.ASCII
 )
 _NAME_CHARS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 # A URL at the end of a text, which may be cut before the `@` that marks a credential.
@@ -54,6 +59,15 @@ _BARE_AFTER_QUOTED_NAME = re.compile(r"[^,}\])\s]+")
 _VALUE_NAME = re.compile(
     r"(?<![A-Za-z0-9_.-])(?:-v|--?(?:[a-z]{1,16}-){0,3}val(?:ue)?|val(?:ue)?)(?![A-Za-z0-9_-])", re.IGNORECASE
 )
+# Programs that take a secret as the value of a short option, which says nothing by its name.
+_PROGRAM = re.compile(r"(?<![A-Za-z0-9_-])(sshpass|curl|mysql[a-z]*)(?![A-Za-z0-9_-])")
+_PROGRAM_OPTIONS = {
+    "sshpass": re.compile(r"(?<![\w-])-v{0,2}p"),
+    "curl": re.compile(r"(?<![\w-])(?:-[#a0-9fgGikIjlLnNOqRsSv]{0,8}[uU]|--(?:proxy-)?user(?![\w-]))"),
+    "mysql": re.compile(r"(?<![\w-])-p(?![\s'\"\\,=]|\Z)"),
+}
+MAX_COMMAND_CHARS = 1024
+"""Characters behind the name of a program that are searched for its options."""
 _VALUE_OPTION = re.compile(r"-v|--?(?:[a-z]{1,16}-){0,3}val(?:ue)?", re.IGNORECASE)
 _VALUE_KEYS = frozenset(
     prefix + word
@@ -87,11 +101,14 @@ def redact_text(text: str) -> str:
     """
     has_url = "://" in text or (("\\" in text or "%" in text) and may_hold_url(text.lower()))
     has_stem = _STEM.search(text) is not None
+    has_program = "sshpass" in text or "curl" in text or "mysql" in text
     if has_stem and "On instance[" in text:
         text = _redact_schema_error(text)
     spans = list(credentials(text)) if has_url else []
     if has_stem:
         spans += list(_secrets(text, spans))
+    if has_program:
+        spans += _given_to_programs(text)
     return _without(text, spans) if spans else text
 
 
@@ -122,6 +139,39 @@ def _secrets(text: str, known: list[tuple[int, int]]) -> Iterator[tuple[int, int
             if span is not None:
                 yield span
                 done = span[1]
+
+
+def _given_to_programs(text: str) -> Iterator[tuple[int, int]]:
+    """Yield spans of secrets in command lines: `sshpass -p SECRET`, `curl -u user:SECRET`."""
+    programs = list(_PROGRAM.finditer(text))
+    done = 0
+    for number, program in enumerate(programs):
+        if program.start() < done:
+            continue  # within a secret: searched again, it would cost more than linear time
+        end = programs[number + 1].start() if number + 1 < len(programs) else len(text)
+        end = min(end, program.end() + MAX_COMMAND_CHARS)
+        option = _options_of(program[1]).search(text, program.end(), end)
+        while option is not None:
+            span = _option_value(text, option)
+            if span is not None:
+                yield span
+                done = span[1]
+            at = option.end() if span is None else max(span[1], option.end())
+            # What follows the secret of sshpass are the options of another program.
+            is_last = program[1] == "sshpass" or at >= end
+            option = None if is_last else _options_of(program[1]).search(text, at, end)
+
+
+def _options_of(program: str) -> re.Pattern[str]:
+    return _PROGRAM_OPTIONS["mysql" if program.startswith("mysql") else program]
+
+
+def _option_value(text: str, option: re.Match[str]) -> tuple[int, int] | None:
+    if text[option.end() : option.end() + 1] in {"", " ", "\t", "\n", "\r", "'", '"', "\\", "=", ","}:
+        is_opened = option.start() > 0 and text[option.start() - 1] in "'\""
+        if is_opened or text[option.end() : option.end() + 1] not in {"'", '"'}:
+            return _assigned(text, option.start(), option.end())
+    return _value_span(text, option.end(), option[0], is_quoted=False)
 
 
 def _without(text: str, spans: list[tuple[int, int]]) -> str:
@@ -164,7 +214,9 @@ def may_hold_secret(line: str) -> bool:
         or "://" in low
         or "token" in low
         or "secret" in low
-        or "pwd" in low
+        or "pw" in low
+        or "curl" in low
+        or "mysql" in low
         or "credential" in low
         or "key" in low
         or ("\\" in low and (_ESCAPED_ASCII.search(low) is not None or may_hold_url(low)))
@@ -178,8 +230,12 @@ def is_secret(key: str) -> bool:
 
     Its words decide, split at `_`, `-`, `.` and by camel case.
     """
+    if key == "sshpass":
+        return False  # the program, whose messages begin with its name; its variable is SSHPASS
     words = [word.lower() for word in _WORD.findall(key[: 8 * MAX_KEY_CHARS])]
     for word in words:
+        if word in _PLAIN:
+            continue
         if word in _WHOLE or word.endswith(_ENDS) or any(part in word for part in _PARTS):
             return True
     pairs = [first + second for first, second in pairwise(words)]
@@ -202,7 +258,7 @@ def _walk(value: Any, depth: int) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, list):
-        if any(type(item) is str and _is_secret_name(item) for item in value):
+        if any(type(item) is str and (_is_secret_name(item) or _is_program(item)) for item in value):
             return list(_arguments(value, depth))
         return [_walk(item, depth + 1) for item in value]
     return value
@@ -211,12 +267,20 @@ def _walk(value: Any, depth: int) -> Any:
 def _arguments(items: list[Any], depth: int) -> Iterator[Any]:
     """Redact a list that names a secret: command-line arguments, or a name and its value."""
     is_value = False
+    program = ""
     for at, item in enumerate(items):
         if is_value:
             is_value = False
             yield REDACTED
             continue
         text = item if type(item) is str else ""
+        if program and not is_value and (found := _options_of(program).match(text)) is not None:
+            is_value = found.end() == len(text)
+            yield text if is_value else f"{found[0]}{REDACTED}"
+            program = "" if program == "sshpass" else program
+            continue
+        if _is_program(text):
+            program = text.rpartition("/")[2]
         option, equals, _ = text[: 8 * MAX_KEY_CHARS].partition("=")
         is_name = _VALUE_OPTION.fullmatch(option) is not None or (
             option.startswith("-") and is_secret(option)
@@ -226,6 +290,11 @@ def _arguments(items: list[Any], depth: int) -> Iterator[Any]:
             continue
         is_value = is_name or (at == 0 and len(items) == 2 and is_secret(option))
         yield _walk(item, depth + 1)
+
+
+def _is_program(text: str) -> bool:
+    """Return whether an argument is a program that takes a secret as an option, with its path."""
+    return len(text) <= MAX_KEY_CHARS and _PROGRAM.fullmatch(text.rpartition("/")[2]) is not None
 
 
 def _is_secret_name(text: str) -> bool:
