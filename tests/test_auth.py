@@ -152,6 +152,7 @@ def test_hash_has_a_salt_of_its_own() -> None:
         f"ada:scrypt$+16$8$1$00${'00' * 32}",
         f"ada:scrypt$1_6$8$1$00${'00' * 32}",
         f"ada:scrypt$16$8$1$ 00${'00' * 32}",
+        f"ada:scrypt$16$8$1$${'00' * 32}",
         f":scrypt$16$8$1$00${'00' * 32}",
         f"a\u200bda:scrypt$16$8$1$00${'00' * 32}",
         f"a\x1b[31mda:scrypt$16$8$1$00${'00' * 32}",

@@ -166,6 +166,10 @@ def test_other_methods(server: Server, method: str) -> None:
         (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
         (b"nonsense\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1 x\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nHost: localhost\r\nHost: other.example\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nhost: localhost\r\nA: b\r\nHOST: localhost\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nAuthorization: Basic YTpi\r\nAuthorization: Basic YTpj\r\n\r\n", 400),
+        (b"GET /echo HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Site: none\r\n\r\n", 400),
     ],
 )
 def test_bad_requests(server: Server, sent: bytes, status: int) -> None:

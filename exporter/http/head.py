@@ -17,6 +17,11 @@ REQUEST_BYTES_MAX = 16 * 1024
 
 QUERY_FIELDS_MAX = 100
 
+DECIDING_HEADERS = ("Host", "Authorization", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest")
+"""Headers that decide who may read what. A proxy and this server could each believe another one of
+two, so a request with two is malformed. Source for Host: RFC 9112, 3.2.
+"""
+
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
@@ -59,6 +64,8 @@ def parse(data: bytes) -> Parsed:
     except ValueError:
         return Parsed(None, plain(HTTPStatus.BAD_REQUEST), is_head)
     headers: Any = head.headers
+    if any(len(headers.get_all(name, ())) > 1 for name in DECIDING_HEADERS):
+        return Parsed(None, plain(HTTPStatus.BAD_REQUEST), is_head)
     return Parsed(Request(head.command, url.path, query, headers), None, is_head)
 
 
