@@ -1,7 +1,8 @@
 """Attacks the real daemon and writes down what it needed, beside what is documented: `make bounds`.
 
-Each attack has a daemon, a log and a state of its own. The peak of the resident memory, as Linux
-keeps it, is compared with the limit of the unit. The table replaces the one in
+Each attack has a daemon, a log and a state of its own. Where control groups can be made, the kernel
+holds the daemon to `--memory`, and kills it above that: the attack fails then. The peak of the
+resident memory, as Linux keeps it, is compared with the limit of the unit, too. The table replaces the one in
 `docs/reliability.md`, between its two marks.
 """
 
@@ -20,11 +21,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from exporter.store.database import WAL_BYTES_KEPT
+from tests.memory_limit import limit_file, limited
 from tests.program import Running, environ, running
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -182,7 +184,7 @@ class Attack(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
-def attacks(scale: float) -> Iterator[Attack]:
+def attacks(scale: float, memory: int) -> Iterator[Attack]:
     """Yield all attacks, at a scale of 1 as documented."""
     tasks, names, line = int(100_000 * scale), int(1_000_000 * scale), int(1024 * MIB * scale)
     # The queue and both histories, and a fifth for open tasks, indexes and SQLite's own log.
@@ -190,7 +192,10 @@ def attacks(scale: float) -> Iterator[Attack]:
     log_of_sqlite = WAL_BYTES_KEPT / MIB
     yield Attack(f"{tasks:,} open tasks", lambda log: open_tasks(log, tasks), _read_tasks(tasks), kept)
     yield Attack(
-        f"a start on {tasks:,} open tasks", lambda log: open_tasks(log, tasks), _started_on(tasks), kept
+        f"a start on {tasks:,} open tasks",
+        lambda log: open_tasks(log, tasks),
+        _started_on(tasks, memory),
+        kept,
     )
     yield Attack(
         f"{names:,} made-up users, applications and codes",
@@ -236,20 +241,21 @@ def _read_tasks(count: int) -> Callable[[Running, Path], str]:
     return do
 
 
-def _started_on(count: int) -> Callable[[Running, Path], str]:
+def _started_on(count: int, memory: int) -> Callable[[Running, Path], str]:
     def do(program: Running, log: Path) -> str:
         state = log.with_name("state")
         arguments = _arguments(log, state)
         wait_for(program, has_read(count))
         program.stop()
         began = time.monotonic()
-        with running("run", *arguments, said=log.with_name("said-2"), env=_environ()) as second:
+        said = log.with_name("said-2")
+        with under_limit(memory, said, *arguments) as second:
             watch = Watch(second, state)
             watch.start()
             wait_for(second, has_read(count))
             took = time.monotonic() - began
-            memory = watch.end()
-        return f"{took:.1f} s until it is ready;{memory:.0f}"
+            most = watch.end()
+        return f"{took:.1f} s until it is ready;{most:.0f}"
 
     return do
 
@@ -346,7 +352,23 @@ def _environ() -> dict[str, str]:
     return environ(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
 
 
-def run(attack: Attack) -> Bound:
+@contextmanager
+def under_limit(memory: int, said: Path, *flags: object) -> Iterator[Running]:
+    """Run the daemon with so many MiB, where the kernel can enforce that."""
+    with ExitStack() as stack:
+        program = stack.enter_context(running("run", *flags, said=said, env=_environ()))
+        if limit_file() is None:
+            yield program
+            return
+        with limited(program.process.pid, memory):
+            try:
+                yield program
+            finally:
+                program.process.terminate()
+                program.process.wait()
+
+
+def run(attack: Attack, limit: int) -> Bound:
     """Run one attack."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -355,7 +377,7 @@ def run(attack: Attack) -> Bound:
             attack.write(stream)
         began = time.monotonic()
         flags = [*_arguments(log, state), *attack.flags]
-        with running("run", *flags, said=folder / "said", env=_environ()) as program:
+        with under_limit(limit, folder / "said", *flags) as program:
             watch = Watch(program, state)
             watch.start()
             note = attack.do(program, log)
@@ -413,12 +435,13 @@ def main() -> int:
     """Run all attacks, print the table, and write it into the page."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="of the attacks; below 1 nothing is written")
+    parser.add_argument("--memory", type=int, default=MEMORY_MIB, help="MiB that the kernel allows a daemon")
     parser.add_argument("--only", default="", help="attacks whose name has this in it")
     chosen = parser.parse_args()
     bounds = []
-    for attack in attacks(chosen.scale):
+    for attack in attacks(chosen.scale, chosen.memory):
         if chosen.only in attack.name:
-            bounds.append(run(attack))
+            bounds.append(run(attack, chosen.memory))
             print(bounds[-1], flush=True)
     text = table(bounds)
     print(text)
