@@ -74,17 +74,21 @@ class InProcessReader:
         self._error_log = ErrorLog(config.zones, self._processor.errors_state)
         self._access_log = config.access_log
         self._errors_time = 0
-        # The chunk that waits for more of wok-error.log, and the time of its last record.
+        # The chunk that waits for more of wok-error.log, the time of its last record, and the wall
+        # clock at its read.
         self._waiting: Chunk | None = None
         self._latest = 0
+        self._read_at: int | None = None
 
     def step(self) -> BatchResult | None:
         """Read at most a batch and return its result; None if caught up and there is nothing to
         commit.
         """
         # Get the time before reading: a line that is written meanwhile must not be older than
-        # `now`.
-        wall = self._wall() if self._wall is not None else None
+        # `now`. This includes all steps in which the chunk waits.
+        if self._waiting is None:
+            self._read_at = self._wall() if self._wall is not None else None
+        wall = self._read_at
         chunk = self._waiting or self._log.read(READ_BYTES)
         latest = self._processor.parse(chunk) if self._waiting is None else self._latest
         found, is_enough = self._read_errors(None if chunk.caught_up else latest)
