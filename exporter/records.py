@@ -230,6 +230,15 @@ class TaskRepeated(NamedTuple):
 Event = RequestSeen | TaskStarted | TaskEnded | TaskRepeated
 
 
+class LastReload(NamedTuple):
+    """Whether the last start or reload of the configuration succeeded; `success` is the time of the
+    last one that did, in seconds since the epoch.
+    """
+
+    is_successful: bool
+    success: float
+
+
 class OpenTask(NamedTuple):
     """A running task in the store: columns for people and queries, `data` for the correlator."""
 

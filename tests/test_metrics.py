@@ -21,7 +21,7 @@ from exporter.metrics import counting
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS, FAMILIES
 from exporter.metrics.scrape import StoreCollector, metrics_handler
 from exporter.metrics.series import TASKS_MAX
-from exporter.records import Histogram
+from exporter.records import Histogram, LastReload
 from exporter.store.reader import Reader, Snapshot
 from exporter.store.writer import Store, StoreError
 from tests.program import installed
@@ -82,7 +82,13 @@ def _reader(store: Store) -> Iterator[Reader]:
 def collector(snapshot: Callable[[], Snapshot], *, apps: Sequence[str] = ()) -> StoreCollector:
     """A collector of what `snapshot` returns."""
     return StoreCollector(
-        snapshot, Table(), apps=apps, behind_bytes=lambda: 77, problems=lambda: ["log"], version="1.2.3"
+        snapshot,
+        Table(),
+        apps=apps,
+        behind_bytes=lambda: 77,
+        problems=lambda: ["log"],
+        last_reload=lambda: LastReload(is_successful=False, success=5.5),
+        version="1.2.3",
     )
 
 
@@ -148,6 +154,8 @@ def test_stored_values_are_shown(store: Store, reader: Reader) -> None:
     assert found["wok_exporter_behind_bytes",] == 77
     assert found["wok_exporter_reading_problem", "log"] == 1
     assert found["wok_exporter_reading_problem", "state"] == 0
+    assert found["wok_exporter_last_reload_successful",] == 0
+    assert found["wok_exporter_last_reload_success_timestamp_seconds",] == 5.5
     assert "of_another_release" not in text
     assert '"few"' not in text
 

@@ -97,6 +97,17 @@ def requests_shown(port: int) -> float:
     return sum(value for series, value in counts.items() if series[0] == "wok_requests_total")
 
 
+def reload_shown(port: int) -> tuple[float, float]:
+    """Whether the last reload succeeded, and the time of the last that did, by the metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    shown = dict(line.rsplit(" ", 1) for line in lines if line.startswith("wok_exporter_last_reload_"))
+    return (
+        float(shown["wok_exporter_last_reload_successful"]),
+        float(shown["wok_exporter_last_reload_success_timestamp_seconds"]),
+    )
+
+
 # --- good ones
 
 
@@ -220,7 +231,9 @@ def test_a_bad_configuration_is_refused(tmp_path: Path) -> None:
     with reloadable(tmp_path, listen=f"127.0.0.1:{port}") as reloaded:
         good = (tmp_path / "wok-exporter.toml").read_text()
         (tmp_path / "wok-exporter.toml").write_text(f'{good}\npoll_interval = "soon"\ncolour = "red"\n')
+        begun = reload_shown(port)
         status = reloaded.reload_file()
+        refused = reload_shown(port)
         with (tmp_path / "user-requests.data").open("ab") as stream:
             stream.write(request_line(time.time(), "web2"))
         wait_until(lambda: requests_shown(port) == 2)
@@ -229,7 +242,10 @@ def test_a_bad_configuration_is_refused(tmp_path: Path) -> None:
         (tmp_path / "wok-exporter.toml").write_text(good)
         mended = reloaded.reload_file()
         shown, said = requests_shown(port), reloaded.daemon.said
+        again = reload_shown(port)
 
+    assert (begun[0], refused, again[0]) == (1, (0, begun[1]), 1)
+    assert again[1] > begun[1]
     file = tmp_path / "wok-exporter.toml"
     assert status.startswith(
         f"reload rejected: {file}: colour: unknown key: remove it (and 1 more); running with the previous configuration: following"

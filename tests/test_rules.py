@@ -282,7 +282,7 @@ def test_commands_of_the_runbooks_are_accepted() -> None:
                 # the exporter's; the health of a gateway and of a sampler
                 pages = ("10965/readyz", "10965/healthz", "13133/", "13134/")
                 assert url in {f"http://127.0.0.1:{page}" for page in pages}
-            case ["systemctl", "status" | "restart", unit] | ["journalctl", "-u", unit, *_]:
+            case ["systemctl", "status" | "restart" | "reload", unit] | ["journalctl", "-u", unit, *_]:
                 assert unit in {"wokd", "otelcol"} or (ROOT / f"deploy/systemd/{unit}.service").exists()
             case ["sudo", "-u", user, "head", *_]:
                 assert f"u {user} " in (ROOT / "deploy/systemd/wok-exporter.sysusers").read_text()

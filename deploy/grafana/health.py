@@ -13,6 +13,8 @@ UP = f"{metric('up')} and on (job) last_over_time({BUILD}[1d])"
 LAST_RECORD = metric("wok_exporter_last_record_timestamp_seconds")
 OLDEST = metric("wok_exporter_journal_oldest_timestamp_seconds")
 PROBLEM = metric("wok_exporter_reading_problem")
+RELOADED = metric("wok_exporter_last_reload_successful")
+CONFIGURED = metric("wok_exporter_last_reload_success_timestamp_seconds")
 BEHIND = metric("wok_exporter_behind_bytes")
 
 
@@ -102,7 +104,8 @@ def _exporters() -> Row:
             listing(
                 "Exporters",
                 "Each exporter: whether it answers, whether it can read the log (its /readyz states the "
-                "reason), the age of its latest record, unread bytes, and queued bytes.",
+                "reason), the age of its latest record, unread and queued bytes, whether its last reload was "
+                "accepted, and how long ago its configuration came into force.",
                 {"instance": "Instance", "version": "Version"},
                 [
                     Column(f"max by (instance, version) ({BUILD})", "Answers", "bool_yes_no"),
@@ -122,6 +125,8 @@ def _exporters() -> Row:
                         bad_from=1,
                         decimals=0,
                     ),
+                    Column(f"min by ({by}) ({RELOADED})", "Reload accepted", "bool_yes_no"),
+                    Column(f"time() - max by ({by}) ({CONFIGURED})", "Configured", "s"),
                 ],
                 sort_by="Unread",
                 empty="No exporter answers",

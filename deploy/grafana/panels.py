@@ -248,7 +248,7 @@ def records(title: str, description: str, query: str, *, width: int, height: int
     return _finished(panel, title, description, "none", LOKI, width=width, height=height)
 
 
-_REFS = "ABCDEFGH"
+_REFS = "ABCDEFGHIJ"
 _SMALL = TableCellHeight.SM
 
 

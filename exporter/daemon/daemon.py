@@ -37,7 +37,7 @@ from exporter.pipeline.cycles import collect_seldom
 from exporter.pipeline.from_config import messages_of, processing_config_of, tail_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline, Progress
 from exporter.pipeline.reader import InProcessReader
-from exporter.records import NANOS, Live, Problem
+from exporter.records import NANOS, LastReload, Live, Problem
 from exporter.source.tail import Tail
 from exporter.store.writer import Loaded, Store, StoreError
 from exporter.web.api import About, api_routes
@@ -87,6 +87,7 @@ class Daemon:
         wall: Callable[[], int] = time.time_ns,
         root: Path = Path("/"),
     ) -> None:
+        self.last_reload = LastReload(is_successful=True, success=wall() / NANOS)
         assert config.state is not None, "a daemon has a state of its own"
         self._config = config
         self._environ = environ
@@ -161,6 +162,7 @@ class Daemon:
             apps=config.apps,
             behind_bytes=lambda: self._behind,
             problems=self._reading_problems,
+            last_reload=lambda: self.last_reload,
             version=__version__,
         )
         hosts = HostCheck(config.listen.host, config.hosts, has_auth=config.auth_file is not None)

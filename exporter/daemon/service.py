@@ -32,6 +32,7 @@ from exporter.daemon.daemon import START_ERRORS, Daemon, validate
 from exporter.daemon.signals import SignalFlags
 from exporter.daemon.status_line import status_line
 from exporter.daemon.systemd import ServiceManager
+from exporter.records import LastReload
 from exporter.store.reader import Reader
 from exporter.store.writer import StoreError
 
@@ -73,9 +74,9 @@ class Service:
 
     def run(self) -> None:
         """Run to the end."""
-        self._run(Daemon(self._config, self._environ))
+        last = self._run(Daemon(self._config, self._environ))
         while self._next is not None and not self._asked.is_set():
-            self._run(self._begun_again(self._next))
+            last = self._run(self._begun_again(self._next, last))
 
     def is_set(self) -> bool:
         """Return whether the running daemon must stop."""
@@ -88,13 +89,14 @@ class Service:
         if not self.is_set():
             self._asked.wait(min(timeout, self._manager.pace_seconds))
 
-    def _run(self, daemon: Daemon) -> None:
+    def _run(self, daemon: Daemon) -> LastReload:
         for line in daemon.announcement():
             log.info("%s", line)
         with daemon.at_work(), closing(daemon.store.reader()) as reader:
             daemon.read(self, lambda is_whole: self._turned(daemon, reader, is_whole=is_whole))
             if self._next is None or self._asked.is_set():
                 self._manager.stopping("stopping")
+        return daemon.last_reload
 
     def _turned(self, daemon: Daemon, reader: Reader, *, is_whole: bool) -> None:
         if is_whole and not self._is_ready:
@@ -106,6 +108,8 @@ class Service:
             self._asked.reload = False
             self._reload(daemon)
             # A rejection ends the reload; it does not make a daemon ready that was not.
+            if self._next is None:
+                daemon.last_reload = daemon.last_reload._replace(is_successful=False)
             if self._next is None and (is_whole or self._is_ready):
                 self._end_of_start(daemon, reader)
 
@@ -148,7 +152,8 @@ class Service:
         else:
             self._next = config
 
-    def _begun_again(self, config: Config) -> Daemon:
+    def _begun_again(self, config: Config, last: LastReload) -> Daemon:
+        """Return the next daemon: with this configuration, or else with the one before."""
         before, self._config, self._next = self._config, config, None
         self._is_ready = False
         try:
@@ -160,7 +165,9 @@ class Service:
         else:
             return self._reloaded(daemon, before)
         self._config = before
-        return Daemon(before, self._environ)
+        daemon = Daemon(before, self._environ)
+        daemon.last_reload = last._replace(is_successful=False)
+        return daemon
 
     def _reloaded(self, daemon: Daemon, before: Config) -> Daemon:
         config = self._config

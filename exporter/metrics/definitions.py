@@ -157,6 +157,19 @@ FAMILIES: tuple[MetricDefinition, ...] = (
         known=(("log",), ("pipeline",), ("state",)),
     ),
     MetricDefinition(
+        "wok_exporter_last_reload_successful",
+        "gauge",
+        (),
+        "1 if the last start or reload of the configuration succeeded, 0 if a reload was rejected.",
+    ),
+    MetricDefinition(
+        "wok_exporter_last_reload_success_timestamp_seconds",
+        "gauge",
+        (),
+        "Time of the last successful start or reload of the configuration, in seconds since the epoch.",
+        unit="seconds",
+    ),
+    MetricDefinition(
         "wok_exporter_last_record_timestamp_seconds",
         "gauge",
         (),

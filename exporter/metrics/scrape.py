@@ -31,7 +31,7 @@ from exporter.http.routes import Handler, Request, Response
 from exporter.metrics.definitions import DURATION_BOUNDS_SECONDS, FAMILIES, MetricDefinition
 from exporter.metrics.process import PROCESS_FAMILIES, process_values
 from exporter.metrics.series import TASKS_MAX
-from exporter.records import NANOS, OUTCOMES, Histogram, Series
+from exporter.records import NANOS, OUTCOMES, Histogram, LastReload, Series
 from exporter.store.database import StoreError
 from exporter.store.reader import InProgress, Snapshot
 
@@ -53,7 +53,8 @@ class StoreCollector:
 
     `snapshot` reads the store and may raise StoreError. `apps` are the applications whose series
     exist at 0 before the log names them. `behind_bytes` returns how much of the log is unread, None
-    if unknown. `problems` returns the kinds of problems that keep the log from being read now.
+    if unknown. `problems` returns the kinds of problems that keep the log from being read now,
+    `last_reload` how the last reload of the configuration ended.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class StoreCollector:
         apps: Sequence[str],
         behind_bytes: Callable[[], int | None],
         problems: Callable[[], Iterable[str]],
+        last_reload: Callable[[], LastReload],
         version: str,
     ) -> None:
         self._snapshot = snapshot
@@ -71,6 +73,7 @@ class StoreCollector:
         self._apps = tuple(apps)
         self._behind_bytes = behind_bytes
         self._problems = problems
+        self._last_reload = last_reload
         self._version = version
         self._lock = threading.Lock()
         self._last: Snapshot | None = None
@@ -98,6 +101,9 @@ class StoreCollector:
         if behind is not None:
             values["wok_exporter_behind_bytes"][()] = behind
         values["wok_exporter_reading_problem"].update(((kind,), 1) for kind in self._problems())
+        reload = self._last_reload()
+        values["wok_exporter_last_reload_successful"][()] = reload.is_successful
+        values["wok_exporter_last_reload_success_timestamp_seconds"][()] = reload.success
         values["wok_exporter_collect_errors_total"][()] = errors
         values["wok_exporter_build_info"][self._version,] = 1
         for definition in FAMILIES:
