@@ -431,6 +431,7 @@ def test_a_secret_that_poses_as_a_schema_error() -> None:
         ("curl h?a=1&b=2 -U 'a:S3'", f"curl h?a=1&b=2 -U '{REDACTED}'"),
         ("mysqldump -uroot -pS3 db", f"mysqldump -uroot -p{REDACTED} db"),
         ("SSHPASS=S3 sshpass -e ssh h", f"SSHPASS={REDACTED} sshpass -e ssh h"),
+        ("curl -u sshpass -u password", f"curl -u {REDACTED} -u {REDACTED}"),
         ("PGPASS=S3 psql", f"PGPASS={REDACTED} psql"),
         ("kickstart --rootpw=S3", f"kickstart --rootpw={REDACTED}"),
         ("rootpw: S3", f"rootpw: {REDACTED}"),

@@ -148,8 +148,9 @@ def _given_to_programs(text: str) -> Iterator[tuple[int, int]]:
     for number, program in enumerate(programs):
         if program.start() < done:
             continue  # within a secret: searched again, it would cost more than linear time
-        end = programs[number + 1].start() if number + 1 < len(programs) else len(text)
-        end = min(end, program.end() + MAX_COMMAND_CHARS)
+        further = number + 1
+        last = program.end() + MAX_COMMAND_CHARS
+        end = min(programs[further].start() if further < len(programs) else len(text), last)
         option = _options_of(program[1]).search(text, program.end(), end)
         while option is not None:
             span = _option_value(text, option)
@@ -157,6 +158,9 @@ def _given_to_programs(text: str) -> Iterator[tuple[int, int]]:
                 yield span
                 done = span[1]
             at = option.end() if span is None else max(span[1], option.end())
+            while further < len(programs) and programs[further].start() < at:
+                further += 1  # a secret that is called like a program does not end the command
+            end = min(programs[further].start() if further < len(programs) else len(text), max(last, at))
             # What follows the secret of sshpass are the options of another program.
             is_last = program[1] == "sshpass" or at >= end
             option = None if is_last else _options_of(program[1]).search(text, at, end)
