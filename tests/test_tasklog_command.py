@@ -390,3 +390,34 @@ def test_a_configuration_is_known_by_what_it_holds(conf: str, ours: bool, enable
 def test_an_empty_log_says_nothing() -> None:
     """No lines, no sentence, no start."""
     assert seen_in([]) == Seen()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in PLUGIN.iterdir() if path.is_file()))
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_every_file_of_the_plugin_is_checked(host: Host, name: str, is_missing: bool) -> None:
+    """A plug-in is rejected if any of its files is missing or can be changed by everybody: wokd runs them as root."""
+    path = host.root / SHARED / name
+    if is_missing:
+        path.unlink()
+    else:
+        path.chmod(0o666)
+
+    assert host.run("install") == 2
+    assert not (host.root / LINK).is_symlink()
+
+
+@pytest.mark.parametrize("name", [LOG, CONF])
+def test_a_fifo_is_never_waited_for(host: Host, name: str) -> None:
+    """A FIFO in the place of a file is reported; nobody has to write into it."""
+    (host.root / name).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(host.root / name)
+
+    assert host.run("status") in (1, 2)
+
+
+def test_a_log_directory_with_a_nul_is_reported(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """A NUL in Wok's log_dir is a log that cannot be read, not an internal error."""
+    host.write("etc/wok/wok.conf", "[logging]\nlog_dir = /a\0b\n")
+
+    assert host.run("status") == 1
+    assert "cannot read" in capsys.readouterr().out

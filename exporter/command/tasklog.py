@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import errno
 import json
 import os
 import re
 import stat
 import sys
 from pathlib import Path
-from typing import Final, TextIO
+from typing import BinaryIO, Final, TextIO
 
 import exporter
 from exporter.wok.tasklog import (
@@ -40,6 +41,8 @@ SHARED: Final = Path("/usr/share/wok-exporter/tasklog")
 PROGRAMS: Final = (Path("/usr/bin/wokd"), Path("/usr/local/bin/wokd"), Path("/usr/sbin/wokd"))
 CONFIGURATIONS: Final = Path("/etc/wok/plugins.d")
 LOGS: Final = Path("/var/log/wok")
+FILES: Final = ("__init__.py", "control.py", "i18n.py", "records.py", "switch.py", f"{NAME}.conf")
+"""All files of the plug-in. wokd runs or reads each of them as root."""
 FILE_BYTES: Final = 1 << 20
 LINE_BYTES: Final = 1 << 16
 
@@ -142,9 +145,18 @@ def _program(root: Path, wokd: Path | None) -> Path:
     )
 
 
+def _open(path: Path) -> BinaryIO:
+    """Open a file, but never wait for the writer of a FIFO."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    if path.is_fifo():
+        raise OSError(errno.EINVAL, "It is a FIFO, not a file")
+    return path.open("rb")
+
+
 def _text(root: Path, path: Path) -> str:
     try:
-        with _below(root, path).open("rb") as file:
+        with _open(_below(root, path)) as file:
             return file.read(FILE_BYTES).decode("utf-8", "replace")
     except OSError as error:
         hint = " Run this as root." if isinstance(error, PermissionError) else ""
@@ -167,7 +179,7 @@ def _folder(root: Path, source: Path | None) -> Path:
 
 def _problem_of(root: Path, folder: Path) -> str:
     """Return why wokd should not load this folder: it runs as root."""
-    for path in (folder, folder / "__init__.py", folder / "records.py", folder / f"{NAME}.conf"):
+    for path in (folder, *(folder / name for name in FILES)):
         try:
             mode = _below(root, path).stat().st_mode
         except OSError as error:
@@ -199,7 +211,7 @@ def _log_directory(root: Path, wok_conf: Path, config: str) -> Path:
 
 def _seen(root: Path, log_file: Path) -> tuple[Seen, str]:
     try:
-        with _below(root, log_file).open("rb") as file:
+        with _open(_below(root, log_file)) as file:
             return seen_in(iter(lambda: file.readline(LINE_BYTES), b"")), ""
     except OSError as error:
         return Seen(), f"cannot read {log_file}: {error.strerror}"
