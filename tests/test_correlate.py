@@ -210,6 +210,20 @@ def test_the_epoch_in_a_target_tells_clones_apart() -> None:
     assert ends(events)[0].parent == requests(events)[1].context
 
 
+def test_a_choice_between_neighbours_makes_none_of_their_matches_exact() -> None:
+    """Clones may start just before the second of their line: a wrong first choice never makes the second exact."""
+    log = Log("json")
+    early, late = (log.request(at, "KCHVM0009L", {"ident": "web"}) for at in (10, 11))
+    epochs = [EPOCH * 10**6 + micros for micros in (10_980_000, 9_980_000)]
+    ended = [
+        log.finished(at, f"/plugins/kimchi/vms/web-clone-{epoch}/clone")
+        for at, epoch in zip((60, 70), epochs, strict=True)
+    ]
+    events = run([early, late, *ended])
+
+    assert [grade for *_, grade, _ in told(events)] == ["likely", "likely"]
+
+
 def test_an_epoch_that_contradicts_the_log_is_not_exact() -> None:
     """When no request can have started the task at the time its target_uri tells, the match is only likely."""
     log = Log("json")

@@ -54,12 +54,14 @@ class Candidates(NamedTuple):
     epoch      The start time in the target_uri in nanoseconds, or 0.
     is_sure    False if something speaks against all candidates.
     is_quoted  The error quotes a value of one request and of no other.
+    neighbours Requests of a later second, which may have started the task too.
     """
 
     found: Sequence[Candidate] = ()
     epoch: int = 0
     is_sure: bool = True
     is_quoted: bool = False
+    neighbours: Sequence[Candidate] = ()
 
     @property
     def capacity(self) -> int:
@@ -180,20 +182,34 @@ def started_at(candidates: Candidates, epoch: int) -> Candidates:
     """
     second = epoch // NANOS
     if len(candidates.found) == 1 and second <= candidates.found[0].time // NANOS < second + NEAR_SECONDS:
-        return candidates._replace(epoch=epoch)
+        is_sure = candidates.is_sure and not _is_disputed(candidates.found[0], second)
+        return candidates._replace(epoch=epoch, is_sure=is_sure)
     behind = [each for each in candidates.found if each.time // NANOS >= second]
     near = [each for each in behind if each.time < epoch + NEAR_NANOS]
     is_sure = False
+    neighbours: list[Candidate] = []
     if near:
         first = min(each.time // NANOS for each in near)
         chosen = [each for each in near if each.time // NANOS == first]
         # The line of a neighbour may be a second late.
-        is_sure = candidates.is_sure and len(chosen) == len(near)
+        neighbours = [each for each in near if each.time // NANOS != first]
+        is_sure = candidates.is_sure and not neighbours
+        is_sure = is_sure and not any(_is_disputed(each, second) for each in chosen)
     elif epoch % NANOS < COARSE_NANOS and len(behind) < len(candidates.found):
         chosen = [each for each in candidates.found if each.time // NANOS == second - 1]
     else:
         chosen = behind
-    return candidates._replace(found=chosen, epoch=epoch if chosen else 0, is_sure=is_sure)
+    return candidates._replace(
+        found=chosen, epoch=epoch if chosen else 0, is_sure=is_sure, neighbours=neighbours
+    )
+
+
+def _is_disputed(candidate: Candidate, second: int) -> bool:
+    """Return whether another task, that was matched elsewhere, may be this request's, if so may one
+    that started in this second.
+    """
+    request = candidate.request
+    return request is not None and request.neighbour and second < candidate.time // NANOS
 
 
 def likeliest(found: Sequence[Candidate], *, epoch: int, seq: int) -> Candidate:

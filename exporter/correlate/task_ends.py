@@ -188,6 +188,12 @@ class TaskEnds:
         timed = [each for each in accepted if each.form.timed]
         epoch = candidates.epoch if timed else 0
         chosen = likeliest(timed or accepted, epoch=epoch, seq=final.seq)
+        # If a neighbour is the right one, what the neighbour is matched with later is wrong too.
+        for each in candidates.neighbours:
+            if each.request is not None:
+                each.request.neighbour = True
+                if each.request.task is not None:
+                    self._open_tasks.touch(each.request.task)
         if len(found) > 1:
             self._start_matcher.contest([each.request for each in found if each.request is not None])
             for each in found:

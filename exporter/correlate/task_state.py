@@ -76,6 +76,8 @@ class PendingRequest:
     shared     Values of requests whose tasks were ended by choice, although the end may have been
                this one's: their own ends may still come.
     contested  A task that another request was given could have been this request's.
+    neighbour  So could a task that started in an earlier second than this line has. It counts only
+               against tasks that did so as well.
     failed     The status was 500 without an error: the request may still have started a task.
     task       The task that the request opened by itself, if any.
     """
@@ -92,6 +94,7 @@ class PendingRequest:
     values: tuple[str, ...] = field(default=(), metadata=stored_as("texts"))
     shared: tuple[str, ...] = field(default=(), metadata=stored_as("texts"))
     contested: bool = False
+    neighbour: bool = False
     failed: bool = False
     task: Task | None = field(default=None, metadata=NOT_STORED)
     waiting: bool = field(default=False, metadata=NOT_STORED)
