@@ -224,6 +224,18 @@ def test_a_choice_between_neighbours_makes_none_of_their_matches_exact() -> None
     assert [grade for *_, grade, _ in told(events)] == ["likely", "likely"]
 
 
+@pytest.mark.parametrize(
+    ("micros", "grade"), [(10_000_000, "exact"), (9_700_000, "exact"), (9_300_000, "likely")]
+)
+def test_a_line_most_of_a_second_after_the_start_is_only_likely(micros: int, grade: str) -> None:
+    """A request's line is written at once: a later one may be another's, where the right one is missing."""
+    log = Log("json")
+    target_uri = f"/plugins/kimchi/vms/web-clone-{EPOCH * 10**6 + micros}/clone"
+    events = run([log.request(10, "KCHVM0009L", {"ident": "web"}), log.finished(60, target_uri)])
+
+    assert [grade for *_, grade, _ in told(events)] == [grade]
+
+
 def test_an_epoch_that_contradicts_the_log_is_not_exact() -> None:
     """When no request can have started the task at the time its target_uri tells, the match is only likely."""
     log = Log("json")

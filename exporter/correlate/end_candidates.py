@@ -18,6 +18,9 @@ NEAR_SECONDS = 2
 NEAR_NANOS = NEAR_SECONDS * NANOS
 """Maximum delay between the start of a task and the line of its request. The gap was always under a
 second, and the log has whole seconds."""
+PROMPT_NANOS = NANOS // 2
+"""A line that is later than this after the start of a task may be another request's, if the right
+line is missing."""
 FAR_SECONDS = 10
 """A request line that is later than this after the start of a task belongs to another task. As a
 candidate, it would take an end from the task of the right request."""
@@ -182,7 +185,9 @@ def started_at(candidates: Candidates, epoch: int) -> Candidates:
     """
     second = epoch // NANOS
     if len(candidates.found) == 1 and second <= candidates.found[0].time // NANOS < second + NEAR_SECONDS:
-        is_sure = candidates.is_sure and not _is_disputed(candidates.found[0], second)
+        only = candidates.found[0]
+        is_prompt = only.time <= epoch + PROMPT_NANOS
+        is_sure = candidates.is_sure and is_prompt and not _is_disputed(only, second)
         return candidates._replace(epoch=epoch, is_sure=is_sure)
     behind = [each for each in candidates.found if each.time // NANOS >= second]
     near = [each for each in behind if each.time < epoch + NEAR_NANOS]
