@@ -248,7 +248,7 @@ def test_a_month_in_true_proportion(browser: Browser, url: str, store: Store) ->
         tab.wait_for(f"{SHARE_OF_FAILED} > 0")
         share = tab.evaluate(SHARE_OF_FAILED)
 
-        assert 0.04 < share < 0.2
+        assert 0.04 < share < 0.12
         assert tab.complaints == []
 
 

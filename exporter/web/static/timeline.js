@@ -251,7 +251,7 @@ export class Timeline {
     return columns.values();
   }
 
-  /** Several tasks in one place: the height of each outcome is its share of them, at least a pixel. */
+  /** Several tasks in one place: the area of each outcome is its share of them, at least a pixel. */
   drawColumn(c, colours, column, top) {
     const { row } = column[0];
     const { y, high } = this.across(row, top);
@@ -261,13 +261,19 @@ export class Timeline {
       counts.set(task.state, (counts.get(task.state) ?? 0) + 1);
       this.drawn.push({ x, y, wide: BAR_MIN, high, task });
     }
-    let bottom = Math.round(y + high); // whole pixels, so that one pixel of a colour is that colour
-    // What is worse is lower, and is drawn first, so that its pixel is never covered.
+    // Whole pixels, so that one pixel of a colour is that colour. What is worse is lower.
+    const upper = Math.round(y);
+    const most = [...counts].sort(([, one], [, other]) => other - one)[0][0];
+    c.fillStyle = colours[most];
+    c.fillRect(x, upper, BAR_MIN, Math.round(high));
+    let bottom = upper + Math.round(high);
     for (const [state, count] of [...counts].sort(([one], [other]) => ORDER[other] - ORDER[one])) {
-      const part = Math.min(bottom - y, Math.max(1, Math.round((high * count) / column.length)));
+      if (state === most || bottom <= upper) continue;
+      const part = (high * count) / column.length;
+      const wide = part < 1 ? Math.max(1, Math.round(BAR_MIN * part)) : BAR_MIN;
       c.fillStyle = colours[state];
-      c.fillRect(x, bottom - part, BAR_MIN, part);
-      bottom -= part;
+      bottom -= Math.max(1, Math.round(part));
+      c.fillRect(x, bottom, wide, Math.max(1, Math.round(part)));
     }
   }
 
