@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -33,6 +33,7 @@ from .error_log_made import (
     traceback,
 )
 from .error_score import CORPUS, SETS, is_good, run_of, score_of
+from .error_simulation import score, story_of, told
 from .records_made import EPOCH, Log
 
 NAMING = Operations.load()
@@ -735,6 +736,14 @@ def test_marks_that_are_forged_or_refuted() -> None:
     marks.survived((EPOCH + 30) * NANOS, (EPOCH + 35) * NANOS)
 
     assert RestartConfirmation(marks.state).believed((EPOCH + 100) * NANOS) == [(EPOCH + 30) * NANOS]
+
+
+def test_dense_equal_tasks() -> None:
+    """Where equal tasks overlap, fail, report twice, lose lines and are forged, no join and no exact match is wrong."""
+    told_of = sum((score(story, told(story, live=True)) for story in map(story_of, range(300))), Counter())
+
+    assert told_of["joined"] > 200
+    assert not [what for what in told_of if what.endswith("wrong")]
 
 
 @has_corpus
