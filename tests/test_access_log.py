@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.correlate.true_status import (
@@ -231,6 +231,10 @@ ANSWERS = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
+@example(
+    asked=[(8, "web", 303), (9, "web", 303), (9, "web", 303)],
+    answered=[(8, "web", 500), (8, "web", 500), (9, "web", 303)],
+)
 @given(ANSWERS, ANSWERS)
 def test_a_false_500_needs_an_answer_of_its_own(
     asked: list[tuple[int, str, int]], answered: list[tuple[int, str, int]]

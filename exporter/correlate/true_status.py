@@ -15,8 +15,8 @@ decide what is certain:
   of a client that is not logged in with 303 and does not log the request, and the client chooses
   its address and the path.
 * **Requests and answers balance.** In the seconds around the request, this client's requests for
-  this resource have as many answers. If one line is missing (wokd was killed) or one is too many,
-  it is unknown which answer is whose.
+  this resource have as many answers, and each can have one of its own. If one line is missing
+  (wokd was killed) or one is too many, it is unknown which answer is whose.
 
 If the answer is in doubt when the window closes, one more second is awaited: then all answers to
 the requests of the next second are there, too.
@@ -147,9 +147,13 @@ class TrueStatus:
             return Decision(LOGGED, "confirmed")
         true = _true_status(own)
         alike = self._by_key.get(own.key, ())
+        # All answers to these requests are among those up to `last`.
+        until = min(own.time + ANSWER_NANOS, last - ANSWER_NANOS)
+        around = [asked for asked in alike if own.time - ANSWER_NANOS <= asked.time <= until]
         is_sure = (
             statuses <= {true, LOGGED}
-            and (LOGGED not in statuses or _is_of_others(own, alike, answers, last))
+            and _have_answers(around, answers)
+            and (LOGGED not in statuses or _is_of_others(own, around, answers))
             and _is_balanced(own, alike, answers, last)
         )
         return Decision(true, "corrected") if is_sure else Decision(LOGGED, "contested")
@@ -185,16 +189,11 @@ def _true_status(asked: _Asked) -> int:
     return RENAMED if asked.key.method == "PUT" else UNAUTHORIZED
 
 
-def _is_of_others(own: _Asked, alike: Iterable[_Asked], answers: Sequence[Answer], last: int) -> bool:
+def _is_of_others(own: _Asked, around: Sequence[_Asked], answers: Sequence[Answer]) -> bool:
     """Return whether each 500 that fits `own` belongs to another request: without it, one of these
-    would have no answer.
+    would have no answer. All requests `around` have one with it.
     """
-    # All answers to these requests are among those up to `last`.
-    others = [
-        asked
-        for asked in alike
-        if own.time - ANSWER_NANOS <= asked.time <= min(own.time + ANSWER_NANOS, last - ANSWER_NANOS)
-    ]
+    others = list(around)
     if own in others:
         others.remove(own)
     if len(others) > RIVALS_MAX:
@@ -206,20 +205,18 @@ def _is_of_others(own: _Asked, alike: Iterable[_Asked], answers: Sequence[Answer
     return not any(_have_answers(others, [*answers[:at], *answers[at + 1 :]]) for at in errors.values())
 
 
-def _have_answers(requests: Sequence[_Asked], answers: Sequence[Answer]) -> bool:
-    """Return whether each request can have an answer of its own, as a matching in a graph."""
-    of_answer: dict[int, _Asked] = {}
+def _have_answers(requests: Iterable[_Asked], answers: Iterable[Answer]) -> bool:
+    """Return whether each request can have an answer of its own.
 
-    def give(asked: _Asked, tried: set[int]) -> bool:
-        for at, answer in enumerate(answers):
-            if at not in tried and _fits(answer, asked):
-                tried.add(at)
-                if at not in of_answer or give(of_answer[at], tried):
-                    of_answer[at] = asked
-                    return True
-        return False
-
-    return all(give(asked, set()) for asked in requests)
+    The first answer that fits the first request is as good as any other: it fits a later request no
+    better.
+    """
+    times = iter(sorted([answer.time for answer in answers]))
+    for asked in sorted([asked.time for asked in requests]):
+        found = next((time for time in times if time >= asked), None)
+        if found is None or found > asked + ANSWER_NANOS:
+            return False
+    return True
 
 
 def _is_balanced(own: _Asked, alike: Iterable[_Asked], answers: Iterable[Answer], last: int) -> bool:
