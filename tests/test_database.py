@@ -30,8 +30,8 @@ from exporter.store.history import REQUESTS, TASKS, recount
 from exporter.store.journal import JournalStatus
 from exporter.store.migrations import APPLICATION_ID, MIGRATIONS
 from exporter.store.reader import Reader
-from exporter.store.search import Running, Sought
-from exporter.store.task_view import of_ended, of_running
+from exporter.store.search import Sought
+from exporter.store.task_view import Running, of_ended, of_running
 from exporter.store.writer import Loaded, Store
 from tests.store_made import commit, journal_row, loaded, open_task, request_row, task_row
 

@@ -22,8 +22,8 @@ from exporter.command.task_filters import NO_FILTERS, TaskFilters
 from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
 from exporter.records import NANOS, RequestRow
-from exporter.store.search import Ended, Place, Running, Sought
-from exporter.store.task_view import BAD, State, TaskView, of_ended, of_running
+from exporter.store.search import Place, Sought
+from exporter.store.task_view import BAD, Ended, Running, State, TaskView, view_of
 from exporter.terminal import task_table as view
 from exporter.terminal.fullscreen import FullScreen
 from exporter.terminal.task_table import Listed
@@ -212,21 +212,17 @@ def _find(known: QuerySource, which: Which, sought: Sought, limit: int) -> tuple
         ended = _ended(known, sought, limit + 1)
     is_all = len(ended) <= limit
     ended = ended[:limit]
-    found: list[TaskView] = []
+    shown: list[Running | Ended] = []
     if which != "failed" and not sought.outcomes:
         # A task that ended between the two queries is in both; its end is newer.
         over = {one.row.context for one in ended}
         running = sorted(_running(known, sought), key=lambda one: one.row.start, reverse=True)
-        found += [
-            of_running(one.row, now=known.now, requests=known.requests)
-            for one in running
-            if one.row.context not in over
-        ]
+        shown += [one for one in running if one.row.context not in over]
     if which == "failed":
         ended.sort(key=lambda one: one.row.end, reverse=True)
-    first = [one.row for one in ended if one.row.outcome in BAD]
-    rest = [one.row for one in ended if one.row.outcome not in BAD]
-    return found + [of_ended(row) for row in [*first, *rest]], is_all
+    shown += [one for one in ended if one.row.outcome in BAD]
+    shown += [one for one in ended if one.row.outcome not in BAD]
+    return [view_of(one, now=known.now, requests=known.requests) for one in shown], is_all
 
 
 def _ended(known: QuerySource, sought: Sought, count: int) -> list[Ended]:
@@ -261,8 +257,6 @@ def _listed(known: QuerySource, task: TaskView, limit: int) -> Listed:
         between = reader.requests_between(task.since + 1, task.until, limit + 1)
         others = [request for request in between if request.ordinal != task.request][:limit]
     request = reader.request(task.request) if task.request else None
-    if request is not None and request.resource and task.correlation != "ambiguous":
-        task = task._replace(resource=request.resource)
     return Listed(task, request, others)
 
 

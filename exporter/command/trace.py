@@ -27,8 +27,8 @@ from exporter.command.query_source import QuerySource, from_files, from_state, w
 from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
 from exporter.records import Grade, RequestRow
-from exporter.store.search import Running, Trace
-from exporter.store.task_view import TaskView, of_ended, of_running
+from exporter.store.search import Trace
+from exporter.store.task_view import Running, TaskView, view_of
 from exporter.terminal import task_table as view
 from exporter.terminal.text import visible
 
@@ -311,15 +311,8 @@ def drawn(
 def _shown(known: QuerySource, found: Trace, requests: int, meanwhile_max: int) -> Shown:
     tasks: list[tuple[TaskView, int]] = []
     for one in found.tasks:
-        if isinstance(one, Running):
-            tasks.append(
-                (
-                    of_running(one.row, now=known.now, requests=requests, resource=one.resource),
-                    max(known.now, one.row.start),
-                )
-            )
-        else:
-            tasks.append((of_ended(one.row, resource=one.resource), one.row.end))
+        end = max(known.now, one.row.start) if isinstance(one, Running) else one.row.end
+        tasks.append((view_of(one, now=known.now, requests=requests), end))
     if not tasks:
         return Shown(found.request, (), found.task_count, (), 0)
     since = min(task.since for task, _ in tasks)

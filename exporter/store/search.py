@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from exporter.records import OpenTask, RequestRow, TaskRow
 from exporter.store.database import columns
-from exporter.store.task_view import of_ended, of_running
+from exporter.store.task_view import Ended, Running, view_of
 
 TEXT_ROWS_MAX = 20_000
 """A fifth of a full history: some 15 ms where the texts of a row are a line each."""
@@ -71,31 +71,6 @@ class Sought(NamedTuple):
     text: str = ""
     since_ns: int | None = None
     until_ns: int | None = None
-
-
-class Running(NamedTuple):
-    """A running task, with the user, address, sentence and resource of its request if the history
-    has it.
-    """
-
-    row: OpenTask
-    user: str
-    address: str
-    message: str
-    resource: str
-
-
-class Ended(NamedTuple):
-    """An ended task, with the user, address, sentence and resource of its request if the history
-    has it.
-    """
-
-    id: int
-    row: TaskRow
-    user: str
-    address: str
-    message: str
-    resource: str
 
 
 class Place(NamedTuple):
@@ -256,8 +231,7 @@ def story(db: sqlite3.Connection, context: bytes, *, meanwhile_max: int, duratio
         if not ended:
             return None
         task, until = ended[0], ended[0].row.until
-    view = of_running(task.row, now=0, requests=0) if isinstance(task, Running) else of_ended(task.row)
-    candidates = view.candidates
+    candidates = view_of(task, now=0, requests=0).candidates
     row = task.row
     others = db.execute(
         f"{_REQUEST} WHERE ordinal > ? AND ordinal <= ? AND ordinal != ? ORDER BY ordinal LIMIT ?",

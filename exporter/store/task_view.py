@@ -22,6 +22,31 @@ BAD: tuple[Outcome, ...] = ("failure", "lost")
 """The outcomes that count as failures."""
 
 
+class Running(NamedTuple):
+    """A running task, with the user, address, sentence and resource of its request if the history
+    has it.
+    """
+
+    row: OpenTask
+    user: str
+    address: str
+    message: str
+    resource: str
+
+
+class Ended(NamedTuple):
+    """An ended task, with the user, address, sentence and resource of its request if the history
+    has it.
+    """
+
+    id: int
+    row: TaskRow
+    user: str
+    address: str
+    message: str
+    resource: str
+
+
 class TaskView(NamedTuple):
     """One task, ready to be shown. Its texts come from a log that anybody can write into.
 
@@ -127,6 +152,15 @@ def of_ended(row: TaskRow, *, user: str = "", address: str = "", resource: str =
         exception=row.exception,
         stack=row.stack,
         resource=(resource if row.correlation != "ambiguous" else "") or row.resource,
+    )
+
+
+def view_of(task: Running | Ended, *, now: int, requests: int) -> TaskView:
+    """Return a task of the history; `now` and `requests` as for `of_running`."""
+    if isinstance(task, Ended):
+        return of_ended(task.row, user=task.user, address=task.address, resource=task.resource)
+    return of_running(
+        task.row, now=now, requests=requests, user=task.user, address=task.address, resource=task.resource
     )
 
 

@@ -18,8 +18,7 @@ from exporter.http.routes import Handler, Request, Response, as_json
 from exporter.records import NANOS, OUTCOMES, DeliveryStatus, Live, RequestRow, Signal
 from exporter.store.database import StoreError
 from exporter.store.reader import Overview, Reader
-from exporter.store.search import Ended, Running
-from exporter.store.task_view import TaskView, Usual, of_ended, of_running, usual
+from exporter.store.task_view import TaskView, Usual, usual, view_of
 from exporter.web.parameters import (
     NANOS_A_MILLISECOND,
     REQUEST_PARAMETERS,
@@ -153,7 +152,7 @@ class _Api:
         return {
             "tasks": [
                 {
-                    **_task_object(_view(one, now, found.requests), one.message),
+                    **_task_object(view_of(one, now=now, requests=found.requests), one.message),
                     "usual": _usual_object(usually.get((one.row.app, one.row.operation))),
                 }
                 for one in found.tasks
@@ -174,7 +173,7 @@ class _Api:
         if story is None:
             return None
         now = self._now()
-        view = _view(story.task, now, story.requests)
+        view = view_of(story.task, now=now, requests=story.requests)
         return {
             **_task_object(view, story.task.message),
             "stack": view.stack,
@@ -201,19 +200,6 @@ def _missing(path: str) -> str:
     if name != path and _ID.fullmatch(name):
         return "no task with this id; it may be too old for the history"
     return "unknown path; /api/ lists the paths"
-
-
-def _view(task: Running | Ended, now: int, requests: int) -> TaskView:
-    if isinstance(task, Running):
-        return of_running(
-            task.row,
-            now=now,
-            requests=requests,
-            user=task.user,
-            address=task.address,
-            resource=task.resource,
-        )
-    return of_ended(task.row, user=task.user, address=task.address, resource=task.resource)
 
 
 def _task_object(task: TaskView, request_message: str) -> dict[str, Any]:
