@@ -178,9 +178,7 @@ class BlockMatcher:
         self.advance(record.time + NEAR_NANOS)
         if len(self._blocks.of(failure.app, failure.operation)) > CROWD_MAX:
             return Decision("unsure")
-        targets = targets_of(self._operations, failure.app, failure.target_uri)
-        forms = [target.text for target in targets]
-        written = BlockTiming(self._requests, failure, forms, ending, self._is_fine)
+        written = self._timing(failure, ending)
         anchors = self._anchors(failure, written)
         decision = self._decide(failure, written, anchors)
         if decision.result != "joined" and len(self._failures) <= CROWD_MAX:
@@ -271,9 +269,17 @@ class BlockMatcher:
 
     # What fits
 
+    def _timing(self, failure: Failure, ending: Ending) -> BlockTiming:
+        targets = targets_of(self._operations, failure.app, failure.target_uri)
+        forms = [target.text for target in targets]
+        return BlockTiming(self._requests, failure, forms, ending, self._is_fine)
+
+    def _joined_near(self, failure: Failure) -> list[Anchor]:
+        return [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
+
     def _anchors(self, failure: Failure, written: BlockTiming) -> list[Anchor]:
         """Return nearby failures whose blocks are known, or identified by code and values."""
-        anchors = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
+        anchors = self._joined_near(failure)
         if len(self._failures) > CROWD_MAX:
             return anchors
         for other in self._failures:
@@ -290,14 +296,12 @@ class BlockMatcher:
         All tasks that can have written such a block have ended. No later record changes this.
         """
         known = {anchor.number for anchor in anchors}
-        joined = [anchor for anchor in self._joined if abs(anchor.time - failure.time) < NEAR_NANOS]
+        joined = self._joined_near(failure)
         sure = []
         for other in self._failures:
             if other == failure or other.number in known or abs(other.time - failure.time) >= NEAR_NANOS:
                 continue
-            forms = [target.text for target in targets_of(self._operations, other.app, other.target_uri)]
-            written = BlockTiming(self._requests, other, forms, ending, self._is_fine)
-            fitting = self._fitting(other, joined, written, are_values_asked=False)
+            fitting = self._fitting(other, joined, self._timing(other, ending), are_values_asked=False)
             if len(fitting) != 1 or len(fitting[0].block.ids) != 1 or self._is_doubtful(fitting[0].block):
                 continue
             if not self._rivals(fitting, other, joined, are_values_asked=False):
