@@ -6,12 +6,9 @@ import argparse
 from datetime import datetime, timedelta, tzinfo
 from typing import NamedTuple
 
-from exporter.config.values import as_start_at
-from exporter.records import NANOS, OUTCOMES
+from exporter.config.values import Moment, as_start_at, in_zone, nanos_of
+from exporter.records import OUTCOMES
 from exporter.store.search import Sought
-
-Moment = datetime | timedelta
-"""A time, or how long before now."""
 
 VALUES_MAX = 50
 """Of one filter, as in the API."""
@@ -108,8 +105,4 @@ def _moment(text: str) -> Moment:
 def _nanos(moment: Moment | None, now: int, zone: tzinfo | None) -> int | None:
     if moment is None:
         return None
-    if isinstance(moment, timedelta):
-        return now - moment // timedelta(microseconds=1) * 1000
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=zone) if zone else moment.astimezone()
-    return int(moment.timestamp()) * NANOS
+    return nanos_of(in_zone(moment, zone) if isinstance(moment, datetime) else moment, now)

@@ -28,7 +28,7 @@ from uuid import UUID
 from exporter.config.files import may_exist, why_unreadable
 from exporter.config.options import CONFIG_FILE, OPTIONS, PREFIX, SENDERS, Config
 from exporter.config.otel_names import unknown_variables
-from exporter.config.values import Address, did_you_mean, shown
+from exporter.config.values import Address, did_you_mean, in_zone, shown
 from exporter.parse.timezone import load_zone
 
 if TYPE_CHECKING:
@@ -276,9 +276,8 @@ def _resolve(
         values["host_id"] = machine.hex() or values["instance"]
 
     start = values["start_at"]
-    if isinstance(start, datetime) and start.tzinfo is None:
-        zone = load_zone(values["timezone"]) if values["timezone"] else None
-        values["start_at"] = start.replace(tzinfo=zone) if zone else start.astimezone()
+    if isinstance(start, datetime):
+        values["start_at"] = in_zone(start, load_zone(values["timezone"]) if values["timezone"] else None)
 
 
 def _machine_id(root: Path) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +34,8 @@ from exporter.config.values import (
     as_timezone,
     as_trace_url,
     as_word,
+    nanos_of,
 )
-from exporter.records import NANOS
 
 PREFIX = "WOK_EXPORTER_"
 CONFIG_FILE = "etc/wok-exporter.toml"
@@ -236,11 +236,7 @@ class Config:
         """
         if self.start_at == "end":
             return None
-        if isinstance(self.start_at, timedelta):
-            return max(0, now - self.start_at // timedelta(microseconds=1) * 1_000)
-        if isinstance(self.start_at, datetime):
-            return max(0, int(self.start_at.timestamp()) * NANOS)
-        return 0
+        return 0 if self.start_at == "beginning" else max(0, nanos_of(self.start_at, now))
 
 
 OPTIONS: Mapping[str, Option] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from zoneinfo import available_timezones
 
 from exporter.parse.timezone import load_zone
+from exporter.records import NANOS
 
 PORT = 10_965
 """The default port. Prometheus' list (9100 to 9999) is full; 965 is WOK on a phone keypad."""
@@ -28,7 +29,9 @@ UNIT_BYTES = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10
 DURATION_MAX = "36500d"
 """Anything longer is a typing error, and dates end in the year 1."""
 
-StartAt = Literal["beginning", "end"] | timedelta | datetime
+Moment = timedelta | datetime
+"""How long before now, or a time."""
+StartAt = Literal["beginning", "end"] | Moment
 
 
 class Address(NamedTuple):
@@ -174,6 +177,20 @@ def as_start_at(value: Any) -> StartAt:
         ) from None
     _within(value, start.year, 1971, 2261, "a time from 1971 to 2261")
     return start
+
+
+def in_zone(time: datetime, zone: tzinfo | None) -> datetime:
+    """Return a time with its zone; one without is of `zone`, or of this host's if that is None."""
+    if time.tzinfo is not None:
+        return time
+    return time.replace(tzinfo=zone) if zone else time.astimezone()
+
+
+def nanos_of(moment: Moment, now: int) -> int:
+    """Return a moment in nanoseconds since the epoch, like `now`; a time must have its zone."""
+    if isinstance(moment, timedelta):
+        return now - moment // timedelta(microseconds=1) * 1_000
+    return int(moment.timestamp()) * NANOS
 
 
 def as_address(value: Any) -> Address | None:
