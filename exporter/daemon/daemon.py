@@ -268,15 +268,14 @@ class Daemon:
         if not config.automatic or time.monotonic() < self._next_search:
             return
         self._next_search = time.monotonic() + SEARCH_SECONDS
-        found = logs_of_this_host(self._root)
-        if "log" in config.automatic and found.log != config.log:
-            config = replace(config, log=found.log)
-        if "wok_error_log" in config.automatic and found.wok_error_log not in {None, config.wok_error_log}:
-            config = replace(config, wok_error_log=found.wok_error_log)
-        if "wok_access_log" in config.automatic and found.wok_access_log not in {None, config.wok_access_log}:
-            config = replace(config, wok_access_log=found.wok_access_log)
-        if config is not self._config:
-            self._next_config = config
+        found = logs_of_this_host(self._root)._asdict()
+        others = {
+            key: path
+            for key, path in found.items()
+            if key in config.automatic and path not in {None, getattr(config, key)}
+        }
+        if others:
+            self._next_config = replace(config, **others)
 
     def _follow_found_logs(self) -> None:
         """Follow the logs that were found before this turn.
