@@ -119,7 +119,7 @@ def test_a_request_before_the_clock_was_set_back_is_a_rival() -> None:
 
 
 def test_an_end_after_an_expiry_may_be_the_expired_tasks() -> None:
-    """A task that was given up may end after all: one later end of its target is not surely the new task's."""
+    """A task that was given up may end after all: of a later end of its target it is not certain that it is the new task's."""
     log = Log("json")
     expired = migrate(log, 0)
     hours = [quiet(log, hour * 3600) for hour in range(1, 26)]

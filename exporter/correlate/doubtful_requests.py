@@ -2,8 +2,8 @@
 
 Only the event of the request waits. The line of its answer is written milliseconds after its own,
 so it is there when the settling window closes. A request whose answer is still in doubt then waits
-one second more. If wok-access.log is missing, unreadable or late,
-the request keeps the status that Wok has logged.
+one second more. If wok-access.log is missing, unreadable or late, the request keeps the status that
+Wok has logged.
 """
 
 from __future__ import annotations
