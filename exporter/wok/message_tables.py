@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from exporter.wok.operations import CODE
+
 TEXT_CHARS = 4096
 """The longest sentence. The longest real ones contain the output of a package manager."""
 
@@ -28,7 +30,6 @@ TABLE_PATTERNS = ("i18n.py", "*/i18n.py", "plugins/*/i18n.py", "wok/plugins/*/i1
 PREFIXES = (Path("/usr/local"), Path("/usr"))
 """The prefixes of manual installations and of packages."""
 
-CODE = re.compile(r"[A-Z][A-Z0-9]{2,40}")
 DIGITS = re.compile(r"[0-9]+")
 
 
