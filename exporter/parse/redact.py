@@ -9,7 +9,8 @@ at any level of quoting.
 
 The search in texts fails closed. If a quoted value has no end, or no certain end, it is redacted up
 to the next certain end, or to the end of the text. Redacting too much is a nuisance; redacting too
-little is a leak. The result is deterministic and idempotent, and the time is linear in the text.
+little is a leak. The result is deterministic, and the time is linear in the text. Redaction of a
+redacted text changes nothing, but for rare texts, of which it redacts more.
 """
 
 from __future__ import annotations
