@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from exporter.wok.english import English
-from exporter.wok.message_tables import CODE
 from exporter.wok.messages import Messages
+from exporter.wok.operations import CODE
 
 TABLE = resources.files("exporter.wok").joinpath("english.tsv").read_text("utf-8")
 ROWS = [tuple(line.split("\t")) for line in TABLE.splitlines() if not line.startswith("#")][1:]
