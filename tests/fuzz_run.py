@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import re
 import shlex
 import shutil
@@ -60,7 +61,7 @@ def child(name: str, flags: Sequence[str]) -> None:
     atheris.Fuzz()
 
 
-def fuzz(name: str, seconds: int) -> bool:
+def fuzz(name: str, seconds: int, seed: int) -> bool:
     """Fuzz one target, keep its corpus, say what was reached; return whether nothing was found."""
     kept = CORPUS / name
     kept.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def fuzz(name: str, seconds: int) -> bool:
         grown, merged, crashes = (Path(place) / each for each in ("grown", "merged", "crashes"))
         for each in (grown, merged, crashes):
             each.mkdir()
-        flags = [*FLAGS, f"-max_total_time={seconds}", f"-artifact_prefix={crashes}/"]
+        flags = [*FLAGS, f"-seed={seed}", f"-max_total_time={seconds}", f"-artifact_prefix={crashes}/"]
         said = _run(name, [*flags, str(grown), str(kept)])
         _run(name, [*FLAGS, "-merge=1", str(merged), str(kept), str(grown)])
         findings = sorted(crashes.iterdir())
@@ -79,7 +80,7 @@ def fuzz(name: str, seconds: int) -> bool:
     reached = re.findall(r"cov: (\d+) ft: (\d+)", said)
     edges, features = reached[-1] if reached else ("0", "0")
     print(
-        f"{name:15} {int(executions[-1]) if executions else 0:>10,} executions in {seconds} s,"
+        f"{name:15} {int(executions[-1]) if executions else 0:>10,} executions in {seconds} s, seed {seed},"
         f" {edges} branches and {features} features reached,"
         f" {len(list(kept.iterdir()))} inputs kept, {len(findings)} findings",
         flush=True,
@@ -114,12 +115,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("targets", nargs="*", help="all, if none is named")
     parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=random.randrange(1, 1 << 31))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child:
         child(chosen.child, chosen.targets)
     names = chosen.targets or sorted(path.name for path in CORPUS.iterdir())
-    are_clean = [fuzz(name, chosen.seconds) for name in names]
+    are_clean = [fuzz(name, chosen.seconds, chosen.seed) for name in names]
     return 0 if all(are_clean) else 1
 
 
