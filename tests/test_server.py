@@ -168,12 +168,20 @@ def test_other_methods(server: Server, method: str) -> None:
         (b"GET /echo HTTP/1.1 x\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1\r\nHost: localhost\r\nHost: other.example\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1\r\nhost: localhost\r\nA: b\r\nHOST: localhost\r\n\r\n", 400),
+        (b"GET http://other.example/echo HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http://localhost@other.example/echo HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET http://localhost:1/echo HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET HTTP://other.example/echo HTTP/1.0\r\n\r\n", 400),
+        (b"GET http://LocalHost/echo HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        (b"GET //other.example/echo HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
         (b"GET /echo HTTP/1.1\r\nAuthorization: Basic YTpi\r\nAuthorization: Basic YTpj\r\n\r\n", 400),
         (b"GET /echo HTTP/1.1\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Site: none\r\n\r\n", 400),
     ],
 )
 def test_bad_requests(server: Server, sent: bytes, status: int) -> None:
-    """Oversized and malformed requests get a short refusal, and the server lives on."""
+    """Oversized and malformed requests, and those for another host, get a short refusal, and the
+    server lives on.
+    """
     answer = exchange(server, sent)
 
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())

@@ -66,6 +66,11 @@ def parse(data: bytes) -> Parsed:
     headers: Any = head.headers
     if any(len(headers.get_all(name, ())) > 1 for name in DECIDING_HEADERS):
         return Parsed(None, plain(HTTPStatus.BAD_REQUEST), is_head)
+    is_absolute = bool(url.scheme or url.netloc)
+    if is_absolute and url.netloc.lower() != (headers.get("Host") or "").strip().lower():
+        # The target has a host of its own, and HTTP lets it win over Host (RFC 9112, 3.2.2). What
+        # checks the Host header would check the wrong one.
+        return Parsed(None, plain(HTTPStatus.BAD_REQUEST), is_head)
     return Parsed(Request(head.command, url.path, query, headers), None, is_head)
 
 
