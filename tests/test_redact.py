@@ -86,6 +86,12 @@ def test_plain_keys(key: str) -> None:
         ("http://user:pw@host/x", "http://[redacted]@host/x"),
         ("http://user:p/w#?@w@host/x", "http://[redacted]@host/x"),
         ("https://ghp_token@host", "https://[redacted]@host"),
+        ("//user:pw@host/x", "//[redacted]@host/x"),
+        ("mount '//user:p@w'd:1@host/x'", "mount '//[redacted]@host/x'"),
+        ("http:/user:pw@host/x", "http:/[redacted]@host/x"),
+        (r"(\/\/user:pw@[fe80::1]\/x)", r"(\/\/[redacted]@[fe80::1]\/x)"),
+        (r"http:\/user:pw@host", r"http:\/[redacted]@host"),
+        ("//user:pw@host http://a:b@host", "//[redacted]@host http://[redacted]@host"),
         ("Invalid {u'passwd': u'never closed", "Invalid {u'passwd': u'[redacted]"),
         (
             ("'x' is bad\n\nFailed validating 'type' in schema['vm_migrate']\n\n" "On instance['vm_migrate']: {'password': 'LeakedPW!'}"),
@@ -106,7 +112,8 @@ def test_texts(text: str, expected: str) -> None:
     "text",
     ["Clone guest 'token-server'", "/plugins/kimchi/vms/token-server/clone", "/etc/passwd~140", "User 'auth' logged in",
      "{u'username': u'root', u'type': u'iscsi'}", "http://host:8080/a@b", "WOKAUTH0001E: Authentication failed",
-     "The password is wrong", "bypass: yes", "ssh-keygen root@host", ""],
+     "The password is wrong", "bypass: yes", "ssh-keygen root@host", "", "nfs01:/export/a@b", "kvm:/a:b", "C:/a b:c@d",
+     "/a//b:c@d", "//host:80/a@b", "a // b:c@d", "//ada@host/x", "10:/20: mail to ada@host"],
 )  # fmt: skip
 def test_kept_texts(text: str) -> None:
     """The word for a secret is not redacted, nor is a guest with such a name."""
@@ -385,7 +392,7 @@ def test_values_beside_names(value: Any, expected: Any) -> None:
     assert redact_value(value) == expected
 
 
-@pytest.mark.parametrize("unit", ["://", "://a:b ", "://@", "@", "\\", "\\n", "%3a%2f%2f", "%25", "password ", "--value ",
+@pytest.mark.parametrize("unit", ["://", "://a:b ", "://@", " //a:", "a:/b:", "//a:b@", " \\/", "@", "\\", "\\n", "%3a%2f%2f", "%25", "password ", "--value ",
                                   "password='", "password=[(", "curl -u [", "On instance[a]", "'\""])  # fmt: skip
 def test_time_is_linear(unit: str) -> None:
     """Eight times as much of anything takes about eight times as long, not sixty-four."""

@@ -22,7 +22,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from exporter.parse.urls import credentials, may_hold_url
+from exporter.parse.urls import credentials, incomplete, may_hold_incomplete, may_hold_url
 
 REDACTED = "[redacted]"
 TOO_DEEP = "[too deep]"
@@ -106,6 +106,8 @@ def redact_text(text: str) -> str:
     if has_stem and "On instance[" in text:
         text = _redact_schema_error(text)
     spans = list(credentials(text)) if has_url else []
+    if may_hold_incomplete(text):
+        spans = sorted([*spans, *incomplete(text)])
     if has_stem:
         spans += list(_secrets(text, spans))
     if has_program:
@@ -226,6 +228,7 @@ def may_hold_secret(line: str) -> bool:
         or "key" in low
         or ("\\" in low and (_ESCAPED_ASCII.search(low) is not None or may_hold_url(low)))
         or ("%" in low and may_hold_url(low))
+        or may_hold_incomplete(low)
     )
 
 

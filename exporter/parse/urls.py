@@ -34,6 +34,12 @@ _HOST_AND_PATH = re.compile(
     r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+|localhost|\[[0-9A-Fa-f:.%]{2,64}\])(?::\d{1,5})?(?:\\*/|$)"
 )
 _NO_HOST = re.compile(r"(?![A-Za-z0-9.\[-]+(?::\d{1,5})?(?:\\*/|$))")
+# `//user:secret@host` without a scheme, and `http:/user:secret@host` with a slash too few. Both need
+# the whole form, because paths have double slashes, and `host:/path` is an NFS export.
+_INCOMPLETE = re.compile(
+    r"""(?:(?<![\w:/\\.-])\\*/\\*/|(?<=[A-Za-z0-9]):\\*/(?![\\/]))"""
+    r"""(?P<user>[^\s/@:'"<>()\[\]{},\\]+:[^\s/]+)@(?=[A-Za-z0-9\[])"""
+)
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]{2,64}\]")
 
 
@@ -67,6 +73,17 @@ def credentials(text: str) -> Iterator[tuple[int, int]]:
         if end > start:
             yield start, end
             done = end
+
+
+def may_hold_incomplete(text: str) -> bool:
+    """Return whether `incomplete` could find a match; made for each line, and few have an `@`."""
+    return "@" in text and ("//" in text or ":/" in text or "\\/" in text)
+
+
+def incomplete(text: str) -> Iterator[tuple[int, int]]:
+    """Yield spans of `user:secret` in URLs without a scheme, or with a slash too few."""
+    for found in _INCOMPLETE.finditer(text):
+        yield found.span("user")
 
 
 class _Next:
