@@ -391,13 +391,21 @@ class Correlator:
 def _restored(open_tasks: Iterable[OpenTask]) -> Iterator[Task]:
     """Recreate the stored tasks.
 
-    Equal links share one object, because links use most of their memory.
+    Equal contexts and numbers share one object, as before they were stored: they use most of the
+    memory of a task.
     """
-    links: dict[bytes, bytes] = {}
+    contexts: dict[bytes, bytes] = {}
+    one = contexts.setdefault
     for row in open_tasks:
         task = task_of(row._replace(app=sys.intern(row.app), operation=sys.intern(row.operation)))
-        task.links = tuple([links.setdefault(link, link) for link in task.links])
-        if task.asked is not None and (task.asked.key, task.asked.app) == (task.key, task.app):
-            task.asked.key, task.asked.app = task.key, task.app
-            task.asked.operation = sys.intern(task.asked.operation)
+        task.links = tuple([one(link, link) for link in task.links])
+        task.parent, task.origin = one(task.parent, task.parent), one(task.origin, task.origin)
+        asked = task.asked
+        if asked is not None:
+            asked.context = one(asked.context, asked.context)
+            asked.operation = sys.intern(asked.operation)
+            if (asked.key, asked.app, asked.seq) == (task.key, task.app, task.seq):
+                asked.key, asked.app, asked.seq = task.key, task.app, task.seq
+            if (asked.time, asked.ordinal) == (task.start, task.request):
+                asked.time, asked.ordinal = task.start, task.request
         yield task
