@@ -91,6 +91,10 @@ def test_plain_keys(key: str) -> None:
         ("http:/user:pw@host/x", "http:/[redacted]@host/x"),
         (r"(\/\/user:pw@[fe80::1]\/x)", r"(\/\/[redacted]@[fe80::1]\/x)"),
         (r"http:\/user:pw@host", r"http:\/[redacted]@host"),
+        ("///user:pw@host", "///[redacted]@host"),
+        ("http//user:pw@host", "http//[redacted]@host"),
+        ("//user:p/w@host.example/x", "//[redacted]@host.example/x"),
+        ("http:/user:p/w:@host", "http:/[redacted]@host"),
         ("//user:pw@host http://a:b@host", "//[redacted]@host http://[redacted]@host"),
         ("Invalid {u'passwd': u'never closed", "Invalid {u'passwd': u'[redacted]"),
         (
@@ -392,7 +396,7 @@ def test_values_beside_names(value: Any, expected: Any) -> None:
     assert redact_value(value) == expected
 
 
-@pytest.mark.parametrize("unit", ["://", "://a:b ", "://@", " //a:", "a:/b:", "//a:b@", " \\/", "@", "\\", "\\n", "%3a%2f%2f", "%25", "password ", "--value ",
+@pytest.mark.parametrize("unit", ["://", "://a:b ", "://@", " //a:", ",//a:b", "a//b:c,", "a:/b:", "//a:b@", " \\/", "@", "\\", "\\n", "%3a%2f%2f", "%25", "password ", "--value ",
                                   "password='", "password=[(", "curl -u [", "On instance[a]", "'\""])  # fmt: skip
 def test_time_is_linear(unit: str) -> None:
     """Eight times as much of anything takes about eight times as long, not sixty-four."""

@@ -34,11 +34,12 @@ _HOST_AND_PATH = re.compile(
     r"(?:[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+|localhost|\[[0-9A-Fa-f:.%]{2,64}\])(?::\d{1,5})?(?:\\*/|$)"
 )
 _NO_HOST = re.compile(r"(?![A-Za-z0-9.\[-]+(?::\d{1,5})?(?:\\*/|$))")
-# `//user:secret@host` without a scheme, and `http:/user:secret@host` with a slash too few. Both
-# need the whole form, because paths have double slashes, and `host:/path` is an NFS export.
+# `//user:secret@host` without a scheme, `http//...` without its colon, and `http:/...` with a slash
+# too few. They need the whole form, because paths have double slashes, and `host:/path` is an NFS
+# export. A password with a slash must be short: each start would search all that follows.
 _INCOMPLETE = re.compile(
-    r"""(?:(?<![\w:/\\.-])\\*/\\*/|(?<=[A-Za-z0-9]):\\*/(?![\\/]))"""
-    r"""(?P<user>[^\s/@:'"<>()\[\]{},\\]+:[^\s/]+)@(?=[A-Za-z0-9\[])"""
+    r"""(?:(?:(?<![\w:/\\.-])(?:[A-Za-z][A-Za-z0-9+.-]{1,15})?\\*/(?:\\*/)+)|(?<=[A-Za-z0-9]):\\*/(?![\\/]))"""
+    r"""(?P<user>[^\s/@:'"<>()\[\]{},\\]+:(?!\d{0,5}\\*/)(?:[^\s/]+|\S{1,128}))@(?=[A-Za-z0-9\[])"""
 )
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.%]{2,64}\]")
 
