@@ -10,6 +10,7 @@ from exporter.correlate.certainty import Certainty
 from exporter.correlate.concurrent import LATEST_MAX, LINKS_MAX, ConcurrentRequests
 from exporter.correlate.end_candidates import Candidate, Candidates, likeliest, quoted_by, started_at
 from exporter.correlate.ended_tasks import ENDED_MAX, TASK_ID_DISORDER_MAX, TASK_IDS_MAX, EndedTasks, TaskIds
+from exporter.correlate.ends_by_form import EndsByForm
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.correlate.failed_requests import FAILED_MAX, FailedRequests
 from exporter.correlate.former_state import modern_task
@@ -950,3 +951,32 @@ def test_grades_of_the_previous_version(
     assert (fields["asked"] is None) is by_start
     if not by_start:
         assert fields["asked"]["forms"][0][4] is True
+
+
+def test_ends_that_leave_are_no_longer_found_under_any_form() -> None:
+    """An end is found under its target_uri and its general forms until it leaves, also if two of its forms are equal."""
+    log = Log("json")
+    ends = EndsByForm(Operations.load())
+    named = PendingEnd(log.finished(1, "/dasddevs/?/blksize/4096", app="ginger"), 0, 1, 0)
+    unknown = PendingEnd(log.finished(2, "/plugins/kimchi/oddities/web-1234567"), 0, 2, 0)
+    for final in (named, unknown):
+        ends.add(final)
+    assert ends.of("ginger", "/dasddevs/?/blksize/4096") == [(named.record.time, 0)]
+    assert ends.of("kimchi", "~web-1234567") == [(unknown.record.time, 0)]
+    for final in (named, unknown):
+        ends.remove(final)
+    assert not ends.of("ginger", "/dasddevs/?/blksize/4096")
+    assert not ends.of("kimchi", "~web-1234567")
+
+
+def test_an_end_that_another_may_repeat_is_not_counted_before_that_is_decided() -> None:
+    """Of two ends of which the second may repeat the first, one is counted."""
+    log = Log("json")
+    ends = EndsByForm(Operations.load())
+    first = PendingEnd(log.finished(1, "/plugins/kimchi/vms/web/migrate", failed=True), 0, 1, 0)
+    second = PendingEnd(
+        log.finished(2, "/plugins/kimchi/vms/web/migrate", failed=True), 0, 2, 0, earlier=first
+    )
+    for final in (first, second):
+        ends.add(final)
+    assert ends.of("kimchi", "/plugins/kimchi/vms/web/migrate") == [(second.record.time, 0)]

@@ -15,6 +15,7 @@ in common. The other files decide when evidence counts, in which order, and whic
     start_matcher.py    how a start record and a request are matched
     request_records.py, start_records.py, pending_ends.py
                         the handlers of the three kinds of records
+    ends_by_form.py     the waiting final records by the forms of their target_uri
     task_ends.py        the task that a final record ends
     open_tasks.py       the open tasks, and those that are too old
     settle_window.py    the queue of records that wait for a partner

@@ -12,7 +12,7 @@ from exporter.correlate.evidence import general_targets
 from exporter.correlate.index import CANDIDATES_MAX, Index
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Task
 from exporter.records import NANOS
-from exporter.wok.operations import Form, Operations
+from exporter.wok.operations import Form, Operations, Target
 
 NEAR_SECONDS = 2
 NEAR_NANOS = NEAR_SECONDS * NANOS
@@ -77,6 +77,13 @@ class Candidates(NamedTuple):
 NONE = Candidates()
 
 
+def targets_of_end(operations: Operations, final: PendingEnd) -> Sequence[Target]:
+    """Return the forms of a final record's target_uri, without general ones."""
+    if not final.targets:
+        final.targets = tuple(operations.targets(final.record.app, final.record.target_uri))
+    return final.targets
+
+
 def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, expiry: int) -> Candidates:
     """Return the candidates for a final record by its target_uri alone.
 
@@ -90,7 +97,7 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
     timed: dict[int, Candidate] = {}
     plain: dict[int, Candidate] = {}
     epoch = 0
-    for target in operations.targets(app, target_uri):
+    for target in targets_of_end(operations, final):
         is_told = bool(target.epoch) and earliest <= target.epoch <= latest
         if is_told:
             epoch = target.epoch

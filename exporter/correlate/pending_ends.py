@@ -10,12 +10,13 @@ final record that it may repeat. Both are decided when the window of the later o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.end_candidates import candidates_of, quoted_by
+from exporter.correlate.ends_by_form import EndingTasks, EndsByForm
 from exporter.correlate.error_evidence import ErrorEvidence
-from exporter.correlate.evidence import targets_of, values_of
+from exporter.correlate.evidence import values_of
 from exporter.correlate.failure_reason import FailureReason
 from exporter.correlate.index import Index
 from exporter.correlate.settle_window import SettleWindow
@@ -52,6 +53,7 @@ class PendingEnds:
         self._errors = errors
         self._expiry = expiry
         self._finals: dict[tuple[str, str], list[PendingEnd]] = {}
+        self._by_form = EndsByForm(operations)
 
     def take(self, record: Record, seq: int) -> None:
         """Process the next final record, record number `seq`.
@@ -87,6 +89,7 @@ class PendingEnds:
         ):
             self.wait(final.earlier, None)
         self._finals.setdefault(end_key(final.record), []).append(final)
+        self._by_form.add(final)
         if task is not None:
             final.ends(task)
 
@@ -180,7 +183,7 @@ class PendingEnds:
         else:
             # Only the task id connects the two records: one of them has no target_uri.
             self.forget(final)
-            final.record = record
+            final.record, final.targets = record, ()
             self.wait(final, final.task)
 
     def _repeats(self, final: PendingEnd, record: Record) -> None:
@@ -193,7 +196,7 @@ class PendingEnds:
         """Return what wok-error.log says about a final record whose window closes."""
         if not has_reason(final.record):
             return None
-        return self._errors.reason_of(final.record, EndingTasks(final.record.time, self._ending))
+        return self._errors.reason_of(final.record, EndingTasks(final.record.time, self._by_form))
 
     def merge(self, final: PendingEnd, earlier: PendingEnd) -> None:
         """Combine an earlier final record and this one into one end."""
@@ -204,58 +207,14 @@ class PendingEnds:
         final.repeats = [*earlier.repeats, earlier.record, *final.repeats]
         final.time, final.seq, final.until = earlier.time, earlier.seq, earlier.until
 
-    def _ending(self) -> Iterator[tuple[str, PendingEnd]]:
-        """Yield the waiting ends with their applications. Possible repeats are excluded."""
-        for (app, target_uri), finals in self._finals.items():
-            repeated = {id(final.earlier) for final in finals}
-            for final in finals:
-                if not final.targets:
-                    final.targets = tuple(targets_of(self._operations, app, target_uri))
-                if id(final) not in repeated:
-                    yield app, final
-
     def forget(self, final: PendingEnd) -> None:
         """Remove a final record."""
+        self._by_form.remove(final)
         key = end_key(final.record)
         waiting = self._finals[key]
         waiting.remove(final)
         if not waiting:
             del self._finals[key]
-
-
-class EndingTasks:
-    """Counts the tasks that have just ended, for the decision about a failure at `time`.
-
-    The count is made on first use.
-    """
-
-    def __init__(self, time: int, pending: Callable[[], Iterable[tuple[str, PendingEnd]]]) -> None:
-        self._time = time
-        self._pending = pending
-        self._ends: dict[tuple[str, str], list[tuple[int, int]]] | None = None
-
-    @property
-    def time(self) -> int:
-        """When the failure was logged."""
-        return self._time
-
-    def count(self, app: str, form: str, until: int) -> int:
-        """Return how many waiting final records with a form were logged up to this time."""
-        return sum(time <= until for time, _ in self._of(app, form))
-
-    def count_of_second(self, app: str, form: str, second: int) -> int:
-        """Return how many waiting final records with a form have a start time in this second, or
-        just before.
-        """
-        return sum(second - NANOS <= epoch < second + NANOS for _, epoch in self._of(app, form) if epoch)
-
-    def _of(self, app: str, form: str) -> Sequence[tuple[int, int]]:
-        if self._ends is None:
-            self._ends = {}
-            for known, final in self._pending():
-                for target in final.targets:
-                    self._ends.setdefault((known, target.text), []).append((final.record.time, target.epoch))
-        return self._ends.get((app, form), ())
 
 
 def has_reason(record: Record) -> bool:

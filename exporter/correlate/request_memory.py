@@ -9,8 +9,9 @@ without certainty therefore *may run* until all requests with one of its forms h
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -27,11 +28,16 @@ class Started(NamedTuple):
     context: bytes
 
 
-class Asked(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Asked:
     """A request and the properties of its task.
 
-    forms   The forms that the target_uri of the task can have.
-    values  The values of the request, if the forms name nothing.
+    forms       The forms that the target_uri of the task can have.
+    values      The values of the request, if the forms name nothing.
+    is_running  The task has not ended.
+    may_run     The task runs, or it is unknown whether the end that it was given was its own.
+    is_unsure   That is unknown.
+    alike       Where the memory has this request: by its operation, then by each form.
     """
 
     app: str
@@ -39,6 +45,10 @@ class Asked(NamedTuple):
     forms: tuple[str, ...]
     request: Started
     values: tuple[str, ...] = ()
+    is_running: bool = False
+    may_run: bool = False
+    is_unsure: bool = False
+    alike: list[_Alike] = field(default_factory=list)
 
     def names(self, texts: Collection[str]) -> bool:
         """Return whether all these texts are values of the request or segments of its task's
@@ -75,37 +85,54 @@ class Told(NamedTuple):
     forms: frozenset[str]
 
 
+class _Alike:
+    """The known requests of one application with the same form or operation, by the second of their
+    log line.
+
+    `running` is the number of running tasks. `unsure` are the requests of the ended ones that may
+    run.
+    """
+
+    __slots__ = ("key", "running", "seconds", "unsure")
+
+    def __init__(self, key: tuple[str, str]) -> None:
+        self.key = key
+        self.seconds: dict[int, list[Asked]] = {}
+        self.running = 0
+        self.unsure: list[Asked] = []
+
+    def at(self, second: int) -> Sequence[Asked]:
+        """Return the requests of a second whose task may run."""
+        members = self.seconds.get(second)
+        return [asked for asked in members if asked.may_run] if members is not None else ()
+
+
+_NOBODY = _Alike(("", ""))
+
+
 class RequestMemory:
-    """The known requests by the forms of their tasks' target_uris: those of running tasks, and the
-    last `limit` of ended tasks.
+    """The known requests by the forms of their tasks' target_uris, and by operation: those of
+    running tasks, and the last `limit` of ended tasks.
     """
 
     def __init__(self, limit: int, state: str = "") -> None:
         self._limit = limit
-        self._ended: deque[Asked] = deque()
-        self._by_form: dict[tuple[str, str], dict[int, list[Started]]] = {}
-        # Running tasks by the span context of their request, and their number by form.
         self._running: dict[bytes, Asked] = {}
-        self._running_forms: Counter[tuple[str, str]] = Counter()
-        # Tasks that may run, by operation and by each form.
-        self._possible: dict[tuple[str, str], dict[int, dict[bytes, Asked]]] = {}
-        self._unsure: dict[tuple[str, str], dict[bytes, Asked]] = {}
+        self._ended: deque[Asked] = deque()
+        self._alike: dict[tuple[str, str], _Alike] = {}
         for app, operation, forms, time, context, values, is_unsure in json.loads(state) if state else ():
             request = Started(time, bytes.fromhex(context))
-            asked = Asked(app, operation, tuple(forms), request, tuple(values))
-            self._find(asked)
-            self._ended.append(asked)
+            asked = Asked(app, operation, tuple(forms), request, tuple(values), may_run=is_unsure)
+            self._add(asked, 0)
             if is_unsure:
-                self._let_run(asked)
                 self._doubt(asked)
+            self._ended.append(asked)
 
     def add(self, asked: Asked) -> None:
         """Add the request of a running task."""
-        self._find(asked)
+        asked.is_running = asked.may_run = True
         self._running[asked.request.context] = asked
-        for form in asked.forms:
-            self._running_forms[asked.app, form] += 1
-        self._let_run(asked)
+        self._add(asked, 1)
 
     def end(self, context: bytes, *, is_sure: bool) -> None:
         """Note that the task of a request has ended, if it is known to run.
@@ -117,74 +144,74 @@ class RequestMemory:
         asked = self._running.pop(context, None)
         if asked is None:
             return
+        asked.is_running = False
         if is_sure:
-            self._stop(asked)
+            asked.may_run = False
         else:
             self._doubt(asked)
-        for form in asked.forms:
-            key = asked.app, form
-            self._running_forms[key] -= 1
-            if not self._running_forms[key]:
-                del self._running_forms[key]
-                for other in list(self._unsure.get(key, {}).values()):
+        for alike in asked.alike:
+            alike.running -= 1
+            if alike.unsure and not alike.running:
+                for other in alike.unsure.copy():
                     self._stop(other)
         self._ended.append(asked)
         while len(self._ended) > self._limit:
             self._forget(self._ended.popleft())
 
-    def _find(self, asked: Asked) -> None:
-        for form in asked.forms:
-            seconds = self._by_form.setdefault((asked.app, form), {})
-            seconds.setdefault(asked.request.time, []).append(asked.request)
+    def _add(self, asked: Asked, running: int) -> None:
+        time = asked.request.time
+        for name in (asked.operation, *asked.forms):
+            key = asked.app, name
+            alike = self._alike.get(key)
+            if alike is None:
+                alike = self._alike[key] = _Alike(key)
+            alike.running += running
+            members = alike.seconds.get(time)
+            if members is None:
+                alike.seconds[time] = [asked]
+            else:
+                members.append(asked)
+            asked.alike.append(alike)
 
     def _forget(self, asked: Asked) -> None:
         self._stop(asked)
         time = asked.request.time
-        for form in asked.forms:
-            seconds = self._by_form[asked.app, form]
-            seconds[time].remove(asked.request)
-            if not seconds[time]:
-                del seconds[time]
-            if not seconds:
-                del self._by_form[asked.app, form]
-
-    def _let_run(self, asked: Asked) -> None:
-        for name in (asked.operation, *asked.forms):
-            seconds = self._possible.setdefault((asked.app, name), {})
-            seconds.setdefault(asked.request.time, {})[asked.request.context] = asked
+        for alike in asked.alike:
+            members = alike.seconds[time]
+            members.remove(asked)
+            if not members:
+                del alike.seconds[time]
+                if not alike.seconds:
+                    del self._alike[alike.key]
 
     def _doubt(self, asked: Asked) -> None:
-        for form in asked.forms:
-            self._unsure.setdefault((asked.app, form), {})[asked.request.context] = asked
+        asked.is_unsure = bool(asked.forms)
+        for alike in asked.alike[1:]:
+            alike.unsure.append(asked)
 
     def _stop(self, asked: Asked) -> None:
         """Note that a task does not run."""
-        time, context = asked.request
-        for name in (asked.operation, *asked.forms):
-            seconds = self._possible.get((asked.app, name))
-            if seconds is None or time not in seconds or seconds[time].pop(context, None) is None:
-                continue
-            if not seconds[time]:
-                del seconds[time]
-            if not seconds:
-                del self._possible[asked.app, name]
-        for form in asked.forms:
-            unsure = self._unsure.get((asked.app, form))
-            if unsure is not None and unsure.pop(context, None) is not None and not unsure:
-                del self._unsure[asked.app, form]
+        asked.may_run = False
+        if asked.is_unsure:
+            asked.is_unsure = False
+            for alike in asked.alike[1:]:
+                alike.unsure.remove(asked)
+
+    def _of(self, app: str, name: str) -> _Alike:
+        return self._alike.get((app, name), _NOBODY)
 
     def logged(self, app: str, form: str, first: int, last: int) -> Sequence[Started]:
         """Return the requests with a form that were logged in the whole seconds from `first` to
         `last`.
         """
-        seconds = self._by_form.get((app, form))
-        if seconds is None:
-            return ()
-        return [request for second in range(first, last + 1, NANOS) for request in seconds.get(second, ())]
+        seconds = self._of(app, form).seconds
+        return [
+            asked.request for second in range(first, last + 1, NANOS) for asked in seconds.get(second, ())
+        ]
 
     def count(self, app: str, form: str) -> int:
         """Return how many requests with a form are known."""
-        return sum(map(len, self._by_form.get((app, form), {}).values()))
+        return sum(map(len, self._of(app, form).seconds.values()))
 
     def may_run(
         self,
@@ -199,14 +226,13 @@ class RequestMemory:
         came in these seconds.
         """
         for name in names:
-            seconds = self._possible.get((app, name))
-            if seconds is not None and any(
-                self._may_still_run(asked, ending)
-                and not (told is not None and self._is_excluded(asked, told))
-                for second in range(first, last + 1, NANOS)
-                for asked in seconds.get(second, {}).values()
-            ):
-                return True
+            alike = self._of(app, name)
+            for second in range(first, last + 1, NANOS):
+                for asked in alike.at(second):
+                    if self._may_still_run(asked, ending) and not (
+                        told is not None and self._is_excluded(asked, told)
+                    ):
+                        return True
         return False
 
     def _is_excluded(self, asked: Asked, told: Told) -> bool:
@@ -227,8 +253,10 @@ class RequestMemory:
         return not alike
 
     def _of_form(self, app: str, form: str) -> Iterator[Asked]:
-        for running in islice(self._possible.get((app, form), {}).values(), SECONDS_MAX):
-            yield from running.values()
+        for members in islice(self._of(app, form).seconds.values(), SECONDS_MAX):
+            for asked in members:
+                if asked.may_run:
+                    yield asked
 
     def known_names(self, app: str, forms: Iterable[str], texts: Collection[str]) -> set[str]:
         """Return which of these texts belong to a request with one of these forms whose task may
@@ -253,16 +281,22 @@ class RequestMemory:
 
         Near means within `nanos` and a second of a request with one of `forms`.
         """
+        named = [self._of(app, name) for name in names]
+        if any(len(alike.seconds) > SECONDS_MAX for alike in named):
+            return True
         reach = nanos // NANOS * NANOS + NANOS
-        for name in names:
-            seconds = self._possible.get((app, name), {})
-            if len(seconds) > SECONDS_MAX:
-                return True
-            for second, running in seconds.items():
-                is_near = any(self.logged(app, form, second - reach, second + reach) for form in forms)
-                if is_near and any(self._may_still_run(asked, ending) for asked in running.values()):
-                    return True
-        return False
+        near = {
+            second + off
+            for form in forms
+            for second in self._of(app, form).seconds
+            for off in range(-reach, reach + NANOS, NANOS)
+        }
+        return any(
+            self._may_still_run(asked, ending)
+            for alike in named
+            for second in near
+            for asked in alike.at(second)
+        )
 
     def _may_still_run(self, asked: Asked, ending: Ending) -> bool:
         return not any(self._has_ended(asked, form, ending) for form in asked.forms)
@@ -282,17 +316,17 @@ class RequestMemory:
         count = ending.count_of_second(asked.app, form, time)
         if not count:
             return False
-        seconds = self._possible.get((asked.app, form), {})
-        near = (seconds.get(time + off, {}) for off in (-NANOS, 0, NANOS))
-        return count >= sum(map(len, near))
+        alike = self._of(asked.app, form)
+        return count >= sum(len(alike.at(time + off)) for off in (-NANOS, 0, NANOS))
 
     def _running_by(self, app: str, form: str, until: int) -> int:
         """Return how many running tasks with a form were requested up to this time."""
-        count = self._running_forms[app, form]
-        for second, members in reversed(self._possible.get((app, form), {}).items()):
+        alike = self._of(app, form)
+        count = alike.running
+        for second, members in reversed(alike.seconds.items()):
             if second <= until:
                 break
-            count -= sum(context in self._running for context in members)
+            count -= sum(asked.is_running for asked in members)
         return count
 
     @property
@@ -310,10 +344,7 @@ class RequestMemory:
                     asked.request.time,
                     asked.request.context.hex(),
                     asked.values,
-                    any(
-                        asked.request.context in self._unsure.get((asked.app, form), ())
-                        for form in asked.forms
-                    ),
+                    asked.is_unsure,
                 ]
                 for asked in self._ended
             ],
