@@ -22,6 +22,7 @@ from exporter.records import DeliveryStatus, Live
 from exporter.store.reader import Reader
 from exporter.web.api import About, api_routes
 from exporter.web.page import page_routes
+from exporter.web.runbooks import runbook_routes
 
 HOST = "127.0.0.1"
 ABOUT = About("1.2.3", "kvm01", "America/Sao_Paulo", "/var/lib/wok/user-requests.data", "")
@@ -59,7 +60,7 @@ def served(
     """
     with closing(Reader(directory)) as reader:
         api = compressed(for_own_site(api_routes(reader, about, live, now=now), linked=False))
-        routes = for_own_site(page_routes(page), linked=True) | api
+        routes = for_own_site(page_routes(page) | runbook_routes(), linked=True) | api
         guarded = for_hosts(routes, hosts or HostCheck(HOST))
         server = Server(HOST, 0, guarded | dict(more or {}), **options)
         thread = threading.Thread(target=server.serve)

@@ -13,8 +13,10 @@ from exporter.http.host_check import HostCheck
 from exporter.http.routes import Request, Response, healthz_handler
 from exporter.store.writer import Store
 from exporter.web.page import CONTENT_TYPES, page_routes
+from exporter.web.runbooks import runbook_routes
 from tests.served import Answer, ask, served
 
+RUNBOOKS = Path(__file__).parents[1] / "docs" / "runbooks"
 PAGE = {
     "index.html": "<!doctype html><title>é</title>" + "<p>x</p>" * 100,
     "style.css": "p { color: red }" * 100,
@@ -361,3 +363,36 @@ def test_answers_are_compressed_for_who_accepts_it(url: str) -> None:
     assert {plain.headers["Vary"], packed.headers["Vary"]} == {"Accept-Encoding"}
     assert "Content-Encoding" not in ask(url, "/api/", Accept_Encoding="gzip;q=0").headers
     assert "Content-Encoding" not in ask(url, "/api/nothing", Accept_Encoding="gzip").headers
+
+
+# --- the runbooks
+
+
+def test_each_alert_links_to_a_runbook_that_is_served(url: str) -> None:
+    """Every runbook is served as text under the name that alerts link to, and listed."""
+    names = sorted(path.name for path in RUNBOOKS.iterdir())
+    answers = {name: ask(url, f"/runbooks/{name}") for name in names}
+
+    assert {name: answer.body for name, answer in answers.items()} == {
+        name: (RUNBOOKS / name).read_bytes() for name in names
+    }
+    assert {answer.headers["Content-Type"] for answer in answers.values()} == {"text/plain; charset=utf-8"}
+    assert ask(url, "/runbooks/").body.decode().split() == names
+
+
+def test_only_runbooks_of_a_directory_are_served(tmp_path: Path) -> None:
+    """Of a directory, the Markdown files are served, and nothing else."""
+    (tmp_path / "WokLost.md").write_text("# WokLost\n")
+    (tmp_path / "other.py").write_text("no runbook")
+
+    assert runbook_routes(tmp_path).keys() == {"/runbooks/WokLost.md", "/runbooks/"}
+
+
+def test_a_runbook_is_opened_from_a_mail_but_not_by_a_page(url: str) -> None:
+    """A link of another site leads to a runbook; a page of another site cannot load one."""
+    foreign = {"Sec_Fetch_Site": "cross-site"}
+    followed = {**foreign, "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    path = "/runbooks/WokTaskFailed.md"
+
+    assert ask(url, path, **followed).status == 200
+    assert ask(url, path, **foreign).status == 403

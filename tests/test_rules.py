@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -83,8 +84,9 @@ LABELS = (
 """The labels of every scraped series, by name."""
 
 
-EXTERNAL_LABELS = {"wok_runbooks", "wok_grafana"}
+EXTERNAL_LABELS = {"wok_runbooks", "wok_page", "wok_grafana", "wok_jaeger"}
 """Labels that an administrator may set in Prometheus, for the links in alerts."""
+LINKS = ("runbook_url", "page_url", "trace_url", "dashboard_url")
 SUMMARY_CHARACTERS_MAX = 120
 """A summary is the subject of a mail, and contains host and operation."""
 PERIODS_SECONDS = {"s": 1, "m": 60}
@@ -209,7 +211,8 @@ def test_alerts_say_how_bad_what_and_where(name: str) -> None:
     assert re.fullmatch(r"Wok(Task|Log|Exporter|Collector|Tempo)[A-Z]?\w+", name)
     assert alert["labels"].keys() == {"severity"}
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
-    assert notes.keys() - {"dashboard_url"} == {"summary", "description", "runbook_url"}
+    assert notes.keys() - set(LINKS) == {"summary", "description"}
+    assert "runbook_url" in notes
     if (path := notes.get("dashboard_url")) is not None:
         uid = re.search(r"}}/d/([a-z-]+)", path)
         assert uid is not None
@@ -221,7 +224,18 @@ def test_alerts_say_how_bad_what_and_where(name: str) -> None:
     if "$labels.operation" in notes["description"]:
         assert "{{ $labels.app }} {{ $labels.operation }}" in notes["summary"]
     assert re.search(r"{{ \$labels\.(instance|job) }}", notes["description"])
-    assert notes["runbook_url"].endswith(f"}}}}/{name}.md")
+    assert set(re.findall(r"\w+\.md", notes["runbook_url"])) == {f"{name}.md"}
+    assert [link for link in LINKS if not is_whole_or_empty(notes.get(link, "{{end}}"))] == []
+
+
+def is_whole_or_empty(link: str) -> bool:
+    """Return whether all of a link depends on the label that it starts with."""
+    depth = 0
+    for position, action in ((found.start(), found[0]) for found in re.finditer(r"{{.*?}}", link)):
+        depth += bool(re.match(r"{{ *(with|range|if)\b", action)) - bool(re.match(r"{{ *end\b", action))
+        if depth == 0 and link[position + len(action) :].strip():
+            return False
+    return depth == 0 or link == "{{end}}"
 
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
@@ -329,6 +343,54 @@ def test_amtool_accepts_the_configuration() -> None:
     checked = asked("amtool", "check-config", ALERTMANAGER / "alertmanager.yml")
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def rendered(template: str, annotations: dict[str, str], folder: Path, labels: str = "WokTaskFailed") -> str:
+    """Return what Alertmanager makes of one alert with a template of the example."""
+    alert = {
+        "status": "firing",
+        "labels": {"alertname": labels},
+        "annotations": annotations,
+        "generatorURL": "http://prometheus/graph?g0.expr=x",
+    }
+    data = folder / "alert.json"
+    content = {"status": "firing", "groupLabels": {"alertname": labels}, "alerts": [alert]}
+    data.write_text(json.dumps(content), "utf-8")
+    done = asked(
+        "amtool", "template", "render", f"--template.glob={ALERTMANAGER / '*.tmpl'}",
+        f"--template.data={data}", f'--template.text={{{{ template "{template}" . }}}}',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_message_has_the_links_that_there_are(tmp_path: Path) -> None:
+    """A message shows each link of an alert, none that is empty, and the runbook in any case."""
+    said = {"summary": "kimchi vms.clone failed on kvm01", "description": "Error code: KCHVM0035E."}
+    links = {link: f"https://{link.replace('_', '-')}.example/?a=1&b=2" for link in LINKS}
+    whole = rendered("wok.text", said | links, tmp_path)
+    bare = rendered("wok.text", said | dict.fromkeys(LINKS, ""), tmp_path)
+
+    assert [link for link in links.values() if link not in whole] == []
+    assert rendered("wok.subject", said, tmp_path).strip() == f"[FIRING] {said['summary']}"
+    assert re.findall(r"^(\w+): +(\S+)$", bare, re.MULTILINE) == [
+        ("Runbook", "/usr/share/doc/wok-exporter/docs/runbooks/WokTaskFailed.md"),
+        ("Query", "http://prometheus/graph?g0.expr=x"),
+    ]
+
+
+def test_a_message_in_html_cannot_be_broken_by_a_name(tmp_path: Path) -> None:
+    """The example sets the HTML of its mails with Alertmanager's own escaping, and has no empty link."""
+    (mail,) = (
+        config
+        for receiver in loaded(ALERTMANAGER / "alertmanager.yml")["receivers"]
+        for config in receiver.get("email_configs", [])
+    )
+    bare = rendered("wok.html", {"summary": "s", "description": "d", "page_url": ""}, tmp_path)
+
+    assert mail["html"] == '{{ template "wok.html" . }}'
+    assert mail["text"] == '{{ template "wok.text" . }}'
+    assert re.findall(r'href="([^"]*)"', bare) == ["http://prometheus/graph?g0.expr=x"]
 
 
 @pytest.mark.parametrize("name", sorted(ALERTS))

@@ -42,6 +42,7 @@ from exporter.source.tail import Tail
 from exporter.store.writer import Loaded, Store, StoreError
 from exporter.web.api import About, api_routes
 from exporter.web.page import page_routes
+from exporter.web.runbooks import runbook_routes
 from exporter.wok.operations import Operations
 
 STORE_WAIT_SECONDS_MAX = 30.0
@@ -181,7 +182,8 @@ class Daemon:
                 trace_url=config.trace_url,
             )
             api = compressed(for_own_site(api_routes(page_reader, about, self.live), linked=False))
-            routes |= for_hosts(for_own_site(page_routes(), linked=True) | api, hosts)
+            pages = for_own_site(page_routes() | runbook_routes(), linked=True)
+            routes |= for_hosts(pages | api, hosts)
         server = _server(config, config.listen, routes)
         self._resources.callback(self._stop_serving, server)
         return server

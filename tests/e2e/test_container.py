@@ -199,7 +199,8 @@ def test_only_what_is_copied_reaches_the_builder(buildah: Buildah, tmp_path: Pat
     container = buildah("from", "localhost/context")
     context = Path(buildah("mount", container))
 
-    copied = {"LICENSE", "README.md", "exporter", "pyproject.toml", "uv.lock"}
+    copied = {"LICENSE", "README.md", "docs", "exporter", "pyproject.toml", "uv.lock"}
+    assert [path.name for path in (context / "docs").iterdir()] == ["runbooks"]
     assert {path.name for path in context.iterdir()} == copied
     assert list(context.rglob("__pycache__")) == []
     dockerfile = (ROOT / DOCKERFILE).read_text("utf-8")

@@ -65,11 +65,15 @@ def test_their_names_say_what_they_are(distributions: Distributions) -> None:
 
 
 def test_the_wheel_is_the_package_and_nothing_else(distributions: Distributions) -> None:
-    """The wheel holds every file of the package, byte for byte, and beside them its metadata alone."""
+    """The wheel holds every file of the package and the runbooks, byte for byte, and beside them its metadata alone."""
     package = {
         str(path.relative_to(ROOT)): path.read_bytes()
         for path in (ROOT / "exporter").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
+    }
+    package |= {
+        f"exporter/web/runbooks/{path.name}": path.read_bytes()
+        for path in (ROOT / "docs" / "runbooks").iterdir()
     }
     with zipfile.ZipFile(distributions.wheel) as wheel:
         held = {name: wheel.read(name) for name in wheel.namelist() if ".dist-info/" not in name}
