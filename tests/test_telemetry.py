@@ -96,8 +96,11 @@ def span(event: RequestSeen | TaskEnded, sender: Telemetry | None = None) -> dic
 
 
 def log(event: Event, sender: Telemetry | None = None) -> dict[str, Any]:
+    """Return a log record; the name of its event is in both places, the field and the attribute."""
     (message,) = ScopeLogs.FromString((sender or telemetry()).log(event)).log_records
     assert message.time_unix_nano == message.observed_time_unix_nano
+    attributes = as_dict(message.attributes)
+    assert attributes.pop("event.name") == message.event_name
     return {
         "trace": message.trace_id.hex(),
         "span": message.span_id.hex(),
@@ -105,7 +108,7 @@ def log(event: Event, sender: Telemetry | None = None) -> dict[str, Any]:
         "severity": (message.severity_number, message.severity_text),
         "event": message.event_name,
         "body": value_of(message.body),
-        "attributes": as_dict(message.attributes),
+        "attributes": attributes,
         "flags": message.flags,
     }
 
@@ -646,7 +649,7 @@ def test_the_service_of_an_event() -> None:
 
 def test_the_scope() -> None:
     """The scope names this mapping and its version, which is not that of the program."""
-    assert InstrumentationScope(name="wok-exporter", version="2") == InstrumentationScope.FromString(SCOPE)
+    assert InstrumentationScope(name="wok-exporter", version="3") == InstrumentationScope.FromString(SCOPE)
     assert SCHEMA_URL == "https://opentelemetry.io/schemas/1.44.0"
 
 

@@ -2,6 +2,8 @@
 
 A failure has `exception.type` (Wok's error code, or the class of the exception if there is none)
 and `exception.message`. It also has `exception.stacktrace` if wok-error.log contains the exception.
+
+The name of an event is in the field for it, and as `event.name`: Loki drops the field.
 """
 
 from __future__ import annotations
@@ -17,6 +19,18 @@ from exporter.wok.sentences import Texts
 
 _BODY_BYTES_MAX: Final = 4096
 _STACK_BYTES_MAX: Final = 16384
+_EVENT_NAMES: Final = {
+    name: otlp_encoding.attribute("event.name", name)
+    for name in (
+        "wok.request",
+        "wok.task.started",
+        "wok.task.completed",
+        "wok.task.failed",
+        "wok.task.lost",
+        "wok.task.expired",
+        "wok.task.repeated",
+    )
+}
 _UID: Final = otlp_encoding.key("log.record.uid")
 _EXCEPTION_TYPE: Final = otlp_encoding.key("exception.type")
 _EXCEPTION_MESSAGE: Final = otlp_encoding.key("exception.message")
@@ -79,7 +93,7 @@ def _encoded(
         severity_text=_SEVERITY_TEXTS[severity],
         body=otlp_encoding.clip(body, _BODY_BYTES_MAX),
         event_name=event_name,
-        attributes=(attributes.shared.of_log, *attributes.own, *own),
+        attributes=(attributes.shared.of_log, *attributes.own, _EVENT_NAMES[event_name], *own),
     )
     return LOG_RECORD_FIELD + otlp_encoding.sized(message)
 

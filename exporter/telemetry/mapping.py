@@ -25,7 +25,7 @@ from exporter.wok.operations import Operations
 from exporter.wok.sentences import MessageTables, People, Privacy, Sentences
 
 SCOPE_NAME: Final = "wok-exporter"
-MAPPING_VERSION: Final = "2"
+MAPPING_VERSION: Final = "3"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 SCOPE: Final = otlp_encoding.scope(SCOPE_NAME, MAPPING_VERSION)
 
