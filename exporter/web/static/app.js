@@ -250,7 +250,6 @@ class Page {
     });
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.view.task && !event.target.closest("input, select")) this.open("");
-      if (event.key === "/" && !event.target.closest("input, select, textarea")) { event.preventDefault(); $("text").focus(); }
     });
     for (const name of ["app", "operation"]) $(name).addEventListener("change", () => this.go({ [name]: $(name).value }, { isStep: true }));
     $("text").addEventListener("input", once(TYPING, () => this.go({ text: $("text").value.trim() })));
@@ -312,6 +311,12 @@ class Page {
       this.controls();
       this.timeline.redraw();
     });
+    // On a phone the tasks come first; filters and timeline are for those who look further. They are moved, not only
+    // painted there: the focus goes in the order that is seen.
+    const phone = matchMedia("(max-width: 40rem)");
+    const place = () => $("tasks").parentElement.insertBefore($("tasks"), phone.matches ? $("filters") : null);
+    phone.addEventListener("change", place);
+    place();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.timeline.redraw());
   }
 

@@ -1,5 +1,6 @@
 // The columns of the two tables, each in one place: its title, its cell, what it is sorted by, and its value in an
-// exported file. `kind` is the class of its cells: `num` is right-aligned, `wide` is hidden on narrow screens.
+// exported file. `kind` is the class of its cells: `num` is right-aligned, `wide` and
+// `wider` are hidden where the table has little room.
 
 import { badge, copyButton, h, taskLink, time, traceLink } from "./dom.js";
 import { ago, clock, duration, iso, number, shortened } from "./format.js";
@@ -42,7 +43,7 @@ export const TASK_COLUMNS = [
     cell: (task, view) => when(task.start, view), by: (task) => task.start, value: (task) => iso(task.start),
   },
   {
-    key: "ended", title: "Ended", kind: "when wide",
+    key: "ended", title: "Ended", kind: "when wider",
     cell: (task, view) => (endOf(task) === null ? "–" : when(task.end, view)), by: (task) => endOf(task) ?? Infinity, value: (task) => iso(endOf(task)),
   },
   {
@@ -70,7 +71,7 @@ export const TASK_COLUMNS = [
     cell: (task) => shortened(task.user, NAME), by: (task) => task.user, value: (task) => task.user,
   },
   {
-    key: "meanwhile", title: "Meanwhile", kind: "num wide",
+    key: "meanwhile", title: "Meanwhile", kind: "num wider",
     cell: (task) => number(task.concurrent), by: (task) => task.concurrent, value: (task) => task.concurrent,
   },
   { key: "correlation", title: "Correlation", value: (task) => task.correlation },
@@ -109,7 +110,7 @@ export const REQUEST_COLUMNS = [
     by: (request) => request.status ?? 0, value: (request) => request.status ?? "",
   },
   {
-    key: "trace", title: "Trace", kind: "wide",
+    key: "trace", title: "Trace", kind: "wider",
     cell: (request, { traceUrl, said }) => {
       const id = request.trace_id;
       return h("span", { class: "id" }, h("code", { title: id }, id.slice(0, 8)), copyButton(id, "the trace id", said), traceLink(traceUrl, id));

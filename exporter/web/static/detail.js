@@ -143,7 +143,7 @@ export class Detail {
     const others = task.candidates ?? [];
     if (!others.length) return null;
     const rows = others.map((request) => requestLine(request, zone, now));
-    return h("div", {}, h("h3", {}, "Other candidates"), h("table", { class: "meanwhile candidates" }, h("tbody", {}, ...rows)));
+    return h("div", {}, h("h3", {}, "Other candidates"), h("table", { class: "meanwhile candidates" }, requestHead(), h("tbody", {}, ...rows)));
   }
 
   ids(task, traceUrl) {
@@ -164,8 +164,7 @@ export class Detail {
     }
     const count = Math.max(task.concurrent, requests.length);
     const body = h("tbody", { role: "rowgroup" });
-    const table = h("table", { class: "meanwhile" },
-      h("thead", { class: "offscreen" }, h("tr", {}, ...["Time", "Request", "User", "Status"].map((name) => h("th", { scope: "col" }, name)))), body);
+    const table = h("table", { class: "meanwhile" }, requestHead(), body);
     const section = h("section", {}, heading, h("p", {}, `${plural(count, "other request")} between its start and ${task.state === "running" ? "now" : "its end"}, marked on the timeline.`), table);
     const rows = (some) => keyed(body, some, (request) => request.ordinal, () => "", (request) => requestLine(request, zone, now));
     rows(requests.slice(0, SOME_MAX));
@@ -178,6 +177,8 @@ export class Detail {
     return section;
   }
 }
+
+const requestHead = () => h("thead", { class: "offscreen" }, h("tr", {}, ...["Time", "Request", "User", "Status"].map((name) => h("th", { scope: "col" }, name))));
 
 /** A request in a line of a small table. */
 function requestLine(request, zone, now) {

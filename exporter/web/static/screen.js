@@ -4,7 +4,7 @@
 import { FAILURES_MAX } from "./data.js";
 import { fill, h, keyed, pointLinks, say } from "./dom.js";
 import { REQUEST_COLUMNS, TASK_COLUMNS, asCsv, bodyRow, headRow, sorted } from "./columns.js";
-import { ago, clock, number, spanWords } from "./format.js";
+import { ago, clock, number, plural, spanWords } from "./format.js";
 import { failureItem, runningItem } from "./rows.js";
 import { isSlow, slowestFirst } from "./tasks.js";
 import { formatView, isFiltered, isLive, rangeOf, withRange } from "./view.js";
@@ -171,6 +171,15 @@ export class Screen {
     $("table-empty").hidden = items.length > 0;
     table.hidden = items.length === 0;
     $("more").hidden = items.length <= rows;
+    if (data.holds(view, now)) this.tell(`${plural(items.length, view.table.slice(0, -1))} ${this.inWords()}`);
+  }
+
+  /** Say how many there are to those who do not see it, once a person has asked for something else. */
+  tell(sentence) {
+    const { app, operation, user, text, states, table, last } = this.state.view;
+    const asked = JSON.stringify([app, operation, user, text, states, table, last]);
+    if (this.asked !== undefined && this.asked !== asked) this.said(sentence);
+    this.asked = asked;
   }
 
   /** What the table lists, in its order. */

@@ -89,7 +89,7 @@ export class Timeline {
   palette() {
     const style = getComputedStyle(this.canvas);
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const key = `${document.documentElement.dataset.theme}${dark}`;
+    const key = `${document.documentElement.dataset.theme}${dark}${matchMedia("(forced-colors: active)").matches}`;
     if (this.paletteKey !== key) {
       this.paletteKey = key;
       const probe = document.createElement("i");
