@@ -473,8 +473,8 @@ def test_health_says_what_to_do(browser: Browser, store: Store) -> None:
         tab.click("#health summary")
 
         assert tab.text("#verdict") == "1 problem"
-        assert tab.text("#facts") == "2 kB of the log unread · traces not delivered, 0 queued"
-        assert tab.texts("#problems li") == ["traces: nothing is taken\nrun collector on this host"]
+        assert tab.text("#facts") == "2 KiB of the log unread · traces not delivered, 0 queued"
+        assert tab.texts("#problems li") == ["Traces: nothing is taken\nRun collector on this host"]
         assert tab.texts("#problems code") == ["collector"]
         assert "failing since 08:59:00; connection refused; start it" in tab.text("#numbers")
 
@@ -511,9 +511,24 @@ def test_an_empty_history_is_said_in_words(browser: Browser, tmp_path: Path) -> 
             wait_loaded(tab)
 
             assert tab.text("#timeline-empty") == "No records yet. Wok writes one for every change."
-            assert tab.text("#table-empty") == "No tasks in the last 6 hours."
-            assert tab.text("#failures-note") == "None in the last 6 hours."
+            assert tab.text("#table-empty") == "No records yet."
+            assert tab.text("#failures-note") == "No records yet."
+            assert tab.text("#running-note") == "No records yet."
+            assert tab.text("#facts").startswith("no records yet")
             assert tab.complaints == []
+
+
+def test_a_log_that_is_not_read_is_no_empty_one(browser: Browser, tmp_path: Path) -> None:
+    """While nothing was read because of a problem, the page says nothing of what Wok did, and points to the problem."""
+    live = Live(0, {}, [Problem("/var/log/wok.log does not exist", "start wokd")])
+    with closing(Store(tmp_path)) as store:
+        write(store)
+        with served(tmp_path, now=clock(), live=lambda: live) as url, browser.tab(url) as tab:
+            wait_loaded(tab)
+            page = tab.text("body")
+
+            assert tab.text("#timeline-empty") == "No records yet. The problem at the top may be the reason."
+            assert [lie for lie in ("Nothing is running", "None in", "read to its end") if lie in page] == []
 
 
 def test_a_task_that_is_not_there_is_said(browser: Browser, url: str) -> None:

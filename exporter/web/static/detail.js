@@ -178,14 +178,14 @@ export class Detail {
   }
 }
 
-const requestHead = () => h("thead", { class: "offscreen" }, h("tr", {}, ...["Time", "Request", "User", "Status"].map((name) => h("th", { scope: "col" }, name))));
+const requestHead = () => h("thead", {}, h("tr", {}, ...["Time", "Request", "User", "Status"].map((name) => h("th", { scope: "col" }, name))));
 
 /** A request in a line of a small table. */
 function requestLine(request, zone, now) {
   return h("tr", {},
     h("td", { class: "when" }, time(request.time, zone.short(request.time, now))),
     h("td", { title: request.message }, `${request.method} ${request.app} ${request.operation}`, h("span", { class: "sub" }, shortened(request.message, 120))),
-    h("td", {}, request.user),
+    h("td", {}, shortened(request.user, 60)),
     h("td", { class: request.status >= 400 ? "refused" : "" }, request.status === null ? "–" : String(request.status)));
 }
 

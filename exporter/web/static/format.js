@@ -73,9 +73,9 @@ export function spanWords(text) {
 }
 
 export function bytes(count) {
-  if (count < 1000) return `${count} bytes`;
-  if (count < 1e6) return `${(count / 1e3).toFixed(0)} kB`;
-  return count < 1e9 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e9).toFixed(1)} GB`;
+  if (count < 1024) return `${count} bytes`;
+  if (count < 2 ** 20) return `${(count / 1024).toFixed(0)} KiB`;
+  return count < 2 ** 30 ? `${(count / 2 ** 20).toFixed(1)} MiB` : `${(count / 2 ** 30).toFixed(1)} GiB`;
 }
 
 export const number = (value) => Number(value).toLocaleString("en");

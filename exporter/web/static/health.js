@@ -16,7 +16,9 @@ export class Health {
     const level = problems.length ? "trouble" : "well";
     if (this.strip.dataset.level !== level) this.strip.dataset.level = level;
     say(this.verdict, problems.length ? plural(problems.length, "problem") : "Exporter OK");
-    const behind = log.behind_bytes ? `${bytes(log.behind_bytes)} of the log unread` : "log read to its end";
+    // Of a log without a record nobody knows yet whether it is the right one, or whether it is there.
+    const read = log.last_record === null ? "no records yet" : "log read to its end";
+    const behind = log.behind_bytes ? `${bytes(log.behind_bytes)} of the log unread` : read;
     const sent = delivery.length ? delivery.map((each) => `${each.signal} ${sentFact(each)}`) : ["no backend configured"];
     const counted = [[counts.rejected_lines, "rejected line"], [counts.lost_records, "lost record"], [counts.log_gaps, "gap in the log", "gaps in the log"], [counts.refused_items, "rejected item"]];
     const bad = counted.filter(([count]) => count).map(([count, one, many]) => plural(count, one, many));

@@ -78,7 +78,13 @@ export class Screen {
   nothing(sentence) {
     const { isKnown, view } = this.state;
     if (!isKnown) return READING;
+    if (this.isBlind()) return "No records yet.";
     return isFiltered(view) ? `${sentence} with these filters.` : `${sentence}.`;
+  }
+
+  /** Whether nothing has been read, so that nothing can be said to be absent. */
+  isBlind() {
+    return this.state.status.log.last_record === null && !this.held.tasks.length && !this.held.requests.length;
   }
 
   drawFailures() {
@@ -121,7 +127,7 @@ export class Screen {
     let isElsewhere = false;
     if (!data.isComplete) sentence = READING;
     else if (isFiltered(view)) sentence = `Nothing ${this.inWords()} matches the filters.`;
-    else if (last === null) sentence = "No records yet. Wok writes one for every change.";
+    else if (last === null) sentence = status.problems.length ? "No records yet. The problem at the top may be the reason." : "No records yet. Wok writes one for every change.";
     else if (last < since || last > until) {
       sentence += ` The newest record: ${zone.full(last)}.`;
       isElsewhere = true;
@@ -166,7 +172,7 @@ export class Screen {
     if (!data.isComplete) note = "reading…";
     else if (isCut) note = `the newest ${number(items.length)}: zoom in to see all`;
     say($("table-note"), note);
-    const empty = isFiltered(view) ? `No ${view.table} ${this.inWords()} match the filters.` : `No ${view.table} ${this.inWords()}.`;
+    const empty = this.isBlind() ? "No records yet." : isFiltered(view) ? `No ${view.table} ${this.inWords()} match the filters.` : `No ${view.table} ${this.inWords()}.`;
     say($("table-empty"), data.isComplete ? empty : READING);
     $("table-empty").hidden = items.length > 0;
     table.hidden = items.length === 0;
