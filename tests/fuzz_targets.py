@@ -236,7 +236,8 @@ WORD_FORMS: tuple[Callable[[str], str], ...] = (
 def redaction(data: bytes) -> None:
     """A password of any characters, in any form, before and behind any text, leaves nothing behind."""
     form, _, rest = data.partition(b"\0")
-    middle, _, around = rest.decode("utf-8", "replace").partition("\0")
+    words = rest.decode("utf-8", "replace").replace(CANARY, "canary")
+    middle, _, around = words.partition("\0")
     number = form[0] if form else 0
     if number % 2:
         secret = CANARY + "".join(c for c in middle if c.isalnum()) + CANARY

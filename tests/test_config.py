@@ -513,6 +513,13 @@ def test_the_effective_settings_can_be_written_back(host: Path, flags: dict[str,
         assert re.search(rf"^{key} = .*# {OPTIONS[key].flag}$", effective(given), re.MULTILINE)
 
 
+def test_an_unknown_variable_is_shown_without_what_controls_a_terminal(host: Path) -> None:
+    """The names of the environment are as foreign as its values."""
+    warnings = load({}, {"OTEL_COLOUR\x1b[31m": "x"}, "run", root=host).warnings
+
+    assert warnings == (r"'OTEL_COLOUR\x1b[31m': unknown variable: it has no effect",)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

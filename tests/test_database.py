@@ -469,6 +469,35 @@ def test_killed_between_any_two_commits(tmp_path: Path) -> None:
         store.close()
 
 
+HALF_WRITTEN = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("CREATE TABLE made (x)")
+db.execute("DROP TABLE made")
+db.execute("PRAGMA cache_size = 1")
+db.execute("BEGIN IMMEDIATE")
+db.execute("CREATE TABLE half (x)")
+db.executemany("INSERT INTO half VALUES (?)", [(bytes(4096),)] * 100)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_while_the_file_is_created(tmp_path: Path) -> None:
+    """A file that was not in WAL mode yet, with half a transaction, is rolled back and used."""
+    (tmp_path / "state").mkdir()
+    file = tmp_path / "state" / "state.db"
+    subprocess.run([sys.executable, "-c", HALF_WRITTEN, file], check=False)
+    assert file.with_name("state.db-journal").stat().st_size
+    with (
+        closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db,
+        pytest.raises(sqlite3.OperationalError),
+    ):
+        db.execute("SELECT * FROM sqlite_master")
+
+    assert batches_in(committed(file.parent).parent) == 1
+    assert not file.with_name("state.db-journal").exists()
+
+
 def _add_column(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE request ADD COLUMN note TEXT NOT NULL DEFAULT ''")
 

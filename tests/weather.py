@@ -79,6 +79,7 @@ class Host:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._port = free_port()
         self._said: IO[bytes] | None = None
+        self._said_before = 0
         self._is_damaged = False
 
     def __enter__(self) -> Self:
@@ -141,6 +142,7 @@ class Host:
         """Start the daemon, unless it runs."""
         if self._daemon is None:
             self._said = (self.folder / "said").open("ab")
+            self._said_before = len(self.said)
             self._daemon = self._run(self.wok.file, "state", self._port, self.sink.environ(), self._said)
 
     def stop(self, number: signal.Signals) -> None:
@@ -156,7 +158,7 @@ class Host:
 
     def reload(self) -> None:
         """Let the daemon read its configuration again, if it runs and has installed its handlers."""
-        if self._daemon is not None and "serving" in self.said.rpartition("reading ")[2]:
+        if self._daemon is not None and "serving" in self.said[self._said_before :]:
             self._daemon.send_signal(signal.SIGHUP)
 
     @property

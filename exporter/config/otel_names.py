@@ -43,4 +43,5 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
             continue
         near = get_close_matches(name.upper(), sorted(USED), 1, NEAR)
         remedy = f"did you mean {near[0]}?" if near else "it has no effect"
-        yield f"{name}: unknown variable: {remedy}"
+        named = name if name.isprintable() else ascii(name)
+        yield f"{named}: unknown variable: {remedy}"

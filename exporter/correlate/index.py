@@ -1,7 +1,8 @@
 """Look-ups of requests and tasks: by the form of a target_uri, by id, by the second of a request.
 
 The index makes no decisions. Every result is limited to the newest items, so a flood of tasks with
-one target_uri is neither scanned nor copied completely.
+one target_uri is neither scanned nor copied completely. Most keys have a single item, which has no
+dict of its own: with 100,000 open tasks these would need 50 MiB.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ STARTS_MAX = 256
 """Maximum number of starts for a request of an unknown operation. Two seconds of the densest log
 have 200."""
 
-_Item = TypeVar("_Item")
-_Found = dict[Hashable, dict[int, _Item]]
+_Item = TypeVar("_Item", PendingRequest, Task)
+_Found = dict[Hashable, _Item | dict[int, _Item]]
+"""The only item of a key, or several by `seq`."""
 
 
 class Index:
@@ -45,10 +47,10 @@ class Index:
     def add_request(self, request: PendingRequest) -> None:
         """Add a request under its forms and the id of its record."""
         for form in request.forms:
-            _add(self._requests, (request.app, form.text), request.seq, request)
+            _add(self._requests, (request.app, form.text), request)
             if form.timed:
                 key = (request.app, form.text, request.time // NANOS)
-                _add(self._requests_at, key, request.seq, request)
+                _add(self._requests_at, key, request)
         if _is_general(request):
             self._general[request.app] += 1
         if request.record_id:
@@ -93,10 +95,10 @@ class Index:
     def add_running(self, task: Task) -> None:
         """Add a task under its ids and its target_uri."""
         if task.task_id:
-            _add(self._by_task_id, task.task_id, task.seq, task)
+            _add(self._by_task_id, task.task_id, task)
         if task.request_id:
-            _add(self._by_request_id, task.request_id, task.seq, task)
-        _add(self._by_target, (task.app, task.target_uri), task.seq, task)
+            _add(self._by_request_id, task.request_id, task)
+        _add(self._by_target, (task.app, task.target_uri), task)
 
     def remove_running(self, task: Task) -> None:
         """Remove a task."""
@@ -120,9 +122,9 @@ class Index:
 
     def add_start(self, start: Task) -> None:
         """Add a start under the forms of its target_uri and under its application."""
-        _add(self._starts_of, start.app, start.seq, start)
+        _add(self._starts_of, start.app, start)
         for text in start.texts:
-            _add(self._starts, (start.app, text), start.seq, start)
+            _add(self._starts, (start.app, text), start)
 
     def remove_start(self, start: Task) -> None:
         """Remove a start."""
@@ -143,21 +145,28 @@ def _is_general(request: PendingRequest) -> bool:
     return bool(request.forms) and is_general(request.forms[0].text)
 
 
-def _newest(found: dict[int, _Item] | None, count: int = CANDIDATES_MAX) -> list[_Item]:
-    if not found:
+def _newest(found: _Item | dict[int, _Item] | None, count: int = CANDIDATES_MAX) -> list[_Item]:
+    if found is None:
         return []
+    if not isinstance(found, dict):
+        return [found]
     if len(found) <= count:
         return list(found.values())
     return list(islice(reversed(found.values()), count))[::-1]
 
 
-def _add(index: _Found[_Item], key: Hashable, seq: int, item: _Item) -> None:
+def _add(index: _Found[_Item], key: Hashable, item: _Item) -> None:
     found = index.get(key)
     if found is None:
-        index[key] = {seq: item}
+        index[key] = item
         return
-    is_late = next(reversed(found)) > seq
-    found[seq] = item
+    if not isinstance(found, dict):
+        if found.seq == item.seq:
+            index[key] = item
+            return
+        found = index[key] = {found.seq: found}
+    is_late = next(reversed(found)) > item.seq
+    found[item.seq] = item
     if is_late:
         # The item was removed and is added again. Candidates must keep the order of the log.
         index[key] = dict(sorted(found.items()))
@@ -165,7 +174,14 @@ def _add(index: _Found[_Item], key: Hashable, seq: int, item: _Item) -> None:
 
 def _remove(index: _Found[_Item], key: Hashable, seq: int) -> bool:
     found = index.get(key)
-    if found is None or found.pop(seq, None) is None:
+    if found is None:
+        return False
+    if not isinstance(found, dict):
+        if found.seq != seq:
+            return False
+        del index[key]
+        return True
+    if found.pop(seq, None) is None:
         return False
     if not found:
         del index[key]

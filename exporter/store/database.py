@@ -8,6 +8,7 @@ program starts:
 
 * missing or empty: a new state is created; there is nothing left to lose;
 * a `-wal` that is cut off anywhere: SQLite opens the last whole transaction;
+* a `-journal`: the program was killed while it created the file; SQLite rolls that back;
 * damaged pages: all readable rows are copied into a new file, and the damaged one is kept beside
   it;
 * not a database, or without the positions in the log: *broken*. Nothing is done unless the
@@ -343,6 +344,7 @@ def _open_checked(path: Path, migrations: Sequence[Migration], mend: Mend) -> sq
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+    _roll_back(path)
     # Looked at through a connection that cannot write: closing another one would write the -wal of
     # a broken file back into it, and with that destroy what a repair might start from.
     with closing(connect(path, writable=False)) as db:
@@ -365,6 +367,15 @@ def _open_checked(path: Path, migrations: Sequence[Migration], mend: Mend) -> sq
         db.close()
         raise
     return db
+
+
+def _roll_back(path: Path) -> None:
+    """Undo the half of a transaction that was written before the file was in WAL mode. A connection
+    that cannot write fails on such a file.
+    """
+    if path.with_name(f"{path.name}-journal").exists():
+        with closing(connect(path, writable=True)) as db, _telling_damage():
+            db.execute("PRAGMA schema_version").fetchone()
 
 
 DAMAGE = {
