@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exporter.correlate.certainty import Certainty
-from exporter.correlate.concurrent import LATEST_MAX, LINKS_MAX, ConcurrentRequests
+from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.end_candidates import Candidate, Candidates, likeliest, quoted_by, started_at
 from exporter.correlate.ended_tasks import ENDED_MAX, TASK_ID_DISORDER_MAX, TASK_IDS_MAX, EndedTasks, TaskIds
 from exporter.correlate.ends_by_form import EndsByForm

@@ -10,14 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from exporter.correlate.request_windows import LATEST_MAX, LINKS_MAX, Windows
 from exporter.correlate.task_state import Task
-
-LINKS_MAX = 32
-"""Maximum number of links to concurrent requests in the span of a task. Further requests are
-counted."""
-LATEST_MAX = LINKS_MAX + 1
-"""Number of requests that are kept for tasks without a list. One more than the links, because the
-task's own request may be among them."""
 
 
 class ConcurrentRequests:
@@ -31,6 +25,7 @@ class ConcurrentRequests:
         self._touch = touch
         self.ordinal = 0
         self._latest: deque[bytes] = deque(maxlen=LATEST_MAX)
+        self._windows = Windows()
         self.times: deque[int] = deque(maxlen=LATEST_MAX)
         """The times of the latest requests."""
         self._filling: dict[int, Task] = {}
@@ -40,13 +35,14 @@ class ConcurrentRequests:
         self.ordinal += 1
         self.times.append(time)
         self._latest.append(context)
+        self._windows.append(context)
         filling = self._filling
         while filling:
             task = next(iter(filling.values()))
             if task.since + LATEST_MAX > self.ordinal:
                 break
             del filling[task.seq]
-            task.links = tuple(self._latest)
+            task.links = self._windows.latest()
             self._touch(task)
 
     def ordinal_before(self, time: int) -> int:
@@ -94,4 +90,6 @@ class ConcurrentRequests:
     def restore(self, ordinal: int, latest: Iterable[str]) -> None:
         """Continue from the stored values."""
         self.ordinal = ordinal
-        self._latest.extend(map(bytes.fromhex, latest))
+        for context in map(bytes.fromhex, latest):
+            self._latest.append(context)
+            self._windows.append(context)

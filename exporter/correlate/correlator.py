@@ -21,6 +21,7 @@ in common. The other files decide when evidence counts, in which order, and whic
     settle_window.py    the queue of records that wait for a partner
     log_clock.py        the time that the log has reached, although some timestamps are wrong
     failed_requests.py  requests that failed but may have started a task
+    request_windows.py  the first requests after each task
     request_ids.py      requests that task records have named by id
     concurrent.py       the other requests during a task
     doubtful_requests.py, true_status.py
@@ -106,6 +107,7 @@ from exporter.correlate.open_tasks import OpenTaskTable
 from exporter.correlate.pending_ends import PendingEnds
 from exporter.correlate.request_ids import RequestIds
 from exporter.correlate.request_records import RequestRecords
+from exporter.correlate.request_windows import Windows
 from exporter.correlate.settle_window import HOLD_NANOS, HOLD_QUIET_NANOS, SettleWindow
 from exporter.correlate.shared_state import SharedState
 from exporter.correlate.start_matcher import StartMatcher
@@ -397,9 +399,10 @@ def _restored(open_tasks: Iterable[OpenTask]) -> Iterator[Task]:
     """
     contexts: dict[bytes, bytes] = {}
     one = contexts.setdefault
+    windows = Windows()
     for row in open_tasks:
         task = task_of(row._replace(app=sys.intern(row.app), operation=sys.intern(row.operation)))
-        task.links = tuple([one(link, link) for link in task.links])
+        task.links = windows.of(tuple([one(link, link) for link in task.links]))
         task.parent, task.origin = one(task.parent, task.parent), one(task.origin, task.origin)
         asked = task.asked
         if asked is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from exporter.correlate.certainty import Certainty
 from exporter.correlate.failure_reason import FailureReason
+from exporter.correlate.request_windows import Window
 from exporter.records import Grade, Record
 from exporter.wok.operations import Form, Target
 
@@ -154,7 +155,7 @@ class Task:
     nested: bool = False
     candidates: tuple[bytes, ...] = field(default=(), metadata=stored_as("contexts"))
     rivals: tuple[bytes, ...] = field(default=(), metadata=stored_as("contexts"))
-    links: tuple[bytes, ...] = field(default=(), metadata=stored_as("contexts"))
+    links: tuple[bytes, ...] | Window = field(default=(), metadata=stored_as("contexts"))
     asked: PendingRequest | None = field(default=None, metadata=stored_as("request"))
     texts: tuple[str, ...] = field(default=(), metadata=NOT_STORED)
     epoch: int = field(default=0, metadata=NOT_STORED)
