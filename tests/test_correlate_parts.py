@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from exporter.correlate.certainty import Certainty
 from exporter.correlate.concurrent import ConcurrentRequests
@@ -18,6 +22,7 @@ from exporter.correlate.index import CANDIDATES_MAX, STARTS_MAX, Index
 from exporter.correlate.log_clock import CONFIRM_NANOS, STEP_NANOS, LogClock
 from exporter.correlate.open_tasks import EXPIRING_SLACK, OpenTaskTable
 from exporter.correlate.request_ids import REQUEST_IDS_MAX, RequestIds
+from exporter.correlate.request_windows import LATEST_MAX, LINKS_MAX, Windows
 from exporter.correlate.settle_window import (
     HOLD_NANOS,
     SETTLE_NANOS,
@@ -980,3 +985,29 @@ def test_an_end_that_another_may_repeat_is_not_counted_before_that_is_decided() 
     for final in (first, second):
         ends.add(final)
     assert ends.of("kimchi", "/plugins/kimchi/vms/web/migrate") == [(second.record.time, 0)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=40), st.randoms())
+def test_windows_share_their_lists(gaps: list[int], random: Random) -> None:
+    """Each window has the requests that followed its task, as they come and as they are restored, also
+    with gaps between them, repeated contexts and lists that fit nothing.
+    """
+    contexts = [bytes([random.randrange(256), random.randrange(2)]) for _ in range(500)]
+    live, made = Windows(), []
+    for number, context in enumerate(contexts, 1):
+        live.append(context)
+        if number >= LATEST_MAX:
+            made.append(live.latest())
+    expected = [tuple(contexts[at : at + LATEST_MAX]) for at in range(len(made))]
+    assert [tuple(each) for each in made] == expected
+    assert {len(each) for each in made} == {LATEST_MAX}
+
+    ends = list(accumulate(gaps))
+    chosen = [expected[end] for end in ends if end < len(expected)]
+    chosen.insert(random.randrange(len(chosen) + 1), (b"x",) * LATEST_MAX)
+    chosen.insert(random.randrange(len(chosen) + 1), (b"y",))
+    windows = Windows()
+    restored = [windows.of(each) for each in chosen]
+    assert [tuple(each) for each in restored] == chosen
+    assert [len(each) for each in restored] == [len(each) for each in chosen]
