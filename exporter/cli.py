@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,11 @@ from typing import Any
 
 from exporter.command import arguments, tasklog
 from exporter.command.parser import Command, parse
-from exporter.command.task_filters import TaskFilters, filters_of
+from exporter.command.task_filters import TaskFilters, filters_of, nanos_at
 from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
 from exporter.daemon.signals import SignalFlags
+from exporter.parse.timezone import load_zone
 from exporter.terminal.log_format import formatter_of, priority_of
 from exporter.terminal.text import visible
 
@@ -209,6 +211,14 @@ def _replay(config: Config, args: argparse.Namespace) -> int:
     return WRONG if missing or replay.damages or why else 0
 
 
+def _backfill(config: Config, args: argparse.Namespace) -> int:
+    from exporter.command.backfill import backfill  # noqa: PLC0415 - each command loads what it needs
+
+    zone = load_zone(config.timezone) if config.timezone else None
+    since = nanos_at(args.since, time.time_ns(), zone)
+    return backfill(config, args.files, since=max(0, since or 0), out=sys.stdout)
+
+
 def _check(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.check import check  # noqa: PLC0415 - each command loads what it needs
 
@@ -310,6 +320,13 @@ COMMANDS: Mapping[str, Command] = {
         "read finished logs, send everything, and exit when it is acknowledged",
         usage=" FILE ...",
         arguments=arguments.files("+", "log files: plain, .gz or .zst, rotated sets in any order"),
+    ),
+    "backfill": Command(
+        _backfill,
+        "add records from before the daemon's first start to the page, tasks and trace",
+        usage=" [FILE ...]",
+        arguments=arguments.backfill_arguments,
+        note=arguments.BACKFILL_NOTE,
     ),
     "check": Command(
         _check,

@@ -147,7 +147,7 @@ class RequestSeen(NamedTuple):
     """A request record, which becomes a span.
 
     `start` is earlier than `record.time` only if the start record of its task comes first in the
-    log. `ordinal` numbers the requests of this state from 1.
+    log. `ordinal` numbers the requests of this state from 1 (see `requests_between`).
     """
 
     record: Record
@@ -303,6 +303,15 @@ class TaskRow(NamedTuple):
     exception: str = ""
     stack: str = ""
     resource: str = ""
+
+
+def requests_between(since: int, until: int) -> int:
+    """Return how many requests have `since < ordinal <= until`.
+
+    The first request that the daemon read has the ordinal 1. Older ones that `backfill` added later
+    count down from -1. So no request has the ordinal 0, which means "none" elsewhere.
+    """
+    return until - since - (since < 0 <= until)
 
 
 class JournalRow(NamedTuple):

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from exporter.command.task_filters import add_filters
+from exporter.command.task_filters import add_filters, moment
 
 
 def files(nargs: str, text: str) -> Callable[[argparse.ArgumentParser], None]:
@@ -28,12 +28,28 @@ def run_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--check-config", action="store_true", help="validate the configuration, print it as TOML, and exit"
     )
+    _environment_file(sub)
+
+
+def _environment_file(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--environment-file",
         metavar="FILE",
         type=Path,
         help="set the variables of a file, read as systemd reads it, such as /etc/default/wok-exporter",
     )
+
+
+def backfill_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the arguments of `backfill`."""
+    files("*", "log files to read instead of the log and its rotated files")(sub)
+    sub.add_argument(
+        "--since",
+        type=moment,
+        metavar="WHEN",
+        help="leave out older records: 2026-11-23T08:00, or 30d before now",
+    )
+    _environment_file(sub)
 
 
 def check_arguments(sub: argparse.ArgumentParser) -> None:
@@ -100,6 +116,13 @@ DOCTOR_NOTE = """\
 doctor checks, in the order in which data flows: the service's variables, the configuration, the installed
 Wok, its logs and their time zone, the state, the running daemon, each backend (with an empty request), and
 the clock. The first problem is the one to solve first. Exit code: 0 without a problem, otherwise 1."""
+
+BACKFILL_NOTE = """\
+Use it when the daemon has started to read at start_at, and the page, `tasks` and `trace` lack what was
+before. Stop the daemon, run this as root or as the daemon's user, and start the daemon again: it loses
+nothing. Metrics do not change, and nothing is sent: to send older records, use replay. A second run adds
+nothing twice, and a run that is interrupted changes nothing. Exit code: 0 done; 1 done, but a file is
+damaged or is no log; 2 nothing was changed."""
 
 RUN_NOTE = """\
 SIGTERM and SIGINT stop the daemon. SIGHUP makes it read the configuration again and continue with it,

@@ -35,8 +35,8 @@ class TaskFilters(NamedTuple):
             self.outcomes,
             self.users,
             self.text,
-            _nanos(self.since, now, zone),
-            _nanos(self.until, now, zone),
+            nanos_at(self.since, now, zone),
+            nanos_at(self.until, now, zone),
         )
 
 
@@ -64,11 +64,11 @@ def add_filters(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--since",
-        type=_moment,
+        type=moment,
         metavar="WHEN",
         help="that ended at this time or later, or are running: 2026-11-23T08:00, or 24h before now",
     )
-    group.add_argument("--until", type=_moment, metavar="WHEN", help="that started before this time")
+    group.add_argument("--until", type=moment, metavar="WHEN", help="that started before this time")
     group.add_argument(
         "--text",
         default="",
@@ -89,20 +89,22 @@ def filters_of(args: argparse.Namespace) -> TaskFilters:
     )
 
 
-def _moment(text: str) -> Moment:
+def moment(text: str) -> Moment:
+    """Return a time, or how long ago; the type of a flag."""
     try:
-        moment = as_start_at(text)
+        found = as_start_at(text)
     except ValueError:
-        moment = "end"
-    if isinstance(moment, (datetime, timedelta)):
-        return moment
+        found = "end"
+    if isinstance(found, (datetime, timedelta)):
+        return found
     raise argparse.ArgumentTypeError(
         f"{text!a} is no time: write one such as 2026-11-23T08:00 or 2026-11-23T08:00:00Z, or how long ago,"
         " such as 24h or 7d"
     )
 
 
-def _nanos(moment: Moment | None, now: int, zone: tzinfo | None) -> int | None:
-    if moment is None:
+def nanos_at(when: Moment | None, now: int, zone: tzinfo | None) -> int | None:
+    """Return a time in nanoseconds; `zone` is that of times without one (None: this host's)."""
+    if when is None:
         return None
-    return nanos_of(in_zone(moment, zone) if isinstance(moment, datetime) else moment, now)
+    return nanos_of(in_zone(when, zone) if isinstance(when, datetime) else when, now)

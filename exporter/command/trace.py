@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TextIO
 from exporter.command.query_source import QuerySource, from_files, from_state, why_nothing
 from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
-from exporter.records import Grade, RequestRow
+from exporter.records import Grade, RequestRow, requests_between
 from exporter.store.search import Trace
 from exporter.store.task_view import Running, TaskView, view_of
 from exporter.terminal import task_table as view
@@ -321,7 +321,7 @@ def _shown(known: QuerySource, found: Trace, requests: int, meanwhile_max: int) 
     others = known.reader.requests_between(since + 1, until, meanwhile_max + 1)
     count = tasks[0][0].concurrent
     if len(tasks) > 1:
-        count = until - since - sum(since < ordinal <= until for ordinal in own)
+        count = requests_between(since, until) - sum(since < ordinal <= until for ordinal in own)
     meanwhile = [request for request in others if request.ordinal not in own][:meanwhile_max] if count else []
     return Shown(found.request, tasks, found.task_count, meanwhile, count)
 

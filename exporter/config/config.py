@@ -242,7 +242,7 @@ def _resolve(
     if values["log"] in {"auto", ""}:
         values["log"] = host.log
     # for another log, this host's other logs would be a guess: the log may be from another host
-    is_mine = command == "run" or _are_of_this_host(files, root)
+    is_mine = command in {"run", "backfill"} or _are_of_this_host(files, root)
     if values["wok_error_log"] == "auto":
         values["wok_error_log"] = host.wok_error_log if is_mine else None
     if values["wok_access_log"] == "auto":
@@ -261,12 +261,12 @@ def _resolve(
     if command in {"replay", "demo"} and origins["state"] != OPTIONS["state"].flag:
         # never the daemon's: its counters and positions belong to its own log
         values["state"] = None
-    elif command in {"run", "tasks"} and not values["state"]:
+    elif command in {"run", "backfill", "tasks"} and not values["state"]:
         mistakes.append(f"{origins['state']}: is empty: set it to a directory")
 
     machine = _machine_id(root)
     if values["instance"] in {"auto", ""}:
-        if not machine and command in {"run", "replay"}:
+        if not machine and command in {"run", "replay", "backfill"}:
             mistakes.append(f"instance: this host has no /{MACHINE_IDS[0]} to derive it from: set --instance")
         digest = hmac.digest(machine, APPLICATION_ID, "sha256")
         values["instance"] = str(UUID(bytes=digest[:16], version=4)) if machine else "unknown"

@@ -85,8 +85,10 @@ _logging = partial(_option, "Logging")
 ROWS_MAX = 100_000_000
 """SQLite still counts and prunes this many rows in seconds."""
 COUNT = partial(as_number, least=0, most=ROWS_MAX)
-READERS = ("run", "replay", "check", "tasks", "text")
+READERS = ("run", "replay", "backfill", "check", "tasks", "text")
 SENDERS = ("run", "replay")
+HISTORIANS = (*SENDERS, "backfill")
+"""The commands that write a history."""
 
 
 # a row is easier to compare when it is not spread over ten lines
@@ -104,21 +106,21 @@ class Config:
     """
 
     log: Path = _input(
-        partial(as_path, words=("auto",)), "auto", "FILE", ("run",),
+        partial(as_path, words=("auto",)), "auto", "FILE", ("run", "backfill"),
         "Wok's user request log; auto is the first of /var/lib/wok/user-requests.data (Wok 2.3 and"
         " later) and /var/log/wok/wok-req.log (earlier releases) that exists")
     wok_error_log: Path | None = _input(
-        partial(as_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
+        partial(as_path, words=("auto", "off")), "auto", "FILE", (*HISTORIANS, "check", "tasks"),
         "Wok's error log, which shows why a task failed and when wokd was restarted; auto is"
         " /var/log/wok/wok-error.log if it can be read, and off for a log that is not in its default"
         " place; off reads none")
     wok_access_log: Path | None = _input(
-        partial(as_path, words=("auto", "off")), "auto", "FILE", (*SENDERS, "check", "tasks"),
+        partial(as_path, words=("auto", "off")), "auto", "FILE", (*HISTORIANS, "check", "tasks"),
         "Wok's access log, which has the true status of renames and failed logins that Wok logs as 500; auto is"
         " /var/log/wok/wok-access.log if it can be read, and off for a log that is not in its default"
         " place; off reads none")
     olddir: Path | None = _input(
-        as_path, "", "DIRECTORY", ("run",),
+        as_path, "", "DIRECTORY", ("run", "backfill"),
         "where logrotate moves rotated logs, if not beside the log (its option olddir); relative to the"
         " directory of the log")
     timezone: str = _input(
@@ -128,9 +130,9 @@ class Config:
     start_at: StartAt = _input(
         as_start_at, "24h", "WHEN", ("run", "check"),
         "where to start reading the first time: beginning, end, a duration before now, or an ISO 8601"
-        " time (ignored once a state exists)")
+        " time (ignored once a state exists; `backfill` adds older records to the history)")
     messages: tuple[Path, ...] | None = _input(
-        as_paths, "auto", "PATHS", ("run", "replay", "tasks", "text"),
+        as_paths, "auto", "PATHS", (*HISTORIANS, "tasks", "text"),
         "files or directories with the message tables of Wok and its plug-ins (i18n.py; parsed, never"
         " executed); auto finds the installed ones, off uses the exporter's own sentences only")
     apps: tuple[str, ...] = _input(
@@ -140,14 +142,14 @@ class Config:
         partial(as_duration, least="10ms", most="1m"), "250ms", "DURATION", ("run",),
         "how often to check an idle log for new lines")
     task_expiry: timedelta = _input(
-        partial(as_duration, least="1m", most="365d"), "24h", "DURATION", ("run", "replay", "check", "tasks"),
+        partial(as_duration, least="1m", most="365d"), "24h", "DURATION", (*HISTORIANS, "check", "tasks"),
         "the age at which a task without an end record is closed with the outcome unknown")
     line_bytes_max: int = _input(
         partial(as_size, least="4KiB", most="1GiB"), "1MiB", "SIZE", READERS,
         "the longest line to parse; longer lines are skipped and counted")
 
     state: Path | None = _storage(
-        as_path, "/var/lib/wok-exporter", "DIRECTORY", ("run", "replay", "tasks", "demo"),
+        as_path, "/var/lib/wok-exporter", "DIRECTORY", (*HISTORIANS, "tasks", "demo"),
         "the directory for read positions, counters, open tasks and queued data; replay and demo take"
         " it from the flag only, and use a temporary directory by default")
     on_broken_state: Literal["fail", "restart"] = _storage(
@@ -160,17 +162,17 @@ class Config:
         partial(as_number, least=100, most=ROWS_MAX), "1000000", "COUNT", ("run",),
         "the maximum number of batches in the delivery queue")
     history_requests: int = _storage(
-        COUNT, "100000", "COUNT", SENDERS,
+        COUNT, "100000", "COUNT", HISTORIANS,
         "how many requests to keep for `tasks` and the page")
     history_tasks: int = _storage(
-        COUNT, "100000", "COUNT", SENDERS,
+        COUNT, "100000", "COUNT", HISTORIANS,
         "how many finished tasks to keep for `tasks` and the page")
     history_bytes_max: int = _storage(
-        partial(as_size, least="1MiB", most="64GiB"), "256MiB", "SIZE", SENDERS,
+        partial(as_size, least="1MiB", most="64GiB"), "256MiB", "SIZE", HISTORIANS,
         "the size limit of both histories together; beyond it, the oldest rows are deleted")
 
     instance: str = _telemetry(
-        as_identifier, "auto", "ID", SENDERS,
+        as_identifier, "auto", "ID", HISTORIANS,
         "the identity of this Wok in every span (service.instance.id); auto is a UUID derived from"
         " /etc/machine-id")
     host_name: str = _telemetry(
@@ -180,7 +182,7 @@ class Config:
         as_identifier, "auto", "ID", SENDERS,
         "the unique id of the observed host (host.id); auto is /etc/machine-id, or else the instance")
     privacy: Literal["plain", "hash", "drop"] = _telemetry(
-        partial(as_word, words=("plain", "hash", "drop")), "plain", "HOW", (*SENDERS, "text"),
+        partial(as_word, words=("plain", "hash", "drop")), "plain", "HOW", (*HISTORIANS, "text"),
         "how to send user names and client addresses: plain, hash or drop; metrics never contain them")
     give_up_after: timedelta = _telemetry(
         as_duration, "5m", "DURATION", ("replay",),
@@ -214,10 +216,10 @@ class Config:
         "allow /metrics and /readyz without a password, but not the page")
 
     log_level: Literal["debug", "info", "warning", "error"] = _logging(
-        partial(as_word, words=("debug", "info", "warning", "error")), "info", "LEVEL", SENDERS,
+        partial(as_word, words=("debug", "info", "warning", "error")), "info", "LEVEL", HISTORIANS,
         "the lowest level to log: debug, info, warning or error")
     log_format: Literal["text", "json"] = _logging(
-        partial(as_word, words=("text", "json")), "text", "FORMAT", SENDERS,
+        partial(as_word, words=("text", "json")), "text", "FORMAT", HISTORIANS,
         "the log format: text, or json with one object on each line")
 
     # from OpenTelemetry's own variables, and from reading all of them

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from exporter.correlate.request_windows import LATEST_MAX, LINKS_MAX, Windows
 from exporter.correlate.task_state import Task
+from exporter.records import requests_between
 
 
 class ConcurrentRequests:
@@ -39,7 +40,7 @@ class ConcurrentRequests:
         filling = self._filling
         while filling:
             task = next(iter(filling.values()))
-            if task.since + LATEST_MAX > self.ordinal:
+            if requests_between(task.since, self.ordinal) < LATEST_MAX:
                 break
             del filling[task.seq]
             task.links = self._windows.latest()
@@ -58,7 +59,7 @@ class ConcurrentRequests:
         """Collect the list of an opened task, unless the task already has one or the requests are
         gone.
         """
-        if not task.links and self.ordinal - task.since <= LATEST_MAX:
+        if not task.links and requests_between(task.since, self.ordinal) <= LATEST_MAX:
             self._filling[task.seq] = task
 
     def end(self, task: Task) -> None:
@@ -72,11 +73,12 @@ class ConcurrentRequests:
         links = list(task.links)
         if task.seq in self._filling:
             # Ordinals have no gaps, so the requests after the start are the last `count` ones.
-            count = self.ordinal - task.since
+            count = requests_between(task.since, self.ordinal)
             links = list(self._latest)[-count:] if count else []
-        links = links[: until - task.since]
-        if own and own - task.since <= len(links):
-            del links[own - task.since - 1]
+        links = links[: requests_between(task.since, until)]
+        at = requests_between(task.since, own) - 1
+        if own and at < len(links):
+            del links[at]
         return links[:LINKS_MAX]
 
     @property

@@ -144,6 +144,18 @@ def task_of(row: OpenTask) -> Task:
     return task
 
 
+def renumbered(row: OpenTask, ordinal_of: Callable[[int], int], lower_by: int) -> OpenTask:
+    """Return the task with other ordinals, and with sequence numbers that are lower by so much."""
+    task = task_of(row)
+    task.seq -= lower_by
+    task.since = ordinal_of(task.since)
+    task.request = ordinal_of(task.request) if task.request else 0
+    if task.asked is not None:
+        task.asked.seq -= lower_by
+        task.asked.ordinal = ordinal_of(task.asked.ordinal)
+    return row_of(task)
+
+
 def waiting_to_json(waiting: Waiting) -> dict[str, Any]:
     """Return what is needed to keep this item waiting after a restart of the exporter."""
     if isinstance(waiting, PendingEnd):

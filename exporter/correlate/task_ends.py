@@ -28,7 +28,15 @@ from exporter.correlate.request_ids import known_request
 from exporter.correlate.shared_state import SharedState
 from exporter.correlate.task_state import PendingEnd, PendingRequest, Phase, Step, Task
 from exporter.ids import task_span_id
-from exporter.records import Grade, Outcome, Record, TaskEnded, TaskRepeated, TaskRow
+from exporter.records import (
+    Grade,
+    Outcome,
+    Record,
+    TaskEnded,
+    TaskRepeated,
+    TaskRow,
+    requests_between,
+)
 from exporter.wok.operations import uuid_bytes
 
 OWN_STATUSES = frozenset({200, 400})
@@ -447,7 +455,7 @@ class TaskEnds:
                 outcome=outcome,
                 correlation=grade,
                 record=final.record if final is not None else None,
-                concurrent=max(0, until - task.since - (1 if own else 0)),
+                concurrent=max(0, requests_between(task.since, until) - (1 if own else 0)),
                 links=links,
                 candidates=others[:CANDIDATES_MAX],
                 counts_start=task.asked is not None and task.asked.failed and not task.by_start,

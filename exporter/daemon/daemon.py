@@ -131,9 +131,9 @@ class Daemon:
                 ) from error
             if position and self._reader is None and config.origins["start_at"] != "default":
                 log.warning(
-                    "%s is ignored: %s has the position in the log already. To send older records, run `wok-exporter"
-                    " replay FILE ...`. To have them in metrics and on the page, too, start with an empty directory"
-                    " as state",
+                    "%s is ignored: %s has the position in the log already. To add older records to the page, `tasks`"
+                    " and `trace`, stop wok-exporter and run `wok-exporter backfill`. To send them, run `wok-exporter"
+                    " replay FILE ...`",
                     config.origins["start_at"],
                     config.state,
                 )

@@ -30,8 +30,8 @@ def input_problem(facts: InputFacts, log: Path, start_at: StartAt) -> Problem | 
     if facts.skipped and facts.skipped == facts.records:
         return Problem(
             f"all {facts.records:,} records of {log} are older than start_at ({_shown(start_at)}) and were skipped",
-            f"New records will be read. To send the old ones, run `wok-exporter replay {log}`. To have them in metrics"
-            " and on the page, too, start with an empty directory as state and start_at set to beginning.",
+            "New records will be read. To add the old ones to the page, `tasks` and `trace`, stop wok-exporter and run"
+            f" `wok-exporter backfill`. To send them, run `wok-exporter replay {log}`.",
         )
     return None
 

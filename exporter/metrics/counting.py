@@ -125,6 +125,10 @@ class Tally:
         else:
             self._ended(event)
 
+    def started(self, app: str, operation: str) -> None:
+        """Count the start of a task that was found later, by `backfill`."""
+        self._started(app, operation)
+
     def _task(self, app: str, operation: str) -> tuple[str, str]:
         """Return the labels of a task, `other` if there are too many series."""
         labels = self._task_labels.get((app, operation))

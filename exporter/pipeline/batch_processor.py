@@ -126,6 +126,13 @@ class ProcessingConfig(NamedTuple):
     access_log: AccessLog | None = None
 
 
+def without_skipped(state: str) -> str:
+    """Return the stored state without the count of skipped records: they have been read now."""
+    kept = json.loads(state)
+    records, _, unparsed = kept.get("input", (1, 0, 0))
+    return json.dumps({**kept, "input": (records, 0, unparsed)}, separators=(",", ":"))
+
+
 class BatchProcessor:
     """Parser, correlator and counters together, restored from what the store last committed
     (`loaded`).

@@ -78,6 +78,11 @@ class Archive:
         self._grown_from: FileMark | None = None
 
     @property
+    def paths(self) -> Sequence[Path]:
+        """The paths in the order in which they are read."""
+        return [member.path for member in self._members]
+
+    @property
     def total_bytes(self) -> int:
         """The total size of the files on disk."""
         return self._total_bytes

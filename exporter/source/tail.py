@@ -568,6 +568,14 @@ def _rotated(listed: Sequence[Generation]) -> set[tuple[int, int]]:
     return {one.key for one in listed if not one.is_live}
 
 
+def last_mark(position: str) -> FileMark | None:
+    """Return the mark of the file that was read last, None if nothing was read. Raises ValueError
+    for an invalid position.
+    """
+    marks, _, _ = _parsed(position)
+    return marks[-1] if marks else None
+
+
 def _parsed(position: str) -> tuple[list[FileMark], KnownLines, str]:
     if not position:
         return [], KnownLines(), ""

@@ -63,6 +63,10 @@ class StoreError(Exception):
     """The state cannot be used now; the message names the file, what is wrong, and what to do."""
 
 
+class LockedError(StoreError):
+    """Another process uses the state."""
+
+
 class BrokenError(Exception):
     """The file is damaged; the message says how."""
 
@@ -169,7 +173,7 @@ def lock(directory: Path) -> int:
     except OSError as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
-            raise StoreError(
+            raise LockedError(
                 f"{directory} is in use by another wok-exporter; stop that one, or give this one another state directory"
             ) from None
         raise _not_ours(directory, error) from error

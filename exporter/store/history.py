@@ -64,7 +64,7 @@ def add(
         "INSERT INTO history VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET bytes = bytes + ?2",
         (history.table, added),
     )
-    _trim(db, history, rows_max, bytes_max)
+    trim(db, history, rows_max, bytes_max)
 
 
 def texts_of(history: History) -> list[str]:
@@ -135,11 +135,14 @@ def recount(db: sqlite3.Connection, history: History) -> None:
     db.execute("INSERT OR REPLACE INTO history VALUES (?, ?)", (history.table, found))
 
 
-def _trim(db: sqlite3.Connection, history: History, rows_max: int, bytes_max: int) -> None:
+def trim(db: sqlite3.Connection, history: History, rows_max: int, bytes_max: int) -> None:
+    """Delete the oldest rows if the history is over its bound."""
     table, key, _ = history
     oldest, newest = db.execute(
         f"SELECT (SELECT min({key}) FROM {table}), (SELECT max({key}) FROM {table})"  # noqa: S608 - our own names
     ).fetchone()
+    if newest is None:
+        return
     if newest - oldest >= rows_max + rows_max // SLACK:
         _delete(db, history, newest - rows_max)
     (size_bytes,) = db.execute("SELECT bytes FROM history WHERE name = ?", (table,)).fetchone()

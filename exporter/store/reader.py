@@ -117,7 +117,7 @@ class Reader:
         self._is_closed = False
         self._name = secrets.token_hex(4)
         self._usual: Mapping[tuple[str, str], Usual] = {}
-        self._usual_of = 0
+        self._usual_of: int | None = None
         self._usual_at = -math.inf
         try:
             is_there = self._path.is_file()

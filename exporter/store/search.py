@@ -37,7 +37,10 @@ PAGE_BYTES_MAX = 1024 * 1024
 INTEGER_MAX = 2**63 - 1
 """SQLite has no larger one."""
 
-_BEFORE_ALL = (-INTEGER_MAX - 1, b"")
+INTEGER_MIN = -INTEGER_MAX - 1
+"""A number below all ordinals and ids. These are negative in rows that `backfill` added."""
+
+_BEFORE_ALL = (INTEGER_MIN, b"")
 
 _BY_WHOM = "coalesce(r.user, ''), coalesce(r.address, ''), coalesce(r.message, ''), coalesce(r.resource, '')"
 _RUNNING = (
@@ -167,7 +170,7 @@ def tasks(
     if not ended:
         return TasksFound(found, None, requests, is_truncated=False)
     before = place.before if place and place.running is None else newest + 1
-    floor = max(0, before - 1 - TEXT_ROWS_MAX) if sought.text else 0
+    floor = before - 1 - TEXT_ROWS_MAX if sought.text else INTEGER_MIN
     room = limit - len(found)
     rows = _ended(db, sought, [("t.id < ?", (before,)), ("t.id > ?", (floor,))], "t.id DESC", room + 1)
     room = min(room, _fitting([*found, *rows], limit) - len(found))
@@ -185,7 +188,7 @@ def requests(db: sqlite3.Connection, sought: Sought, *, before: int | None, limi
     no part.
     """
     before = last_ordinal(db) + 1 if before is None else before
-    floor = max(0, before - 1 - TEXT_ROWS_MAX) if sought.text else 0
+    floor = before - 1 - TEXT_ROWS_MAX if sought.text else INTEGER_MIN
     conditions: list[_Condition] = [
         ("ordinal < ?", (before,)),
         ("ordinal > ?", (floor,)),
@@ -330,9 +333,7 @@ def durations_by_operation(db: sqlite3.Connection, tasks_max: int) -> dict[tuple
 
 
 def last_ordinal(db: sqlite3.Connection) -> int:
-    """Return the ordinal of the last request, 0 before the first: they are given without gaps, from
-    1.
-    """
+    """Return the ordinal of the last request, 0 before the first."""
     return int(db.execute("SELECT coalesce(max(ordinal), 0) FROM request").fetchone()[0])
 
 

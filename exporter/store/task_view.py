@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from exporter.records import Grade, OpenTask, Outcome, TaskRow
+from exporter.records import Grade, OpenTask, Outcome, TaskRow, requests_between
 
 CONTEXT_BYTES = 24
 
@@ -118,7 +118,7 @@ def of_running(
         request=row.request,
         since=row.since,
         until=requests,
-        concurrent=max(0, requests - row.since - own),
+        concurrent=max(0, requests_between(row.since, requests) - own),
         candidates=_contexts(kept.get("candidates")) if _grade(kept) == "ambiguous" else (),
         resource=resource if _grade(kept) != "ambiguous" else "",
     )

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.records import Commit, Histogram, JournalRow, OpenTask, Series, Signal, TaskRow
-from exporter.store import history, journal
+from exporter.store import history, journal, older
 from exporter.store.database import (
     STATE_FILE,
     OnBroken,
@@ -269,6 +269,33 @@ class Store:
                 lost = journal.give_up(db, self._journal_rows_max, self._journal_bytes_max)
                 if lost:
                     _count(db, {(LOST, "journal_full"): lost})
+
+    def add_older(
+        self,
+        again: older.Again,
+        state: str,
+        started: Callable[[Sequence[OpenTask]], Mapping[Series, float]],
+    ) -> older.Added:
+        """Add older rows to the histories and older tasks to the running ones, all or nothing.
+
+        `state` replaces the state of the pipeline. `started` counts the starts of running tasks,
+        whose ends will be counted.
+        """
+        with self._writing() as db:
+            added = older.add_older(
+                db,
+                again,
+                requests_max=self._requests_kept,
+                tasks_max=self._tasks_kept,
+                bytes_max=self._history_bytes_max // 2,
+            )
+            if added.running:
+                db.executemany(_UPSERT_OPEN_TASK, ((*row, checksum(row)) for row in added.running))
+                _count(db, started(added.running))
+            if added.is_found:
+                db.execute("UPDATE meta SET value = ? WHERE key = 'state'", (state,))
+                keep_spares(db, {}, state)
+            return added
 
     def journal_has_room(self) -> bool:
         """Return whether the journal is below its bound, so that a batch can be committed without

@@ -90,7 +90,7 @@ def request_query(query: Query) -> RequestQuery:
     """Return the query of `/api/requests`; raises ParameterError."""
     values = _known(query, REQUEST_PARAMETERS, "/api/requests")
     before = _one(values, "before")
-    if before and not re.fullmatch(r"[0-9]{1,18}", before, re.ASCII):
+    if before and not re.fullmatch(r"-?[0-9]{1,18}", before, re.ASCII):
         raise _not_ours(before)
     return RequestQuery(
         _sought(values), int(before) if before else None, _limit(values, REQUESTS_USUAL, REQUESTS_MAX)
@@ -115,9 +115,9 @@ def before_of(place: Place | None) -> str | None:
 def _place(text: str) -> Place | None:
     if not text:
         return None
-    if found := re.fullmatch(r"e([0-9]{1,18})\.([0-9]{1,18})", text, re.ASCII):
+    if found := re.fullmatch(r"e(-?[0-9]{1,18})\.(-?[0-9]{1,18})", text, re.ASCII):
         return Place(int(found[1]), None, int(found[2]))
-    found = re.fullmatch(r"r([0-9]{1,18})\.(-?[0-9]{1,19})\.((?:[0-9a-f]{2}){1,64})", text, re.ASCII)
+    found = re.fullmatch(r"r(-?[0-9]{1,18})\.(-?[0-9]{1,19})\.((?:[0-9a-f]{2}){1,64})", text, re.ASCII)
     if found and abs(int(found[2])) <= INTEGER_MAX:
         return Place(int(found[1]), (int(found[2]), bytes.fromhex(found[3])), 0)
     raise _not_ours(text)
