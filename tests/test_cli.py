@@ -24,6 +24,7 @@ from tests.program import command, environ, request_line, run, running
 
 OWN_FLAGS = {
     "run": {"--check-config", "--environment-file"},
+    "backfill": {"--since", "--environment-file"},
     "doctor": {"--json", "--environment-file", "--user"},
     "check": {"--json"},
     "tasks": {

@@ -79,7 +79,7 @@ def test_another_format_after_a_while_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_start_that_is_ignored_is_said(tmp_path: Path) -> None:
-    """--start-at beside an existing state is said at the start, with the ways to send and to have older records."""
+    """--start-at beside an existing state is said at the start, with the ways to have and to send older records."""
     log = tmp_path / "user-requests.data"
     log.write_bytes(OLD)
     said = []
@@ -89,8 +89,9 @@ def test_a_start_that_is_ignored_is_said(tmp_path: Path) -> None:
             wait_until(lambda daemon=daemon: daemon.get("/readyz") == (200, "ready\n"))  # type: ignore[misc]
         said.append(daemon.said)
 
-    sentence = f"--start-at is ignored: {tmp_path}/state has the position in the log already. To send older records, run"
+    sentence = f"--start-at is ignored: {tmp_path}/state has the position in the log already. To add older records to"
     assert sentence not in said[0]
     assert said[1].count(sentence) == 1
     assert "delete" not in said[1]
-    assert run("replay", "--help").returncode == 0
+    assert "run `wok-exporter backfill`" in said[1]
+    assert run("backfill", "--help").returncode == run("replay", "--help").returncode == 0

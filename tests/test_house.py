@@ -96,6 +96,7 @@ def test_the_arrows_point_one_way(path: Path) -> None:
                 "store/history.py",
                 "store/journal.py",
                 "store/migrations.py",
+                "store/older.py",
                 "store/repair.py",
                 "store/salvage.py",
                 "store/reader.py",

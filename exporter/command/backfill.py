@@ -35,6 +35,7 @@ from exporter.pipeline.reader import InProcessReader, OpenSource
 from exporter.records import OpenTask, Record, Series, TaskEnded, TaskStarted
 from exporter.source.archive import Archive
 from exporter.source.rotation import generations, paths_of
+from exporter.source.tail import last_mark
 from exporter.source.up_to import UpTo
 from exporter.store.database import STATE_FILE, LockedError
 from exporter.store.older import Added, Again
@@ -164,23 +165,24 @@ def _own_files(config: Config) -> Sequence[Path]:
 
 
 def _source(config: Config, paths: Sequence[Path], loaded: Loaded) -> UpTo:
-    archive = archive_of(config, paths)
+    position = loaded.positions.get("log", "")
     try:
-        source = UpTo(archive, loaded.positions.get("log", ""))
+        is_begun = last_mark(position) is not None
     except ValueError as error:
-        archive.close()
         raise StoreError(
             f"{config.state} contains the state of a replay, not of a daemon: set --state to the daemon's directory"
         ) from error
-    except BaseException:
-        archive.close()
-        raise
-    if source.mark is None:
+    if not is_begun:
         raise StoreError(
             f"the daemon with the state {config.state} has not read anything yet: set start_at to the time from"
             " which on it must read, and start it with an empty directory as state"
         )
-    return source
+    archive = archive_of(config, paths)
+    try:
+        return UpTo(archive, position)
+    except BaseException:
+        archive.close()
+        raise
 
 
 def _read(
@@ -236,9 +238,9 @@ def _told(config: Config, added: Added, zone: tzinfo | None) -> Sequence[str]:
     if found:
         told.append(f"Added to the history: {', '.join(found)}.")
     if added.completed:
-        tasks = "1 task that was" if added.completed == 1 else f"{added.completed:,} tasks that were"
-        told.append(f"Found the request of {tasks} known without it.")
-    if not told:
+        tasks = "1 task" if added.completed == 1 else f"{added.completed:,} tasks"
+        told.append(f"Completed {tasks}: only the end was known, not the request or the start.")
+    if not told and not added.is_full:
         told.append("There was nothing to add: the history has all older records of these files.")
     if added.oldest is not None:
         told.append(

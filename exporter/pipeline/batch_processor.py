@@ -127,10 +127,12 @@ class ProcessingConfig(NamedTuple):
 
 
 def without_skipped(state: str) -> str:
-    """Return the stored state without the count of skipped records: they have been read now."""
+    """Return the stored state without skipped records: they have been read now, and no further one
+    is skipped.
+    """
     kept = json.loads(state)
     records, _, unparsed = kept.get("input", (1, 0, 0))
-    return json.dumps({**kept, "input": (records, 0, unparsed)}, separators=(",", ":"))
+    return json.dumps({**kept, "skip_until": 0, "input": (records, 0, unparsed)}, separators=(",", ":"))
 
 
 class BatchProcessor:

@@ -14,29 +14,31 @@ class UpTo:
 
     `is_reached` is True once the position was reached. Nothing after it is returned. Raises
     ArchiveError if no file of the archive has the position, and ValueError if it is not from a
-    tail. `mark` is None if the tail has not read anything: then there is nothing to read.
+    tail that has read something.
     """
 
     def __init__(self, archive: Archive, position: str) -> None:
         self._archive = archive
-        self.mark = last_mark(position)
-        self.is_reached = self.mark is None
-        if self.mark is not None:
-            _require(archive, self.mark)
+        mark = last_mark(position)
+        if mark is None:
+            raise ValueError("the position of a tail that has not read anything")
+        _require(archive, mark)
+        self._mark = mark
+        self.is_reached = False
 
     def read(self, limit: int) -> Chunk:
         """Return lines of about `limit` bytes; at the position, a chunk that is caught up."""
-        if self.mark is None or self.is_reached:
+        if self.is_reached:
             return Chunk((), "", caught_up=True)
         chunk = self._archive.read(limit)
         lines: list[Line] = []
         for line in chunk.lines:
-            is_of_file = line.file == self.mark.file
-            if is_of_file and line.offset >= self.mark.start:
+            is_of_file = line.file == self._mark.file
+            if is_of_file and line.offset >= self._mark.start:
                 self.is_reached = True
                 break
             lines.append(line)
-            if is_of_file and line.offset + line.length + line.ended >= self.mark.start:
+            if is_of_file and line.offset + line.length + line.ended >= self._mark.start:
                 self.is_reached = True
                 break
         return chunk._replace(lines=lines)

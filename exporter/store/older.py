@@ -104,21 +104,21 @@ def _add(
     bytes_max: int,
 ) -> Added:
     last = _number(other, "SELECT max(ordinal) FROM request")
-    first = db.execute("SELECT ordinal, context FROM request ORDER BY ordinal LIMIT 1").fetchone()
+    first = db.execute("SELECT ordinal, context, time FROM request ORDER BY ordinal LIMIT 1").fetchone()
     boundary, number = last + 1, Numbering(-last)
     if first is not None:
         found = other.execute("SELECT ordinal FROM request WHERE context = ?", (first[1],)).fetchone()
         if found is None:
-            return Added(is_found=False)
+            # The temporary state has the same bound: it has forgotten this request, too.
+            is_full = _number(db, "SELECT count(*) FROM request") >= requests_max
+            return Added(is_found=is_full, is_full=is_full, oldest=first[2])
         boundary = found[0]
         number = Numbering(first[0] + (first[0] < 0) - boundary)
 
     tasks = _decided(db, other, again.aliases, boundary)
     running = _running(db, other, again, boundary, number)
-    requests = _number(other, f"SELECT count(*) FROM request WHERE ordinal < {boundary}")  # noqa: S608 - a number
-    room = max(0, requests_max - _number(db, "SELECT count(*) FROM request"))
-    tasks_room = max(0, tasks_max - _number(db, "SELECT count(*) FROM task"))
     known = _number(db, "SELECT count(*) FROM request"), _number(db, "SELECT count(*) FROM task")
+    room, tasks_room = max(0, requests_max - known[0]), max(0, tasks_max - known[1])
     older = tasks.older[len(tasks.older) - min(tasks_room, len(tasks.older)) :]
     _insert(db, history.REQUESTS, _requests(other, boundary, room, number))
     _insert(db, history.TASKS, _older_tasks(db, other, older, number))
@@ -136,7 +136,7 @@ def _add(
         max(0, added[1]),
         running,
         len(tasks.completed),
-        is_full=added[0] < requests or added[1] < len(tasks.older),
+        is_full=added[0] < boundary - 1 or added[1] < len(tasks.older),
         oldest=oldest[0] if oldest else None,
     )
 
@@ -149,19 +149,19 @@ def _decided(
     db: sqlite3.Connection, other: sqlite3.Connection, aliases: Mapping[bytes, Sequence[bytes]], boundary: int
 ) -> _Tasks:
     """Return which ended tasks are older than the state, and which complete one of its tasks."""
-    known = {context: (row_id, request) for row_id, context, request in db.execute(_IDS)}
+    known = {context: own for context, *own in db.execute(_IDS)}
     still_open = {context for (context,) in db.execute("SELECT context FROM open_task")}
     older: list[int] = []
     completed: dict[int, int] = {}
-    rows = other.execute("SELECT id, context, request, until, outcome FROM task ORDER BY id")
-    for row_id, context, request, until, outcome in rows:
+    rows = other.execute("SELECT id, context, request, start, until, outcome FROM task ORDER BY id")
+    for row_id, context, request, start, until, outcome in rows:
         names = {context, *aliases.get(context, ())}
         if context in known or names & still_open:
             continue
         name = next((name for name in names if name in known), None)
         if name is not None:
-            own, own_request = known[name]
-            if request and not own_request:
+            own, own_request, own_start = known[name]
+            if not own_request and (request or start < own_start):
                 completed[row_id] = own
         # The log does not report the end of a lost or expired task, so the state cannot know it.
         elif until < boundary or (outcome in ("lost", "unknown") and 0 < request < boundary):
@@ -169,7 +169,7 @@ def _decided(
     return _Tasks(older, completed)
 
 
-_IDS = "SELECT id, context, request FROM task"
+_IDS = "SELECT context, id, request, start FROM task"
 
 
 def _running(
@@ -177,7 +177,7 @@ def _running(
 ) -> list[OpenTask]:
     """Return the tasks that the state does not know to run, as they are stored in it."""
     known = {value for row in db.execute("SELECT key, context FROM open_task") for value in row}
-    known |= {context for _, context, _ in db.execute(_IDS)}
+    known |= {row[0] for row in db.execute(_IDS)}
     lowest = min([1, *(_sequence(data) for (data,) in db.execute("SELECT data FROM open_task"))])
     rows = [
         OpenTask._make(row)
@@ -187,7 +187,7 @@ def _running(
     return [
         again.renumber(row, number, highest + 1 - lowest)
         for row in rows
-        if (row.request < boundary if row.request else row.since < boundary - 1)
+        if (row.request < boundary if row.request else row.since < boundary)
         and known.isdisjoint((row.key, row.context, *again.aliases.get(row.context, ())))
     ]
 
