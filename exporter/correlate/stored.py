@@ -2,6 +2,7 @@
 classes.
 
 The type of a field, or its `stored_as`, selects its encoding, so a new field needs no change here.
+A value that is the default of its field is left out: of a usual task that is half.
 All stored texts are redacted. `former_state.py` converts states of the previous version.
 """
 
@@ -26,6 +27,8 @@ from exporter.correlate.task_state import (
 from exporter.records import OpenTask, Record
 from exporter.wok.operations import Form
 
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+
 CONTEXT_BYTES = 24
 """All contexts and keys have this length, so a list of them is stored without separators."""
 
@@ -34,7 +37,7 @@ STATE_VERSION = 2
 _COLUMNS = ("key", "context", "app", "operation", "target_uri", "task_id", "start", "request", "since")
 """The fields of a task that have their own column in the store."""
 
-_Stored = TypeVar("_Stored", PendingRequest, Task, PendingEnd, DoubtfulRequest)
+_Value = TypeVar("_Value", PendingRequest, Task, PendingEnd, DoubtfulRequest)
 
 
 class _Codec(NamedTuple):
@@ -98,39 +101,56 @@ _CODECS: dict[type[Any] | str, _Codec] = {
 }
 
 
-def _fields(of: type[Any]) -> dict[str, _Codec]:
+class _Stored(NamedTuple):
+    """How a field is stored."""
+
+    name: str
+    codec: _Codec
+    default: Any
+
+
+def _fields(of: type[Any]) -> tuple[_Stored, ...]:
     types = get_type_hints(of)
-    return {
-        each.name: _CODECS[each.metadata.get("stored_as", types[each.name])]
+    return tuple(
+        _Stored(each.name, _CODECS[each.metadata.get("stored_as", types[each.name])], each.default)
         for each in dataclasses.fields(of)
         if each.metadata.get("stored", True)
-    }
+    )
 
 
 _STORED = {of: _fields(of) for of in (PendingRequest, Task, PendingEnd, DoubtfulRequest)}
-_DATA = {name: codec for name, codec in _STORED[Task].items() if name not in _COLUMNS}
+_DECODERS = {of: {each.name: each.codec.decode for each in fields} for of, fields in _STORED.items()}
+_DATA = tuple(each for each in _STORED[Task] if each.name not in _COLUMNS)
+
+
+def _encode(value: object, fields: tuple[_Stored, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, codec, default in fields:
+        part = getattr(value, name)
+        if part is not default and part != default:
+            found[name] = part if codec is _PLAIN else codec.encode(part)
+    return found
 
 
 def to_json(value: PendingRequest | Task | PendingEnd | DoubtfulRequest) -> dict[str, Any]:
     """Return the stored fields as JSON values."""
-    return {name: codec.encode(getattr(value, name)) for name, codec in _STORED[type(value)].items()}
+    return _encode(value, _STORED[type(value)])
 
 
-def from_json(of: type[_Stored], fields: Mapping[str, Any]) -> _Stored:
+def from_json(of: type[_Value], fields: Mapping[str, Any]) -> _Value:
     """Recreate a value from the result of `to_json`."""
-    codecs = _STORED[of]
-    found: _Stored = of(
-        **{name: codecs[name].decode(value) for name, value in fields.items() if name in codecs}
-    )
+    decoders = _DECODERS[of]
+    found: _Value = of(**{name: decoders[name](value) for name, value in fields.items() if name in decoders})
     return found
 
 
 def row_of(task: Task) -> OpenTask:
     """Return a task as a row of the store. `grade` is included for readers that display it."""
-    data = {name: codec.encode(getattr(task, name)) for name, codec in _DATA.items()}
-    data |= {"version": STATE_VERSION, "grade": task.grade}
+    data = _encode(task, _DATA)
+    data["version"] = STATE_VERSION
+    data["grade"] = task.grade
     columns = {name: getattr(task, name) for name in _COLUMNS}
-    return OpenTask(**columns, data=json.dumps(data, separators=(",", ":")))
+    return OpenTask(**columns, data=_dumps(data))
 
 
 def task_of(row: OpenTask) -> Task:

@@ -25,9 +25,9 @@ from exporter.records import Chunk, Source
 from exporter.store.writer import Loaded
 from exporter.wok.error_log import ErrorLog
 
-READ_BYTES = 512 * 1024
-"""Size of a batch: some milliseconds of work for a quick stop, and few commits
-for a long backlog.
+READ_BYTES = 1024 * 1024
+"""Size of a batch: a tenth of a second of work for a quick stop, and few commits for a long
+backlog. A task that starts and ends in one batch is never stored as an open one.
 """
 ERRORS_READ_BYTES = 64 * 1024
 ERRORS_STEP_CHUNKS = 64

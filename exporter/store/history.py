@@ -14,6 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple, get_type_hints
 
 from exporter.records import RequestRow, TaskRow
@@ -57,9 +58,24 @@ def add(
     is over its bound.
     """
     limits = _limits(history.row_type)
-    cut = [_cut(row, limits) for row in rows]
+    texts_of_row = itemgetter(*[at for at, _ in limits])
+    cut = list(rows)
+    unusual: list[int] = []
+    added = ROW_BYTES * len(rows)
+    for number, row in enumerate(rows):
+        # The usual row needs no closer look: all its texts together are as short as one may be.
+        try:
+            texts = "".join(texts_of_row(row))
+        except TypeError:
+            # SQLite rejects a value that is not text, with a better reason.
+            texts = _ELLIPSIS
+        if len(texts) <= TEXT_BYTES_MAX and texts.isascii():
+            added += len(texts)
+        else:
+            cut[number] = _cut(row, limits)
+            unusual.append(number)
     db.executemany(_insert(history), cut)
-    added = sum(_row_bytes(row, limits) for row in cut)
+    added += sum(_text_bytes(cut[number], limits) for number in unusual)
     db.execute(
         "INSERT INTO history VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET bytes = bytes + ?2",
         (history.table, added),
@@ -109,21 +125,18 @@ def _limits(row_type: type[tuple[Any, ...]]) -> _Limits:
 def _cut(row: tuple[Any, ...], limits: _Limits) -> tuple[Any, ...]:
     for at, bytes_max in limits:
         value = row[at]
-        # SQLite rejects a value that is not text, with a better reason.
         if isinstance(value, str) and len(value) * 4 > bytes_max:
             row = (*row[:at], clipped(value, bytes_max), *row[at + 1 :])
     return row
 
 
-def _row_bytes(row: Sequence[Any], limits: _Limits) -> int:
+def _text_bytes(row: Sequence[Any], limits: _Limits) -> int:
     texts = [row[at] for at, _ in limits]
-    return ROW_BYTES + sum(
-        len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts
-    )
+    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def _sql_bytes(history: History) -> str:
-    """Return the expression for what `_row_bytes` counts."""
+    """Return the expression for the bytes of a row."""
     return " + ".join([str(ROW_BYTES), *(f"length(CAST({name} AS BLOB))" for name in texts_of(history))])
 
 
