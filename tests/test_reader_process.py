@@ -15,11 +15,13 @@ import pytest
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import BatchResult, ProcessingConfig
 from exporter.pipeline.reader import BatchReader, InProcessReader
-from exporter.pipeline.reader_process import SubprocessReader
+from exporter.pipeline.reader_process import Encoding, SubprocessReader
 from exporter.records import NANOS
 from exporter.simulate.story import story
 from exporter.source.archive import Archive, ArchiveError
 from exporter.store.writer import Loaded
+from exporter.telemetry.resource import Identity
+from exporter.wok.messages import Messages
 from exporter.wok.operations import Operations
 
 EMPTY = Loaded({}, "", [], [], set())
@@ -38,7 +40,12 @@ def _logs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def subprocess_reader(
-    files: list[Path], errors: Path | None = None, *, access: Path | None = None, is_kept: bool = True
+    files: list[Path],
+    errors: Path | None = None,
+    *,
+    access: Path | None = None,
+    is_kept: bool = True,
+    encoding: Encoding | None = None,
 ) -> SubprocessReader:
     return SubprocessReader(
         EMPTY,
@@ -51,6 +58,7 @@ def subprocess_reader(
         line_bytes_max=1 << 20,
         is_kept=is_kept,
         messages=[],
+        encoding=encoding,
     )
 
 
@@ -74,6 +82,27 @@ def test_what_crosses_the_pipe_is_equal(logs: tuple[Path, Path], is_kept: bool) 
     )
 
     assert everything(subprocess_reader([requests], errors, is_kept=is_kept)) == everything(in_process)
+
+
+def test_events_that_the_child_encodes_are_as_if_encoded_here(logs: tuple[Path, Path]) -> None:
+    """The items and the rows of the history of each batch are those that the parent would make of its events."""
+    encoding = Encoding(
+        Identity("test", "host", "h", {"deployment.environment.name": "lab"}, "wokd"),
+        "wok-req.log",
+        {},
+        "hash",
+        ("logs", "traces"),
+        keeps_history=True,
+    )
+    builder = encoding.builder(Messages.load([]), Operations.load())
+    as_events = everything(subprocess_reader([logs[0]], logs[1]))
+    encoded = everything(subprocess_reader([logs[0]], logs[1], encoding=encoding))
+
+    assert [builder.commit(result) for result in encoded] == [builder.commit(result) for result in as_events]
+    assert (
+        sum(result.event_count for result in encoded) == sum(len(result.events) for result in as_events) > 0
+    )
+    assert not any(result.events for result in encoded)
 
 
 def test_a_file_that_is_missing_is_an_error_of_the_archive(tmp_path: Path) -> None:

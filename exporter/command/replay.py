@@ -22,9 +22,9 @@ from exporter.daemon.daemon import Stopped
 from exporter.daemon.deliveries import Deliveries
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.cycles import collect_seldom
-from exporter.pipeline.from_config import messages_of, tables_of, telemetry_of
+from exporter.pipeline.from_config import identity_of, messages_of, tables_of, telemetry_of
 from exporter.pipeline.pipeline import Pipeline
-from exporter.pipeline.reader_process import SubprocessReader
+from exporter.pipeline.reader_process import Encoding, SubprocessReader
 from exporter.records import NANOS, Problem, Signal
 from exporter.source.archive import Archive
 from exporter.source.rotation import own_name
@@ -93,14 +93,27 @@ class Replay:
                 )
             )
             self._deliveries = Deliveries(self.store, environ)
+            log_file_name, file_names = _base_name(files[0]), _base_names(files)
+            signals = self._deliveries.signals
+            # A temporary state needs no history, which is a fifth of the work.
+            keeps_history = config.state is not None
+            # The child encodes all events but those of a burst.
             commit_builder = CommitBuilder(
-                telemetry_of(config, messages_of(config), _base_name(files[0]), _base_names(files)),
-                signals=self._deliveries.signals,
-                # A temporary state needs no history, which is a fifth of the work.
-                keeps_history=config.state is not None,
+                telemetry_of(config, messages_of(config), log_file_name, file_names),
+                signals=signals,
+                keeps_history=keeps_history,
             )
+            encoding = Encoding(
+                identity_of(config),
+                log_file_name,
+                dict(file_names),
+                config.privacy,
+                sorted(signals),
+                keeps_history,
+            )
+            ahead = partial(_ahead, config, files, encoding)
             self._pipeline = self._resources.enter_context(
-                closing(Pipeline(self.store, commit_builder, partial(_ahead, config, files), now=time.time))
+                closing(Pipeline(self.store, commit_builder, ahead, now=time.time))
             )
             self._resources = self._resources.pop_all()
         self.endpoints = self._deliveries.endpoints
@@ -215,7 +228,7 @@ def _size_bytes(path: Path) -> int:
     return 0
 
 
-def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> SubprocessReader:
+def _ahead(config: Config, files: Sequence[Path], encoding: Encoding, loaded: Loaded) -> SubprocessReader:
     try:
         Archive((), loaded.positions.get("log", ""))
     except ValueError as error:
@@ -233,6 +246,7 @@ def _ahead(config: Config, files: Sequence[Path], loaded: Loaded) -> SubprocessR
         line_bytes_max=config.line_bytes_max,
         is_kept=config.state is not None,
         messages=tables_of(config),
+        encoding=encoding,
     )
 
 

@@ -25,13 +25,16 @@ from exporter.records import (
     Chunk,
     Event,
     Histogram,
+    JournalRow,
     Line,
     OpenTask,
     Parsed,
     Record,
     Rejected,
+    RequestRow,
     Series,
     TailEvent,
+    TaskRow,
 )
 from exporter.store.writer import Loaded
 from exporter.wok.error_log import Item
@@ -66,12 +69,22 @@ AHEAD_MAX = 24 * 3600 * NANOS
 A host that wrote the log is at most a time zone away."""
 
 
+class Encoded(NamedTuple):
+    """What leaves the program of some events, `events` of them, and their rows of the history."""
+
+    events: int
+    journal: Sequence[JournalRow]
+    requests: Sequence[RequestRow]
+    tasks: Sequence[TaskRow]
+
+
 class BatchResult(NamedTuple):
     """Everything that a chunk of lines produces: the events in order, and the changes to the state.
 
     The changes have the form of `records.Commit`. `lines` is the number of lines read. `noticed`
     lists events of the log file, such as rotations. `behind` is the number of bytes known to be
-    unread.
+    unread. If another process has encoded the events already, `encoded` has the result, and there
+    are no events.
     """
 
     events: Sequence[Event]
@@ -86,6 +99,12 @@ class BatchResult(NamedTuple):
     noticed: Sequence[TailEvent]
     caught_up: bool
     behind: int
+    encoded: Encoded | None = None
+
+    @property
+    def event_count(self) -> int:
+        """Number of events, encoded or not."""
+        return len(self.events) if self.encoded is None else self.encoded.events
 
 
 class InputFacts(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from exporter.pipeline.batch_processor import BatchResult
+from exporter.pipeline.batch_processor import BatchResult, Encoded
 from exporter.records import (
     Commit,
     Event,
@@ -41,15 +41,18 @@ class CommitBuilder:
 
     def commit(self, result: BatchResult) -> Commit:
         """Return the commit for the result of a batch."""
-        requests: list[RequestRow] = []
-        tasks: list[TaskRow] = []
         journal: Iterable[JournalRow]
-        if len(result.events) <= EVENTS_AT_ONCE:
-            journal = self._encode(result.events, requests, tasks)
+        requests: Sequence[RequestRow]
+        tasks: Sequence[TaskRow]
+        if result.encoded is not None:
+            _, journal, requests, tasks = result.encoded
+        elif len(result.events) <= EVENTS_AT_ONCE:
+            _, journal, requests, tasks = self.encode(result.events)
         else:
             # A restart of wokd with 60,000 open tasks gives 129 MiB: encode it in portions, during
             # the write.
             journal = _Encoded(self, result.events)
+            requests, tasks = [], []
             self._encode(result.events, requests, tasks, signals=frozenset())
         return Commit(
             positions=result.positions,
@@ -63,6 +66,14 @@ class CommitBuilder:
             requests=requests,
             tasks=tasks,
         )
+
+    def encode(self, events: Sequence[Event]) -> Encoded:
+        """Return the encoded items and the rows of the history of some events, at most
+        EVENTS_AT_ONCE.
+        """
+        requests: list[RequestRow] = []
+        tasks: list[TaskRow] = []
+        return Encoded(len(events), self._encode(events, requests, tasks), requests, tasks)
 
     def journal_of(self, events: Sequence[Event]) -> list[JournalRow]:
         """Return the encoded items of the events, without rows of the history."""

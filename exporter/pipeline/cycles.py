@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-OBJECTS_NEW = 50_000
+OBJECTS_NEW = 100_000
 """How many more objects than before start a collection. A batch has fewer at a time. Cycles of
 HTTP connections and of errors are still found, before they take some megabytes."""
 

@@ -66,6 +66,13 @@ def processing_config_of(config: Config, messages: Messages, *, skip_until: int 
     )
 
 
+def identity_of(config: Config) -> Identity:
+    """Return the Wok that wrote the log."""
+    return Identity(
+        config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
+    )
+
+
 def telemetry_of(
     config: Config, messages: Messages, log_name: str, file_names: Mapping[bytes, str] | None = None
 ) -> Telemetry:
@@ -76,11 +83,8 @@ def telemetry_of(
     """
     for problem in messages.problems:
         log.warning("%s", problem)
-    identity = Identity(
-        config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
-    )
     return Telemetry(
-        identity,
+        identity_of(config),
         log_file_name=log_name,
         privacy=config.privacy,
         messages=messages,

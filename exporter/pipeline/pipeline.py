@@ -77,7 +77,7 @@ class Pipeline:
             caught_up=result.caught_up,
             behind=result.behind,
             damages=[event.detail for event in result.noticed if event.kind == "unreadable"],
-            events=len(result.events),
+            events=result.event_count,
         )
 
     def close(self) -> None:

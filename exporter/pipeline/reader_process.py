@@ -16,20 +16,24 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from exporter.parse.parser import first_time
 from exporter.parse.timezone import Zones
 from exporter.pipeline.answers import AccessLog
-from exporter.pipeline.batch_processor import BatchResult, ProcessingConfig
+from exporter.pipeline.batch_processor import BatchResult, Encoded, ProcessingConfig
+from exporter.pipeline.commit_builder import EVENTS_AT_ONCE, CommitBuilder
 from exporter.pipeline.cycles import collect_seldom
 from exporter.pipeline.reader import InProcessReader
 from exporter.records import (
     Event,
     Histogram,
+    JournalRow,
     OpenTask,
     Record,
+    RequestRow,
     RequestSeen,
+    Signal,
     TailEvent,
     TaskEnded,
     TaskRepeated,
@@ -39,8 +43,11 @@ from exporter.records import (
 from exporter.source.archive import Archive, ArchiveError
 from exporter.source.rotation import paths_of
 from exporter.store.writer import Loaded
+from exporter.telemetry.mapping import Telemetry
+from exporter.telemetry.resource import Identity
 from exporter.wok.messages import Messages
 from exporter.wok.operations import Operations
+from exporter.wok.sentences import Privacy
 from exporter.wok.task_functions import TaskFunctions
 
 _LENGTH = struct.Struct("<Q")
@@ -49,8 +56,42 @@ _NUMBERS = {kind: number for number, kind in enumerate(_EVENTS)}
 _RECORDS = tuple(kind._fields.index("record") for kind in _EVENTS)
 
 
+class Encoding(NamedTuple):
+    """What the child needs to encode events.
+
+    The fields are those of `Telemetry` and `CommitBuilder`.
+    """
+
+    identity: Identity
+    log_file_name: str
+    file_names: dict[bytes, str]
+    privacy: Privacy
+    signals: Sequence[Signal]
+    keeps_history: bool
+
+    def plain(self) -> tuple[Any, ...]:
+        """Return the fields as plain values for the pipe."""
+        *names, attributes, service_name = self.identity
+        return ((*names, dict(attributes), service_name), *self[1:])
+
+    def builder(self, messages: Messages, operations: Operations) -> CommitBuilder:
+        """Return what encodes the events."""
+        telemetry = Telemetry(
+            Identity(*self.identity),
+            log_file_name=self.log_file_name,
+            privacy=self.privacy,
+            messages=messages,
+            operations=operations,
+            file_names=self.file_names,
+        )
+        return CommitBuilder(telemetry, signals=frozenset(self.signals), keeps_history=self.keeps_history)
+
+
 class SubprocessReader:
     """Reads `files` (and Wok's error and access logs) in a child process that is one chunk ahead.
+
+    With `encoding`, the child also encodes the events, which is cheaper than to send them. Only a
+    burst of events, too large to be encoded at once, comes as it is.
 
     `zone` is a name that `Zones` accepts. Raises ArchiveError for files that the child cannot read.
     """
@@ -68,6 +109,7 @@ class SubprocessReader:
         line_bytes_max: int,
         is_kept: bool,
         messages: Sequence[Path],
+        encoding: Encoding | None = None,
     ) -> None:
         task = {
             "files": [str(path) for path in files],
@@ -79,6 +121,7 @@ class SubprocessReader:
             "line_bytes_max": line_bytes_max,
             "is_kept": is_kept,
             "messages": [str(path) for path in messages],
+            "encoding": encoding.plain() if encoding is not None else None,
             "positions": loaded.positions,
             "state": loaded.state,
             "open_tasks": [tuple(row) for row in loaded.open_tasks],
@@ -112,6 +155,14 @@ class SubprocessReader:
         plain["opened"] = [OpenTask._make(row) for row in plain["opened"]]
         plain["histograms"] = {series: Histogram._make(a) for series, a in plain["histograms"].items()}
         plain["noticed"] = [TailEvent._make(event) for event in plain["noticed"]]
+        if plain["encoded"] is not None:
+            count, journal, requests, tasks = plain["encoded"]
+            plain["encoded"] = Encoded(
+                count,
+                [JournalRow._make(row) for row in journal],
+                [RequestRow._make(row) for row in requests],
+                [TaskRow._make(row) for row in tasks],
+            )
         return BatchResult(**plain)
 
     def _ended(self) -> ArchiveError:
@@ -165,6 +216,11 @@ def _plain(event: Event) -> tuple[int, tuple[Any, ...]]:
     return number, tuple(fields)
 
 
+def _plain_rows(encoded: Encoded) -> Any:
+    count, *rows = encoded
+    return (count, *([tuple(row) for row in of_kind] for of_kind in rows))
+
+
 def _event(number: int, fields: tuple[Any, ...]) -> Any:
     at = _RECORDS[number]
     made = list(fields)
@@ -175,13 +231,16 @@ def _event(number: int, fields: tuple[Any, ...]) -> Any:
 
 def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     zones = Zones(task["zone"])
+    messages = Messages.load([Path(path) for path in task["messages"]])
+    operations = Operations.load()
+    builder = Encoding(*task["encoding"]).builder(messages, operations) if task["encoding"] else None
     config = ProcessingConfig(
         task["instance"],
         zones,
-        Operations.load(),
+        operations,
         task["expiry"],
         is_kept=task["is_kept"],
-        code_of=Messages.load([Path(path) for path in task["messages"]]).code_of,
+        code_of=messages.code_of,
         functions=TaskFunctions.load() if task["wok_error_log"] else None,
         access_log=AccessLog(Path(task["wok_access_log"]), zones) if task["wok_access_log"] else None,
     )
@@ -205,6 +264,8 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
             result = reader.step()
             assert result is not None, "a finished log is never idle"
             caught_up = result.caught_up
+            if builder is not None and len(result.events) <= EVENTS_AT_ONCE:
+                result = result._replace(events=(), encoded=_plain_rows(builder.encode(result.events)))
             plain: dict[str, Any] = {
                 **result._asdict(),
                 "events": [_plain(event) for event in result.events],
