@@ -334,13 +334,15 @@ def _silent(program: Running, __: Path) -> str:
 
 
 def _arguments(log: Path, state: Path) -> list[object]:
-    flags = [
+    # The memory of what a failure may belong to is kept only if wok-error.log is read.
+    log.with_name("wok-error.log").touch()
+    flags: list[object] = [
         "--listen",
         "127.0.0.1:0",
         "--start-at",
         "beginning",
         "--wok-error-log",
-        "off",
+        log.with_name("wok-error.log"),
         "--messages",
         "off",
     ]

@@ -89,22 +89,65 @@ class _Alike:
     """The known requests of one application with the same form or operation, by the second of their
     log line.
 
-    `running` is the number of running tasks. `unsure` are the requests of the ended ones that may
-    run.
+    `running` is the number of running tasks. Most forms have a single request. It has no lists of
+    its own: with 100,000 running tasks these would need 40 MiB.
     """
 
-    __slots__ = ("key", "running", "seconds", "unsure")
+    __slots__ = ("_only", "_seconds", "_unsure", "key", "running")
 
     def __init__(self, key: tuple[str, str]) -> None:
         self.key = key
-        self.seconds: dict[int, list[Asked]] = {}
+        self._only: Asked | None = None
+        self._seconds: dict[int, list[Asked]] | None = None
         self.running = 0
-        self.unsure: list[Asked] = []
+        self._unsure: list[Asked] | None = None
+
+    @property
+    def unsure(self) -> Sequence[Asked]:
+        """The requests of the ended tasks that may run."""
+        return self._unsure or ()
+
+    @property
+    def seconds(self) -> dict[int, list[Asked]]:
+        """The requests by second, in the order of the log."""
+        if self._seconds is not None:
+            return self._seconds
+        return {} if self._only is None else {self._only.request.time: [self._only]}
 
     def at(self, second: int) -> Sequence[Asked]:
         """Return the requests of a second whose task may run."""
-        members = self.seconds.get(second)
-        return [asked for asked in members if asked.may_run] if members is not None else ()
+        return [asked for asked in self.seconds.get(second, ()) if asked.may_run]
+
+    def add(self, asked: Asked) -> None:
+        """Add a request."""
+        if self._seconds is None:
+            if self._only is None:
+                self._only = asked
+                return
+            self._seconds = {self._only.request.time: [self._only]}
+            self._only = None
+        self._seconds.setdefault(asked.request.time, []).append(asked)
+
+    def remove(self, asked: Asked) -> None:
+        """Remove a request."""
+        if self._seconds is None:
+            self._only = None
+            return
+        members = self._seconds[asked.request.time]
+        members.remove(asked)
+        if not members:
+            del self._seconds[asked.request.time]
+
+    def doubt(self, asked: Asked) -> None:
+        """Note that a task has ended without certainty."""
+        if self._unsure is None:
+            self._unsure = []
+        self._unsure.append(asked)
+
+    def decide(self, asked: Asked) -> None:
+        """Note that such a task has ended."""
+        if self._unsure is not None:
+            self._unsure.remove(asked)
 
 
 _NOBODY = _Alike(("", ""))
@@ -152,42 +195,33 @@ class RequestMemory:
         for alike in asked.alike:
             alike.running -= 1
             if alike.unsure and not alike.running:
-                for other in alike.unsure.copy():
+                for other in [*alike.unsure]:
                     self._stop(other)
         self._ended.append(asked)
         while len(self._ended) > self._limit:
             self._forget(self._ended.popleft())
 
     def _add(self, asked: Asked, running: int) -> None:
-        time = asked.request.time
         for name in (asked.operation, *asked.forms):
             key = asked.app, name
             alike = self._alike.get(key)
             if alike is None:
                 alike = self._alike[key] = _Alike(key)
             alike.running += running
-            members = alike.seconds.get(time)
-            if members is None:
-                alike.seconds[time] = [asked]
-            else:
-                members.append(asked)
+            alike.add(asked)
             asked.alike.append(alike)
 
     def _forget(self, asked: Asked) -> None:
         self._stop(asked)
-        time = asked.request.time
         for alike in asked.alike:
-            members = alike.seconds[time]
-            members.remove(asked)
-            if not members:
-                del alike.seconds[time]
-                if not alike.seconds:
-                    del self._alike[alike.key]
+            alike.remove(asked)
+            if not alike.seconds:
+                del self._alike[alike.key]
 
     def _doubt(self, asked: Asked) -> None:
         asked.is_unsure = bool(asked.forms)
         for alike in asked.alike[1:]:
-            alike.unsure.append(asked)
+            alike.doubt(asked)
 
     def _stop(self, asked: Asked) -> None:
         """Note that a task does not run."""
@@ -195,7 +229,7 @@ class RequestMemory:
         if asked.is_unsure:
             asked.is_unsure = False
             for alike in asked.alike[1:]:
-                alike.unsure.remove(asked)
+                alike.decide(asked)
 
     def _of(self, app: str, name: str) -> _Alike:
         return self._alike.get((app, name), _NOBODY)
