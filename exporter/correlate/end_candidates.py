@@ -193,8 +193,7 @@ def started_at(candidates: Candidates, epoch: int) -> Candidates:
     second = epoch // NANOS
     if len(candidates.found) == 1 and second <= candidates.found[0].time // NANOS < second + NEAR_SECONDS:
         only = candidates.found[0]
-        is_prompt = only.time <= epoch + PROMPT_NANOS
-        is_sure = candidates.is_sure and is_prompt and not _is_disputed(only, second)
+        is_sure = candidates.is_sure and not _is_doubtful(only, epoch)
         return candidates._replace(epoch=epoch, is_sure=is_sure)
     behind = [each for each in candidates.found if each.time // NANOS >= second]
     near = [each for each in behind if each.time < epoch + NEAR_NANOS]
@@ -206,7 +205,7 @@ def started_at(candidates: Candidates, epoch: int) -> Candidates:
         # The line of a neighbour may be a second late.
         neighbours = [each for each in near if each.time // NANOS != first]
         is_sure = candidates.is_sure and not neighbours
-        is_sure = is_sure and not any(_is_disputed(each, second) for each in chosen)
+        is_sure = is_sure and not any(_is_doubtful(each, epoch) for each in chosen)
     elif epoch % NANOS < COARSE_NANOS and len(behind) < len(candidates.found):
         chosen = [each for each in candidates.found if each.time // NANOS == second - 1]
     else:
@@ -216,12 +215,16 @@ def started_at(candidates: Candidates, epoch: int) -> Candidates:
     )
 
 
-def _is_disputed(candidate: Candidate, second: int) -> bool:
-    """Return whether another task, that was matched elsewhere, may be this request's, if so may one
-    that started in this second.
+def _is_doubtful(candidate: Candidate, epoch: int) -> bool:
+    """Return whether a request may not be the one that has started a task at this time.
+
+    Its line is late, so the right line may be missing. Or another task may be this request's, that
+    was matched elsewhere, if so may one that started in this second.
     """
+    if candidate.time > epoch + PROMPT_NANOS:
+        return True
     request = candidate.request
-    return request is not None and request.neighbour and second < candidate.time // NANOS
+    return request is not None and request.neighbour and epoch // NANOS < candidate.time // NANOS
 
 
 def likeliest(found: Sequence[Candidate], *, epoch: int, seq: int) -> Candidate:
