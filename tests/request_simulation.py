@@ -26,6 +26,8 @@ from exporter.store.writer import Loaded
 from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
 
+DOWN_SECONDS = 5
+"""How long wokd takes to restart."""
 EXPIRY = 24 * 3600 * NANOS
 FILE = b"s" * 16
 ZONE = "Europe/Berlin"
@@ -293,12 +295,13 @@ class _Wok:
         message = {"code": code, "params": params}
         return json.dumps({"id": record_id, "message": message, "error": fault, "info": info}).encode()
 
-    def task(self) -> None:
-        """Request a task, run it, and end it."""
+    def task(self, asked: float) -> None:
+        """Request a task, run it, and end it. Call this in the order of the requests."""
         chance, number = self.chance, len(self.tasks)
         kind = chance.choice(KINDS)
-        asked = chance.random() * self.span
         boot = 1 if asked > self.restart_at else 0
+        if boot:
+            asked += DOWN_SECONDS
         start = asked + chance.random() * 0.005
         slow = chance.uniform(0.3, 1.4) if chance.random() < 0.03 else chance.random() * 0.01
         wall = self.wall(start)
@@ -342,7 +345,9 @@ class _Wok:
         if outcome == "success":
             if kind.is_nesting:
                 inner = start + (end - start) * chance.random()
-                self.write(inner, self.end(inner, kind, good, {"target_uri": target["target_uri"]}), "end", number)
+                self.write(
+                    inner, self.end(inner, kind, good, {"target_uri": target["target_uri"]}), "end", number
+                )
             self.write(end, self.end(end, kind, good, target), "end", number)
             return
         if kind.reports_twice:
@@ -393,7 +398,7 @@ class _Wok:
     def lines(self) -> list[Written]:
         """Return the lines as the log has them after all damage."""
         chance, hazard = self.chance, self.hazard
-        lines = [Written(*rest) for _, _, *rest in sorted(self.written)]
+        lines = [Written(data, what, number) for _, _, data, what, number in sorted(self.written)]
         if hazard.rotated:
             del lines[: int(len(lines) * hazard.rotated * chance.random())]
         if hazard.gap:
@@ -419,8 +424,9 @@ class _Wok:
 def story_of(seed: int, hazard: Hazard) -> Story:
     """Make one story."""
     wok = _Wok(seed, hazard)
-    for _ in range(wok.chance.randint(2, 40)):
-        wok.task()
+    count = wok.chance.randint(2, 40)
+    for asked in sorted(wok.chance.random() * wok.span for _ in range(count)):
+        wok.task(asked)
     for _ in range(wok.chance.randint(0, 3)):
         wok.poll()
     for _ in range(hazard.forged):
@@ -435,9 +441,7 @@ _CONFIG = ProcessingConfig(
 
 def told(lines: Sequence[Line]) -> list[Event]:
     """Return all events of a log."""
-    processor = BatchProcessor(
-        _CONFIG, Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
-    )
+    processor = BatchProcessor(_CONFIG, Loaded(positions={}, state="", open_tasks=[], ended=[], series=set()))
     events = [*processor.advance(Chunk(lines, "-")).events]
     return [*events, *processor.advance(Chunk([], "-", caught_up=True), finished=True).events]
 

@@ -1080,3 +1080,44 @@ def test_a_clock_set_back_between_request_and_end() -> None:
     records = [migrate(log, 3600), quiet(log, 3), log.finished(20, MIGRATE)]
 
     assert told(run(records)) == [("vms.migrate", 20, 20, "success", "likely", True)]
+
+
+def test_an_end_before_its_own_start_may_belong_to_it() -> None:
+    """Without ids, a start behind an end of the same second is a rival of the running task; alone, it is likely."""
+    log = Log("json")
+    records = [
+        migrate(log, 0),
+        log.started(0, MIGRATE),
+        migrate(log, 9),
+        log.finished(9, MIGRATE)._replace(status=1001),
+        log.started(9, MIGRATE),
+        log.finished(20, MIGRATE)._replace(status=1001),
+    ]
+
+    assert [grade for _, grade, _ in joined(run(records))] == ["ambiguous", "ambiguous"]
+    assert joined(run(records[2:5])) == [(records[2].offset, "likely", "success")]
+
+
+@pytest.mark.parametrize(
+    ("ids", "times", "grade"),
+    [
+        (("1", "2"), (1, 1), "exact"),
+        (("2", "1"), (1, 1), "ambiguous"),
+        (("", ""), (1, 1), "exact"),
+        (("", ""), (2, 1), "ambiguous"),
+    ],
+)
+def test_starts_out_of_order_contest_each_other(
+    ids: tuple[str, str], times: tuple[int, int], grade: str
+) -> None:
+    """Two starts of one target between their requests: the ids or times show that the lines changed places."""
+    log = Log("rfc")
+    records = [
+        migrate(log, 1),
+        log.started(times[0], MIGRATE, ids[0]),
+        log.started(times[1], MIGRATE, ids[1]),
+        migrate(log, 1),
+        quiet(log, 9),
+    ]
+
+    assert [start.correlation for start in run(records) if isinstance(start, TaskStarted)] == [grade] * 2

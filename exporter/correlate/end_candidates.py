@@ -121,7 +121,9 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
     for task in index.running_at(app, target_uri):
         # A record with an id cannot end a task with another id, or the task of another request.
         is_free = not record.task_id or not task.task_id
-        if is_free and earliest < task.start and task.seq < final.seq and task.end is None:
+        # The final record of a very short task may stand before its start.
+        is_before = task.seq < final.seq or (task.start <= record.time and not task.waiting)
+        if is_free and is_before and earliest < task.start and task.end is None:
             form = Form(target_uri, named=True)
             named[task.seq] = Candidate(task.seq, task.start, task.parent, task, None, form)
     if epoch:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporter.correlate.end_candidates import COARSE_NANOS, NEAR_NANOS
+from exporter.correlate.ended_tasks import is_number
 from exporter.correlate.evidence import general_targets, is_general
 from exporter.correlate.index import Index
 from exporter.correlate.open_tasks import OpenTaskTable
@@ -68,6 +69,7 @@ class StartMatcher:
             others = self._index.starts(start.app, text)
             if others and not is_general(text):
                 self._crowd([*others, start])
+                self._contest_disorder(others, start)
             near = [
                 request
                 for request in self._index.requests(start.app, text)
@@ -129,6 +131,16 @@ class StartMatcher:
             start.certainty.crowded = True
             self._open_tasks.touch(start)
 
+    def _contest_disorder(self, earlier: Sequence[Task], start: Task) -> None:
+        """Contest starts that are logged in another order than wokd has made them.
+
+        Then the order of the lines does not show which request belongs to which start.
+        """
+        later = [other for other in earlier if _was_made_after(other, start)]
+        for each in [*later, start] if later else ():
+            each.certainty.contested = True
+            self._open_tasks.touch(each)
+
     def _make_rivals(self, starts: Sequence[Task]) -> None:
         for start in starts:
             start.certainty.contested = True
@@ -163,6 +175,15 @@ class StartMatcher:
                 if rival.parent:
                     start.candidates += (rival.parent,)
                 self._open_tasks.touch(rival)
+
+
+def _was_made_after(other: Task, start: Task) -> bool:
+    """Return whether an earlier start record is that of a later task, by its id or its time."""
+    if other.epoch and start.epoch and other.epoch != start.epoch:
+        return other.epoch > start.epoch
+    if is_number(other.task_id) and is_number(start.task_id):
+        return int(other.task_id) > int(start.task_id)
+    return other.start > start.start
 
 
 def _is_possible(start: Task, request: PendingRequest) -> bool:

@@ -73,6 +73,18 @@ class StartRecords:
         self._settling.add(task)
         for each in early:
             self._settling.add(each)
+        self._let_wait(record)
+
+    def _let_wait(self, record: Record) -> None:
+        """Let final records without an id, which may end this start's task, wait for its window.
+
+        The final record of a very short task may stand before the start. Both have the same second.
+        """
+        for final in self._pending_ends.of(record):
+            is_named = bool(final.record.task_id) or final.task is not None
+            if final.waiting and not is_named and record.time <= final.record.time:
+                self._settling.withdraw(final)
+                self._settling.add(final)
 
     def _is_new_boot(self, record: Record) -> bool:
         """Return whether a start record shows that wokd was restarted."""

@@ -263,6 +263,8 @@ class TaskEnds:
             task.candidates = others
         else:
             task.candidates += others
+            # The task of this record may be another one, whose start is missing.
+            task.certainty.doubtful = task.certainty.doubtful or final.seq < chosen.seq
         start = candidates.epoch if form.timed else 0
         if start and task.certainty.grade == "exact":
             self._errors.survived(start, final.time)
