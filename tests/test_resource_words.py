@@ -72,12 +72,10 @@ def test_words_are_bounded() -> None:
 
 
 def test_the_request_says_more_than_the_target_uri() -> None:
-    """The words of the request win, except where it may be another request."""
+    """The words of the request win, where it has any."""
     sure = TaskRow._make(task_row(1, correlation="likely", resource="guest db01"))
-    unsure = sure._replace(correlation="ambiguous")
     running = OpenTask._make(open_task(5))
 
     assert of_ended(sure, resource="device x of guest db01").resource == "device x of guest db01"
     assert of_ended(sure).resource == "guest db01"
-    assert of_ended(unsure, resource="guest other").resource == "guest db01"
     assert of_running(running, now=1, requests=1, resource="guest web").resource == "guest web"

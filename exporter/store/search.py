@@ -20,19 +20,23 @@ All functions work inside the caller's transaction on the caller's connection.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from exporter.records import OpenTask, RequestRow, TaskRow
 from exporter.store.database import columns
-from exporter.store.task_view import Ended, Running, view_of
+from exporter.store.task_view import Asked, Ended, Running, agreed, other_candidates, view_of
 
 TEXT_ROWS_MAX = 20_000
 """A fifth of a full history: some 15 ms where the texts of a row are a line each."""
 
 PAGE_BYTES_MAX = 1024 * 1024
 """Of the rows of a page, as they are stored. JSON makes at most six times as much of it."""
+
+COMPARED_CHARS_MAX = 300
+"""Of a text that is compared between the candidates of a task: a page may have thousands."""
 
 INTEGER_MAX = 2**63 - 1
 """SQLite has no larger one."""
@@ -55,6 +59,7 @@ _REQUEST = f"SELECT {columns(RequestRow)} FROM request"  # noqa: S608 - our own 
 _WHY = "iif(t.outcome IN ('failure', 'lost'), t.message, '')"
 
 _Condition = tuple[str, Sequence[Any]]
+_Task = TypeVar("_Task", Running, Ended)
 
 
 class Sought(NamedTuple):
@@ -366,7 +371,7 @@ def _running(
     conditions += _with_text(sought.text, "t.target_uri", "t.operation", "r.user", "r.message", "r.resource")
     where, values = _where(conditions)
     found = db.execute(f"{_RUNNING} WHERE {where} ORDER BY t.start, t.context LIMIT ?", (*values, limit))
-    return [Running(OpenTask._make(row[:-4]), *row[-4:]) for row in _first_bytes(found)]
+    return _agreed(db, [Running(OpenTask._make(row[:-4]), *row[-4:]) for row in _first_bytes(found)])
 
 
 def _ended(
@@ -398,7 +403,34 @@ def _ended(
     conditions += _with_text(sought.text, *texts)
     where, values = _where(conditions)
     found = db.execute(f"{_ENDED} WHERE {where} ORDER BY {order} LIMIT ?", (*values, limit))
-    return [Ended(row[0], TaskRow._make(row[1:-4]), *row[-4:]) for row in _first_bytes(found)]
+    return _agreed(db, [Ended(row[0], TaskRow._make(row[1:-4]), *row[-4:]) for row in _first_bytes(found)])
+
+
+def _agreed(db: sqlite3.Connection, found: list[_Task]) -> list[_Task]:
+    """Return the tasks; an ambiguous one says of its request what all candidates agree on."""
+    others = [other_candidates(one) for one in found]
+    if all(each is None for each in others):
+        return found
+    wanted = {context.hex().upper() for each in others for context in each or ()}
+    texts = ", ".join(f"iif(length({name}) <= {COMPARED_CHARS_MAX}, {name}, NULL)" for name in Asked._fields)
+    # One walk through the requests for all tasks of the page.
+    rows = db.execute(
+        f"SELECT context, {texts} FROM request WHERE hex(context) IN (SELECT value FROM json_each(?))",  # noqa: S608 - our own names
+        (json.dumps(sorted(wanted)),),
+    )
+    known = {row[0]: Asked(*row[1:]) for row in rows}
+    return [one if each is None else _with(one, each, known) for one, each in zip(found, others, strict=True)]
+
+
+def _with(task: _Task, others: Sequence[bytes], known: Mapping[bytes, Asked]) -> _Task:
+    user, address, message, resource = agreed([_asked(task), *(known.get(each) for each in others)])
+    return task._replace(user=user, address=address, message=message, resource=resource)
+
+
+def _asked(task: Running | Ended) -> Asked | None:
+    """Return what the chosen request says, None if the history does not have it."""
+    said = Asked(task.user, task.address, task.message, task.resource)
+    return said if any(said) else None
 
 
 def _first_bytes(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -21,10 +21,38 @@ STATES: dict[Outcome, State] = {"success": "done", "failure": "failed", "lost": 
 BAD: tuple[Outcome, ...] = ("failure", "lost")
 """The outcomes that count as failures."""
 
+CANDIDATES_MAX = 32
+"""As many candidates of a task are kept. Where there are so many, there may have been more."""
+
+
+class Asked(NamedTuple):
+    """What a request says of its task. A value is None where it is too long to be compared."""
+
+    user: str | None
+    address: str | None
+    message: str | None
+    resource: str | None
+
+
+def agreed(candidates: Sequence[Asked | None]) -> tuple[str, str, str, str]:
+    """Return user, address, sentence and resource, each empty unless all requests that may have
+    started a task say the same.
+
+    A candidate is None if the history does not have it any more. Then nothing is agreed on. What is
+    agreed on is a fact whichever request it was, and makes the match no more certain.
+    """
+    known = [each for each in candidates if each is not None]
+    if len(known) < len(candidates) or not 2 <= len(known) < CANDIDATES_MAX:
+        return "", "", "", ""
+    user, address, message, resource = (
+        values[0] or "" if len(set(values)) == 1 else "" for values in zip(*known, strict=True)
+    )
+    return user, address, message, resource
+
 
 class Running(NamedTuple):
     """A running task, with the user, address, sentence and resource of its request if the history
-    has it.
+    has it. Of an ambiguous task these are what all candidates agree on.
     """
 
     row: OpenTask
@@ -36,7 +64,7 @@ class Running(NamedTuple):
 
 class Ended(NamedTuple):
     """An ended task, with the user, address, sentence and resource of its request if the history
-    has it.
+    has it. Of an ambiguous task these are what all candidates agree on.
     """
 
     id: int
@@ -53,9 +81,10 @@ class TaskView(NamedTuple):
     `end` is None while the task is running and if its end is unknown. `duration` is in nanoseconds,
     up to now while it is running, None if unknown. `why` is the reason of a failure or loss.
     `exception` and `stack` come from wok-error.log, if they are certain. `resource` is what it
-    works on in words: as its request says, or as its target_uri says where the request is
-    ambiguous. `request` is the ordinal of its request, 0 without one; `user` and `address` are that
-    request's, empty when the history no longer has it. The other requests between start and end are
+    works on in words: as its request says, else as its target_uri says. `request` is the ordinal of
+    its request, 0 without one; `user` and `address` are that request's, empty when the history no
+    longer has it. Of an ambiguous task they, and `resource`, are what all candidates agree on
+    (`agreed`). The other requests between start and end are
     `since < ordinal <= until`, `concurrent` in number. `candidates` are the contexts of other
     requests that an ambiguous task might belong to.
     """
@@ -120,7 +149,7 @@ def of_running(
         until=requests,
         concurrent=max(0, requests_between(row.since, requests) - own),
         candidates=_contexts(kept.get("candidates")) if _grade(kept) == "ambiguous" else (),
-        resource=resource if _grade(kept) != "ambiguous" else "",
+        resource=resource,
     )
 
 
@@ -151,7 +180,7 @@ def of_ended(row: TaskRow, *, user: str = "", address: str = "", resource: str =
         candidates=_contexts(row.candidates.hex()),
         exception=row.exception,
         stack=row.stack,
-        resource=(resource if row.correlation != "ambiguous" else "") or row.resource,
+        resource=resource or row.resource,
     )
 
 
@@ -162,6 +191,16 @@ def view_of(task: Running | Ended, *, now: int, requests: int) -> TaskView:
     return of_running(
         task.row, now=now, requests=requests, user=task.user, address=task.address, resource=task.resource
     )
+
+
+def other_candidates(task: Running | Ended) -> tuple[bytes, ...] | None:
+    """Return the contexts of the other requests that an ambiguous task might belong to, None of any
+    other task.
+    """
+    if isinstance(task, Ended) and task.row.correlation != "ambiguous":
+        return None
+    view = view_of(task, now=0, requests=0)
+    return view.candidates if view.correlation == "ambiguous" else None
 
 
 def usual(durations: Sequence[int]) -> Usual | None:

@@ -189,11 +189,12 @@ def _cells(listed: Listed, zone: tzinfo | None) -> dict[str, str]:
     task, request = listed.task, listed.request
     user = asked = ""
     if request is not None:
-        user = request.user
+        # Of an ambiguous task, only what all candidates agree on is a fact.
+        user = task.user if task.correlation == "ambiguous" else request.user
         asked = asked_of(request)
         asked += DOUBTS[task.correlation]
     resource = task.resource or task.target_uri
-    if not resource and request is not None:
+    if not resource and request is not None and task.correlation != "ambiguous":
         # For a running task without a start record, only its request's sentence says what it works
         # on.
         resource = clipped(visible(request.message), SENTENCE_CELLS_MAX)
