@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import yaml
 
 from exporter.simulate.records import Dialect
 from tests.e2e.servers import Jaeger, fetch, jaeger, until
 from tests.e2e.wok import NO_SPACE, Wok
 from tests.program import SAME, environ, running
 
+RULES = Path(__file__).parents[2] / "deploy/prometheus/wok-alerts.rules.yaml"
 DURATION_SECONDS = 3.0
 """How long the clone takes: more than the whole seconds of the log can hide."""
 ARRIVES_SECONDS = 30.0
@@ -108,6 +112,37 @@ def test_jaeger_tells_what_became_of_a_clone(
     assert {"service.namespace", "service.instance.id", "host.name"} <= {
         tag["key"] for tag in process["tags"]
     }
+
+
+def test_the_link_of_an_alert_finds_the_failed_task(backend: Jaeger, tmp_path: Path) -> None:
+    """The search that an alert about failed tasks links to has the failed task, and not the one that succeeded."""
+    (alert,) = (
+        rule
+        for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == "WokTaskFailed"
+    )
+    link = re.sub(r"{{.*?}}", "", alert["annotations"]["trace_url"])
+    query = dict(parse_qsl(urlsplit(link).query, keep_blank_values=True))
+    now = int(time.time() * 1e6)
+    query |= {"service": "kimchi", "operation": f"{query['operation']}vms.clone"}
+    query |= {"start": str(now - 86_400_000_000), "end": str(now + 600_000_000)}
+    wok = Wok(tmp_path / "log")
+    with running(
+        "run", "--log", wok.log, "--state", tmp_path / "state", "--listen", "127.0.0.1:0", *SAME,
+        said=tmp_path / "said", env=environ(**endpoint(backend, "http/protobuf")),
+    ) as exporter:  # fmt: skip
+        exporter.wait_for("/readyz")
+        bad, good = wok.clone("bad-link"), wok.clone("good-link")
+        time.sleep(1)
+        wok.end(bad, failed=True)
+        wok.end(good)
+        until(lambda: _has_spans(backend, bad.trace_id, 2), ARRIVES_SECONDS, lambda: exporter.said)
+        until(lambda: _has_spans(backend, good.trace_id, 2), ARRIVES_SECONDS, lambda: exporter.said)
+    found = {trace["traceID"] for trace in backend.api.get("/api/traces", **query)["data"]}
+
+    assert bad.trace_id in found
+    assert good.trace_id not in found
 
 
 def test_a_clone_that_works_is_no_error(backend: Jaeger, tmp_path: Path) -> None:
