@@ -148,7 +148,7 @@ def _is_general(request: PendingRequest) -> bool:
 def _newest(found: _Item | dict[int, _Item] | None, count: int = CANDIDATES_MAX) -> list[_Item]:
     if found is None:
         return []
-    if not isinstance(found, dict):
+    if isinstance(found, (PendingRequest, Task)):
         return [found]
     if len(found) <= count:
         return list(found.values())
@@ -160,7 +160,7 @@ def _add(index: _Found[_Item], key: Hashable, item: _Item) -> None:
     if found is None:
         index[key] = item
         return
-    if not isinstance(found, dict):
+    if isinstance(found, (PendingRequest, Task)):
         if found.seq == item.seq:
             index[key] = item
             return
@@ -176,7 +176,7 @@ def _remove(index: _Found[_Item], key: Hashable, seq: int) -> bool:
     found = index.get(key)
     if found is None:
         return False
-    if not isinstance(found, dict):
+    if isinstance(found, (PendingRequest, Task)):
         if found.seq != seq:
             return False
         del index[key]
