@@ -135,3 +135,20 @@ def test_lokis_count_is_ours(tmp_path: Path) -> None:
 
     assert 'wok_exporter_rejected_by_backend_total{reason="loki_too_old",signal="logs"} 3.0' in metrics
     assert 'wok_exporter_delivered_total{signal="logs"} 2.0' in metrics
+
+
+def test_what_tempo_discards_looks_delivered(tmp_path: Path) -> None:
+    """Tempo accepts spans and discards them later: no answer tells, so they count as delivered, once, and only Tempo's own counter shows it."""
+    with Sink() as sink:
+        sink.judge = lambda received: Reply(is_kept=not has_bad(received))
+        with following(tmp_path, sink.environ(), USERS) as daemon:
+            wait_until(
+                lambda: f'delivered_total{{signal="traces"}} {len(USERS)}.0' in daemon.get("/metrics")[1]
+            )
+            status, (ready, _) = status_of(daemon), daemon.get("/readyz")
+            kept = len(sink.spans())
+
+    assert kept < len(USERS)
+    assert (status["waiting"], status["reason"], ready) == (0, "", 200)
+    rules = (Path(__file__).parents[1] / "deploy/prometheus/wok-backends.rules.yaml").read_text("utf-8")
+    assert "tempo_discarded_spans_total" in rules

@@ -10,10 +10,13 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
+import yaml
 
 from exporter.records import NANOS, Live, Problem, RequestRow, TaskRow
 from exporter.store.writer import Store
@@ -22,6 +25,7 @@ from tests.served import ABOUT, WELL, served
 from tests.store_made import commit, open_task, request_row, task_row
 
 STATIC = Path(__file__).parents[1] / "exporter" / "web" / "static"
+RULES = Path(__file__).parents[1] / "deploy" / "prometheus" / "wok-alerts.rules.yaml"
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
 NOON = 1_785_585_600
@@ -602,6 +606,36 @@ def test_an_ambiguous_task_shows_the_other_candidates(browser: Browser, store: S
             "08:00:00 POST kimchi vms.start clones web-1 ada 202",
             "08:00:10 POST ginger vms.start makes a backup grace 400",
         ]
+        assert tab.complaints == []
+
+
+def test_an_alert_leads_to_the_reason(browser: Browser, url: str) -> None:
+    """The link of an alert shows the reason, the resource and the user without a click, and with one the requests meanwhile."""
+    (alert,) = (
+        rule
+        for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == "WokTaskFailed"
+    )
+    link = re.sub(r"{{.*?}}", "", alert["annotations"]["page_url"])
+    query = dict(parse_qsl(link.removeprefix("/?"), keep_blank_values=True))
+    ended = NOON - 3570
+    query |= {"app": "kimchi", "operation": "vms.clone"}
+    query |= {name: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+              for name, at in (("from", ended - 21600), ("to", ended + 600))}  # fmt: skip
+    with browser.tab(f"{url}/?{urlencode(query)}") as tab:
+        wait_loaded(tab)
+        listed, failures, address = operations(tab), tab.texts("#failures li"), search(tab)
+        tab.click("#failures li a")
+        tab.wait_for("document.querySelector('#detail .meanwhile')")
+
+        assert query.keys() == {"app", "operation", "state", "from", "to"}
+        assert dict(parse_qsl(address.removeprefix("?"))) == query
+        assert listed == ["/plugins/kimchi/vms/web-1/clone"]
+        assert len(failures) == 1
+        assert "no space is left in the pool default" in failures[0]
+        assert "/plugins/kimchi/vms/web-1/clone, by ada" in failures[0]
+        assert len(tab.texts("#detail .meanwhile tbody tr")) == 2
         assert tab.complaints == []
 
 
