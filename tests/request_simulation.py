@@ -303,7 +303,7 @@ class _Wok:
         if boot:
             asked += DOWN_SECONDS
         start = asked + chance.random() * 0.005
-        slow = chance.uniform(0.3, 1.4) if chance.random() < 0.03 else chance.random() * 0.01
+        slow = chance.uniform(0.3, 0.9) if chance.random() < 0.03 else chance.random() * 0.01
         wall = self.wall(start)
         words = {
             "name": chance.choice(NAMES),
