@@ -46,6 +46,10 @@ ACCEPTED = 202
 COUNTER_LIMIT = 10**9
 """Up to Wok 2.2, task ids are numbers from 1. No host has started so many tasks."""
 
+PYTHON_NONE = "None"
+"""How Wok for Python 2 logs a parameter that is null. It may also be a name, so a request with it
+has the forms of both."""
+
 SEEN_MAX = 256
 """Size of the cache of target_uris. That of a task is looked up several times in a row."""
 
@@ -142,6 +146,8 @@ class Condition(NamedTuple):
     def holds(self, params: Mapping[str, Any]) -> bool:
         """Return whether the parameters of a request meet this condition."""
         text = text_of(params, self.name)
+        if text == PYTHON_NONE and not self.is_wanted:
+            text = ""
         return (text in self.values if self.values else bool(text)) == self.is_wanted
 
 

@@ -26,6 +26,7 @@ import re
 from collections.abc import Callable, Mapping
 from os.path import splitext
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """The ids of tasks since Wok 2.3, and of Ginger's backups."""
@@ -78,6 +79,11 @@ def _basename(url: str) -> str:
     return url.rstrip("/").rsplit("/", 1)[-1].split("?", 1)[0]
 
 
+def _label(uri: str) -> str:
+    """Return the name in a URI as Kimchi puts it into the name of a guest, without slashes."""
+    return unquote(_basename(uri)).replace("/", "-")
+
+
 def _libvirt(name: str) -> str:
     """Return Kimchi's name for a guest in libvirt if its own name is not ASCII, else nothing."""
     if name.isascii():
@@ -87,6 +93,7 @@ def _libvirt(name: str) -> str:
 
 _VALUES: dict[str, Callable[[str], str]] = {
     "basename": _basename,
+    "label": _label,
     "libvirt": _libvirt,
     "stripped": str.strip,
     # Kimchi splits names in the same way.
