@@ -127,7 +127,7 @@ def test_request_and_target_meet(
     targets = [target.text for target in of_target(target_uri, app)]
     met = [form for form in of_request(app, code, params) if form.text in targets]
 
-    assert [form.named for form in met] == [named]
+    assert {form.named for form in met} == {named}
 
 
 @pytest.mark.parametrize(

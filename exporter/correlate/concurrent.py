@@ -81,6 +81,13 @@ class ConcurrentRequests:
             del links[at]
         return links[:LINKS_MAX]
 
+    def of_trace(self, trace_id: bytes) -> tuple[bytes, int] | None:
+        """Return the context and the number of the newest of these requests with a trace id."""
+        for back, context in enumerate(reversed(self._latest)):
+            if context.startswith(trace_id):
+                return context, self.ordinal - back
+        return None
+
     @property
     def latest(self) -> list[str]:
         """The contexts of the latest requests in hex, oldest first.

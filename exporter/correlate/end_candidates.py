@@ -5,6 +5,7 @@ All functions here only read what the index finds. They change nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -96,6 +97,7 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
     named: dict[int, Candidate] = {}
     timed: dict[int, Candidate] = {}
     plain: dict[int, Candidate] = {}
+    fits: Counter[int] = Counter()
     epoch = 0
     for target in targets_of_end(operations, final):
         is_told = bool(target.epoch) and earliest <= target.epoch <= latest
@@ -118,6 +120,7 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
                     named[request.seq] = candidate
                 else:
                     plain.setdefault(request.seq, candidate)
+                    fits[request.seq] += 1
     for task in index.running_at(app, target_uri):
         # A record with an id cannot end a task with another id, or the task of another request.
         is_free = not record.task_id or not task.task_id
@@ -136,7 +139,9 @@ def candidates_of(operations: Operations, index: Index, final: PendingEnd, *, ex
     if named:
         return Candidates(_in_order(named))
     if plain:
-        return Candidates(_in_order(plain))
+        # A request with a special form (`<its template>-vm-1`) has the general one (`*-vm-1`) too.
+        most = max(fits.values())
+        return Candidates(_in_order({seq: each for seq, each in plain.items() if fits[seq] == most}))
     return _general_candidates(operations, index, final, earliest, latest) if index.has_general(app) else NONE
 
 

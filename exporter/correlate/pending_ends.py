@@ -178,7 +178,7 @@ class PendingEnds:
             self._repeats(final, record)
             return
         self._repeats(final, final.record)
-        if end_key(record) == end_key(final.record):
+        if end_key(record) == end_key(final.record) or final.is_held:
             final.record = record
         else:
             # Only the task id connects the two records: one of them has no target_uri.

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from exporter.correlate.concurrent import ConcurrentRequests
 from exporter.correlate.index import Index
+from exporter.wok.operations import uuid_bytes
 
 REQUEST_IDS_MAX = 256
 """Maximum number of remembered requests. Requests of running tasks are found through those tasks.
@@ -63,9 +65,11 @@ class RequestIds:
             self._known[key] = KnownRequest(bytes.fromhex(context), ordinal, is_claimed)
 
 
-def known_request(index: Index, request_ids: RequestIds, request_id: str) -> KnownRequest | None:
-    """Return what is known about a request that a record names, whether its task is open or has
-    ended.
+def known_request(
+    index: Index, request_ids: RequestIds, latest: ConcurrentRequests, request_id: str
+) -> KnownRequest | None:
+    """Return what is known about a request that a record names: its task is open or has ended, or
+    the request is one of the latest and no task has named it yet.
     """
     if not request_id:
         return None
@@ -75,4 +79,9 @@ def known_request(index: Index, request_ids: RequestIds, request_id: str) -> Kno
     for task in index.of_request(request_id):
         if task.origin:
             return KnownRequest(task.origin, task.request, is_claimed=not task.parent_task_id)
-    return request_ids.get(request_id)
+    known = request_ids.get(request_id)
+    if known is None and (trace_id := uuid_bytes(request_id)):
+        found = latest.of_trace(trace_id)
+        if found is not None:
+            return KnownRequest(*found, is_claimed=False)
+    return known

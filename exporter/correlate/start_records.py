@@ -121,7 +121,7 @@ class StartRecords:
             self._start_matcher.take_named(task, request)
             self._take_over(task, request)
             return
-        known = known_request(self._index, self._request_ids, task.request_id)
+        known = known_request(self._index, self._request_ids, self._concurrent, task.request_id)
         if known is not None and known.context:
             self._start_matcher.link(task, known.context, known.ordinal)
 

@@ -94,7 +94,10 @@ class TaskEnds:
         record = final.record
         if final.task is not None:
             self._errors.survived(final.task.start, final.time)
-            self._end(final.task, _outcome(record), final)
+            if final.task.request_id and not final.task.origin:
+                self._hold(final)
+            else:
+                self._end(final.task, _outcome(record), final)
         elif not self._is_told_by_id(final):
             self._settle_by_evidence(final)
 
@@ -122,7 +125,7 @@ class TaskEnds:
             self._orphan(final)
             return True
         parents = self._index.running(record.parent_task_id) if record.parent_task_id else []
-        known = known_request(self._index, self._request_ids, record.request_id)
+        known = known_request(self._index, self._request_ids, self._concurrent, record.request_id)
         if parents:
             parent = parents[-1]
             self._orphan(final, parent.context, parent.request, "exact")
@@ -138,7 +141,11 @@ class TaskEnds:
         If so, this record becomes its repeat.
         """
         record = final.record
-        for other in self._pending_ends.of(record):
+        held = self._held.waiting() if not self._held.is_empty else ()
+        alike = [
+            each for each in held if isinstance(each, PendingEnd) and end_key(each.record) == end_key(record)
+        ]
+        for other in (*self._pending_ends.of(record), *alike):
             if other.record.task_id and abs(other.time - final.time) < NEAR_NANOS:
                 other.repeats += [record, *final.repeats]
                 return True
@@ -271,12 +278,19 @@ class TaskEnds:
         task.start = min(start or task.start, final.time)
         task.target_uri = record.target_uri
         if form.may_nest and nested is None:
-            final.is_held = True
             final.ends(task)
-            self._held.add(final)
-            self._open_tasks.touch(task)
+            self._hold(final)
             return
         self._end(task, _outcome(record), final)
+
+    def _hold(self, final: PendingEnd) -> None:
+        """Let the end of a known task wait for a record of its nested task, or for the line of the
+        request that its start has named.
+        """
+        assert final.task is not None
+        final.is_held = True
+        self._held.add(final)
+        self._open_tasks.touch(final.task)
 
     def _task_of_failed(self, request: PendingRequest) -> Task:
         """Return the task that a failed request has started."""
@@ -389,7 +403,7 @@ class TaskEnds:
         """
         for final in self._held.waiting():
             if isinstance(final, PendingEnd) and final.task is not None and final.time < time:
-                final.task.certainty.doubtful = True
+                final.task.certainty.doubtful |= not final.task.by_start
         self._held.close_before(time)
 
     def lose(self, time: int, mark: int) -> None:

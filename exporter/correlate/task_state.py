@@ -194,7 +194,8 @@ class PendingEnd:
     repeats   Further records of the same end.
     second    Position of the record with the error, if the operation reports a failure twice and
               another record was taken for the first report.
-    is_held   It waits longer, for a record that shows that it ended a nested task.
+    is_held   It waits longer, for a record that shows that it ended a nested task, or for the line
+              of its request.
     earlier   A final record without an error that this one may repeat with the error.
     reason    Why the task failed, if that is certain.
     targets   The forms of its target_uri, computed when they are first needed.
