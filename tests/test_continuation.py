@@ -15,6 +15,7 @@ from exporter.parse.continuation import VALUES_MAX
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
 from exporter.records import Continuation, Line, Parsed, Record, Rejected
+from tests.fuzz_targets import work
 
 FILE = bytes(16)
 
@@ -254,3 +255,19 @@ def test_nested_values(nested: object) -> None:
     found = parsed(line, GENUINE)
 
     assert (users(found), forged(found)) == (["ada", "genuine"], 1)
+
+
+@pytest.mark.parametrize("unit", ["\n", "a\n", "pass\n"])
+@pytest.mark.parametrize("before", [record("ada").partition("words")[0], ""], ids=["in a text", "alone"])
+def test_short_lines_cost_little(before: str, unit: str) -> None:
+    """A physical line that a newline in a name causes takes few steps, although no batch is cheaper for
+    being full of them.
+    """
+    lines = (before + unit * 1000).encode().split(b"\n")
+    parser = Parser("test", Zones("UTC"), excerpts=False)
+
+    def feed() -> None:
+        for number, line in enumerate(lines):
+            parser.feed(Line(FILE, number, line, len(line)))
+
+    assert work(feed) <= 35 * len(lines)

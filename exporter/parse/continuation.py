@@ -214,6 +214,8 @@ class ContinuationProof:
     def advance(self, data: bytes) -> int:
         """Advance by a line; return how many bytes of it the proof covers, or -1."""
         self.doubted = max(0, self.doubted - 1)
+        if not self._values:
+            return _UNBEGUN
         seen = _SeenLine(data)
         return max([_UNBEGUN, *(_step(value, seen) for value in self._values)])
 

@@ -26,7 +26,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from exporter.parse.continuation import ContinuationProof
-from exporter.parse.dialects import Decoded, Part, first_object, parts_of, read
+from exporter.parse.dialects import Decoded, Malformed, Part, first_object, parts_of, read
 from exporter.parse.redact import may_hold_secret, redact_value, safe_excerpt
 from exporter.parse.timezone import Zones
 from exporter.records import Continuation, Dialect, Kind, Line, Parsed, Record, Rejected, RejectReason
@@ -78,7 +78,7 @@ def first_time(zones: Zones) -> Callable[[Sequence[Line]], int | None]:
     """Return a function that returns the time of the first records of some lines, or None."""
 
     def time_of(lines: Sequence[Line]) -> int | None:
-        parser = Parser("", zones)
+        parser = Parser("", zones, excerpts=False)
         parsed = (item.time for line in lines for item in parser.feed(line) if isinstance(item, Record))
         times = sorted(islice(parsed, FIRST_RECORDS))
         return times[(len(times) - 1) // 2] if times else None
@@ -112,12 +112,15 @@ class Parser:
 
     `instance` is part of the trace ids of records without a uuid. `state` is an earlier value of
     the property `state`, or empty. With it, a log gives the same result however it is split into
-    batches. Raises ValueError for an invalid state.
+    batches. Raises ValueError for an invalid state. `excerpts` is False if nobody reads those of
+    the rejected lines: they are most of the work for short lines, which anybody can cause by
+    newlines in a name.
     """
 
-    def __init__(self, instance: str, zones: Zones, state: str = "") -> None:
+    def __init__(self, instance: str, zones: Zones, state: str = "", *, excerpts: bool = True) -> None:
         self._nanos = zones.nanos
         self._shift = zones.shift
+        self._excerpt = _excerpt if excerpts else _no_excerpt
         self.shift: int | None = None
         """Nanoseconds from the configured zone to the last record's, or None without one."""
         self._seed = hashlib.sha256(_framed(instance.encode("utf-8", "surrogatepass")))
@@ -155,7 +158,7 @@ class Parser:
             if proof is not None:
                 proof.advance(data)
                 self._proof = proof
-            return [Continuation(forged=False, offset=offset)]
+            return [Continuation(False, offset)]
         if offset == 0 and data.startswith(_BOM):
             data = data[len(_BOM) :]
             offset = len(_BOM)
@@ -170,6 +173,9 @@ class Parser:
             if dialect == "coded":
                 self._proof = ContinuationProof.of(content, line.data)
             return [self._record(content, data, file, offset)]
+        if proof is None and isinstance(content, Malformed) and b'{"' not in data and data[:1] != b"\0":
+            # No part of it is a record.
+            return [self._parsed(Part(0, data, content), line, offset)]
         parts = parts_of(data, content)
         if proof is not None:
             is_doubted = proof.doubted > 0
@@ -203,7 +209,7 @@ class Parser:
         elif not doubted:
             self._text_may_continue = False
         self._proof = ContinuationProof.doubt(doubted)
-        return Rejected(reason, line.file, line.offset, _excerpt(line.data))
+        return Rejected(reason, line.file, line.offset, self._excerpt(line.data))
 
     def _parsed(self, part: Part, line: Line, offset: int) -> Parsed:
         content = part.content
@@ -216,7 +222,7 @@ class Parser:
             return Rejected("nul", line.file, offset, f"{len(part.data)} NUL bytes")
         if self._text_may_continue and not part.data.startswith(b'{"'):
             return Continuation(forged=False, offset=offset)
-        return Rejected(content.reason if line.ended else "torn", line.file, offset, _excerpt(part.data))
+        return Rejected(content.reason if line.ended else "torn", line.file, offset, self._excerpt(part.data))
 
     def _record(self, decoded: Decoded, data: bytes, file: bytes, offset: int) -> Record | Rejected:
         meaning = self._meanings.get(decoded.frame)
@@ -225,11 +231,11 @@ class Parser:
         date, zone, app, method, status, user, address, codes, kind, is_failed, is_rfc, is_record = meaning
         time = self._nanos(date, decoded.clock, zone)
         if time is None:
-            return Rejected("time", file, offset, _excerpt(data))
+            return Rejected("time", file, offset, self._excerpt(data))
         if zone:
             self.shift = self._shift(date, decoded.clock, zone)
         if not is_record:
-            return Rejected("shape", file, offset, _excerpt(data))
+            return Rejected("shape", file, offset, self._excerpt(data))
         rest, written, _, _, _, code, params, error_code, error_params, text, record_id, is_damaged = decoded
         if is_damaged or _is_suspect(rest):
             params, error_params = _clean(params), _clean(error_params)
@@ -410,6 +416,10 @@ def _excerpt(data: bytes) -> str:
     if not data.startswith(b"{") and (b'"' in data or b"'" in data):
         return "(left out: it may be the middle of a record)"
     return safe_excerpt(data)
+
+
+def _no_excerpt(_: bytes) -> str:
+    return ""
 
 
 def _framed(data: bytes) -> bytes:

@@ -161,7 +161,7 @@ class BatchProcessor:
 
     def __init__(self, config: ProcessingConfig, loaded: Loaded, attempts: Attempts | None = None) -> None:
         kept = json.loads(loaded.state) if loaded.state else {}
-        self._parser = Parser(config.instance, config.zones, kept.get("parser", ""))
+        self._parser = Parser(config.instance, config.zones, kept.get("parser", ""), excerpts=False)
         self._errors = ErrorEvidence(
             config.naming, config.functions, expiry=config.expiry, state=kept.get("errors", "")
         )

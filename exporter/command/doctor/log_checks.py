@@ -96,7 +96,7 @@ class _Parsed(NamedTuple):
 
 
 def _dialect(config: Config, lines: Sequence[Line]) -> _Parsed:
-    parser = Parser("doctor", Zones(config.timezone))
+    parser = Parser("doctor", Zones(config.timezone), excerpts=False)
     words = ZoneWords(config)
     dialects: Counter[str] = Counter()
     rejected = since = last = 0
