@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.command import arguments, tasklog
-from exporter.command.parser import Command, parse
+from exporter.command.parser import Command, grammars, parse
 from exporter.command.task_filters import TaskFilters, filters_of, nanos_at
 from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
@@ -228,7 +228,11 @@ def _check(config: Config, args: argparse.Namespace) -> int:
 def _tasks(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.tasks import tasks  # noqa: PLC0415 - each command loads what it needs
 
-    filters = filters_of(args)
+    try:
+        filters = filters_of(args)
+    except ValueError as error:
+        _complain(str(error))
+        return REFUSED
     which: Any = "running" if args.running else "failed" if args.failed else "all"
     if args.watch:
         return _watch(config, args, which, filters)
@@ -263,7 +267,7 @@ def _watch(config: Config, args: argparse.Namespace, which: Any, filters: TaskFi
 def _trace(config: Config, args: argparse.Namespace) -> int:
     from exporter.command.trace import trace  # noqa: PLC0415 - each command loads what it needs
 
-    return trace(config, args.sought, args.file or [], as_json=args.json, out=sys.stdout)
+    return trace(config, " ".join(args.sought), args.file or [], as_json=args.json, out=sys.stdout)
 
 
 def _text(config: Config, args: argparse.Namespace) -> int:
@@ -295,6 +299,13 @@ def _demo(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - ev
 
 def _tasklog(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
     return tasklog.run(args)
+
+
+def _completion(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
+    from exporter.command.completion import script  # noqa: PLC0415 - each command loads what it needs
+
+    print(script(args.shell, grammars(COMMANDS)), end="")
+    return 0
 
 
 def _hash_password(config: Config, args: argparse.Namespace) -> int:  # noqa: ARG001 - every command has these arguments
@@ -343,9 +354,10 @@ COMMANDS: Mapping[str, Command] = {
     "trace": Command(
         _trace,
         "show a request with its tasks and concurrent requests on one time scale",
-        usage=" ID | RECORD_ID | TARGET_URI [--file FILE ...]",
+        usage=" ID | NAME | TARGET_URI [--file FILE ...]",
         settings_of="tasks",
         arguments=arguments.trace_arguments,
+        note=arguments.TRACE_NOTE,
     ),
     "text": Command(
         _text,
@@ -369,6 +381,15 @@ COMMANDS: Mapping[str, Command] = {
         arguments=tasklog.add_arguments,
         note=tasklog.HELP,
         is_configured=False,
+    ),
+    "completion": Command(
+        _completion,
+        "print a script that completes command lines in bash, zsh or fish",
+        usage=" bash | zsh | fish",
+        arguments=arguments.completion_arguments,
+        note=arguments.COMPLETION_NOTE,
+        is_configured=False,
+        is_loaded=False,
     ),
     "hash-password": Command(
         _hash_password,

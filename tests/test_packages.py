@@ -22,7 +22,10 @@ from tests.program import ROOT, run
 
 PACKAGES = ROOT / "deploy" / "packages"
 SCRIPTS = sorted((PACKAGES / "scripts").glob("*.sh"))
-BUILT = {"program", "copyright", "wok-exporter.1.gz"}
+BUILT = {
+    *("program", "copyright", "wok-exporter.1.gz"),
+    *("completion.bash", "completion.fish", "completion.zsh"),
+}
 """Build results that build.py adds to the files of the checkout."""
 
 

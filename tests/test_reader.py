@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from exporter.records import NANOS, TaskRow
-from exporter.store.reader import Reader, TaskPage
+from exporter.records import TaskRow
+from exporter.store.reader import Reader
 from exporter.store.search import Sought
 from exporter.store.writer import Store, StoreError
 from tests.store_made import commit, context, open_task, request_row, task_row
@@ -47,25 +46,6 @@ def _reader(store: Store) -> Iterator[Reader]:
     reader = store.reader()
     yield reader
     reader.close()
-
-
-@pytest.mark.parametrize(
-    ("filters", "numbers"),
-    [
-        ({}, [6, 5, 4, 3, 2, 1]),
-        ({"outcome": "failure"}, [3, 2]),
-        ({"app": "ginger"}, [2]),
-        ({"operation": "vms.clone"}, [6, 5, 3, 1]),
-        ({"outcome": "success", "app": "kimchi", "operation": "vms.clone"}, [6, 1]),
-        ({"since_ns": 3 * NANOS}, [6, 5, 4, 3]),
-        ({"until_ns": 3 * NANOS}, [2, 1]),
-        ({"since_ns": 2 * NANOS, "until_ns": 4 * NANOS}, [3, 2]),
-        ({"outcome": "success' OR 1 --"}, []),
-    ],
-)
-def test_tasks_are_filtered(reader: Reader, filters: dict[str, Any], numbers: list[int]) -> None:
-    """Each filter, and all together, keep what they say, newest first."""
-    assert TaskPage([TASKS[n - 1] for n in numbers], None) == reader.tasks(limit=100, **filters)
 
 
 def test_pages_join(store: Store, reader: Reader) -> None:

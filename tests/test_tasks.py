@@ -218,12 +218,12 @@ def _store(tmp_path: Path) -> Iterator[Store]:
 def test_a_table_without_a_terminal() -> None:
     """In a pipe every column is there, whole, below its title; what failed says why, and what else was asked."""
     expected = [
-        "STATE    STARTED              DURATION  APP     OPERATION  RESOURCE                                                USER  REQUEST               MEANWHILE",
-        "running  2026-03-02 09:00:02  4m 07s    kimchi  vms.clone  A clone of web01                                        ada   POST vms.clone 202    0",
-        "failed   2026-03-02 09:00:02  4m 07s    kimchi  vms.clone  /plugins/kimchi/vms/web01-clone-1772442006800000/clone  ada   POST vms.clone 202 ?  12",
+        "STATE    STARTED              DURATION  APP     OPERATION  RESOURCE                                                USER  REQUEST               MEANWHILE  ID",
+        "running  2026-03-02 09:00:02  4m 07s    kimchi  vms.clone  A clone of web01                                        ada   POST vms.clone 202    0          00000000",
+        "failed   2026-03-02 09:00:02  4m 07s    kimchi  vms.clone  /plugins/kimchi/vms/web01-clone-1772442006800000/clone  ada   POST vms.clone 202 ?  12         00000000",
         "    why: KCHVM0035E: web01 could not be cloned: no space is left in the pool default",
         "    meanwhile: 12 others: POST kimchi vms.start by ada at 09:00:03, PUT kimchi at 09:00:04, ...",
-        "done     2026-03-02 09:00:02  -         wok     other      /x                                                      -     -                     12",
+        "done     2026-03-02 09:00:02  -         wok     other      /x                                                      -     -                     12         00000000",
     ]
 
     assert expected == lines_of(RUNNING, CLONE, DONE)
@@ -322,9 +322,9 @@ def test_wide_letters_keep_the_columns() -> None:
     lines = lines_of(*(but(DONE, target_uri=uri) for uri in uris))
 
     expected = [
-        "/日本語   -     -        12",
-        "/e\u0301        -     -        12",
-        "/plain    -     -        12",
+        "/日本語   -     -        12         00000000",
+        "/e\u0301        -     -        12         00000000",
+        "/plain    -     -        12         00000000",
     ]
     assert expected == [line[line.index("/") :] for line in lines[1:]]
 
@@ -438,15 +438,15 @@ def test_the_state_of_a_running_daemon(store: Store, tmp_path: Path) -> None:
 1 running, 2 failed or lost, 1 done.
 As of 2026-03-02 09:01:40 (UTC):
 
-STATE    STARTED              DURATION  APP     OPERATION    RESOURCE                         USER  REQUEST           MEANWHILE
-running  2026-03-02 09:00:06  1m 34s    kimchi  vms.migrate  /plugins/kimchi/vms/web-6/clone  ada   POST vms.op6 202  2
+STATE    STARTED              DURATION  APP     OPERATION    RESOURCE                         USER  REQUEST           MEANWHILE  ID
+running  2026-03-02 09:00:06  1m 34s    kimchi  vms.migrate  /plugins/kimchi/vms/web-6/clone  ada   POST vms.op6 202  2          00000000
     meanwhile: 2 others: POST kimchi vms.op7 by ada at 09:00:07, POST kimchi vms.op8 by ada at 09:00:08
-lost     2026-03-02 09:00:03  7s        kimchi  vms.clone    /plugins/kimchi/vms/web-3/clone  -     -                 0
+lost     2026-03-02 09:00:03  7s        kimchi  vms.clone    /plugins/kimchi/vms/web-3/clone  -     -                 0          00000000
     why: wokd was restarted before the task ended
-failed   2026-03-02 09:00:02  3s        kimchi  vms.clone    /plugins/kimchi/vms/web-2/clone  ada   POST vms.op2 202  3
+failed   2026-03-02 09:00:02  3s        kimchi  vms.clone    /plugins/kimchi/vms/web-2/clone  ada   POST vms.op2 202  3          00000000
     why: KCHVM0035E: no room
     meanwhile: 3 others: POST kimchi vms.op3 by ada at 09:00:03, POST kimchi vms.op4 by ada at 09:00:04, POST kimchi vms.op5 by ada at 09:00:05
-done     2026-03-02 09:00:01  8s        kimchi  vms.clone    /plugins/kimchi/vms/web-1/clone  ada   POST vms.op1 202  7
+done     2026-03-02 09:00:01  8s        kimchi  vms.clone    /plugins/kimchi/vms/web-1/clone  ada   POST vms.op1 202  7          00000000
 """
 
     assert expected == told(configured(tmp_path))
@@ -492,6 +492,18 @@ def test_filters(store: Store, tmp_path: Path, flags: str, found: list[str]) -> 
     which: Which = "running" if given.running else "failed" if given.failed else "all"
 
     assert states(told(configured(tmp_path), which=which, filters=filters_of(given))) == found
+
+
+def test_too_many_values_are_refused(tmp_path: Path) -> None:
+    """More values of one filter than a search takes are an error that says how many it takes; as many are fine."""
+    Store(tmp_path / "state").close()
+    for name in ("--user", "--operation", "--app"):
+        words = ["tasks", "--state", tmp_path / "state", *([name, "x"] * 50)]
+        fine, refused = run(*words), run(*words, name, "x")
+
+        assert (fine.returncode, fine.stderr) == (0, "")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr == f"error: {name} is given 51 times: give it at most 50 times\n"
 
 
 def test_a_time_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
@@ -721,10 +733,10 @@ def test_a_log_without_a_daemon(tmp_path: Path) -> None:
 5 failed or lost.
 As of 2026-03-02 09:00:39 (UTC):
 
-STATE   STARTED              DURATION  APP         OPERATION      RESOURCE                                              USER   REQUEST                 MEANWHILE
-failed  2026-03-02 09:00:33  1s        ginger      lvs.create     volume group data                                     josé   POST lvs.create 202     0
+STATE   STARTED              DURATION  APP         OPERATION      RESOURCE                                              USER   REQUEST                 MEANWHILE  ID
+failed  2026-03-02 09:00:33  1s        ginger      lvs.create     volume group data  josé   POST lvs.create 202     0          00a5215c
     why: GINLV00003E: the logical volume could not be created: data has 12 GiB left
-lost    2026-03-02 09:00:24  6s        kimchi      vms.clone      guest web01                                           ada    POST vms.clone 202      1
+lost    2026-03-02 09:00:24  6s        kimchi      vms.clone      guest web01        ada    POST vms.clone 202      1          729d6f5e
 """
     head = [line.split() for line in expected.splitlines()]
     assert head == [line.split() for line in text.splitlines()][: len(head)]

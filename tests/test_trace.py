@@ -251,22 +251,109 @@ def test_whatever_names_it_finds_it(store: Store, tmp_path: Path, sought: str) -
 
 
 @pytest.mark.parametrize(
-    ("sought", "what"),
+    "sought",
     [
-        ("f" * 32, "trace id or record id"),
-        (in_trace(7).hex(), "trace id or record id"),
-        ("/plugins/kimchi/vms/web0", "target_uri or record id"),
-        ("", "target_uri or record id"),
-        ("\udcff", "target_uri or record id"),
-        ("%", "target_uri or record id"),
+        TRACE.hex()[:4],
+        TRACE.hex()[:7].upper(),
+        TRACE.hex()[:31],
+        RECORD[:8],
+        RECORD[:13],
+        RECORD[:27],
+        "77",
+        "2",
+        "web01",
+        "WEB01",
+        "vms/web01/migr",
+        "guest web01",
     ],
 )
-def test_what_is_not_there_is_told(store: Store, tmp_path: Path, sought: str, what: str) -> None:
+def test_a_beginning_or_a_name_finds_it(store: Store, tmp_path: Path, sought: str) -> None:
+    """The first digits of an id, even an odd number of them, a task id, an ordinal and a resource in words lead to the
+    only request that they can mean.
+    """
+    task = CLONED._replace(context=in_trace(4), resource="guest web01", task_id="77")
+    store.commit(commit(tasks=[task]), NINE + 291)
+
+    assert told(tmp_path, RECORD) == told(tmp_path, sought)
+
+
+def test_several_are_listed(store: Store, tmp_path: Path) -> None:
+    """A name that several requests have lists them, newest first, with the id that shows each; the code is 1."""
+    _add_clones(store, 2, "guest web01")
+
+    text = told(tmp_path, "guest web01", code=1)
+    *rows, pick = text.splitlines()
+
+    assert rows[0].split() == ["TIME", "STATE", "OPERATION", "RESOURCE", "USER", "ID"]
+    assert [row.split("  ")[0] for row in rows[1:]] == ["2026-03-02 09:16:41", "2026-03-02 09:16:40"]
+    assert pick.startswith("2 requests match guest web01: to show one, use its id, as in wok-exporter trace ")
+    chosen = rows[1].split()[-1]
+    assert pick.endswith(chosen)
+    assert "09:16:41" in told(tmp_path, chosen).splitlines()[1]
+    objects = told(tmp_path, "guest web01", code=1, as_json=True)
+    listed, _, said = objects.rpartition("]\n")
+    assert len(json.loads(listed + "]")) == 2
+    assert said == pick + "\n"
+
+
+def test_a_list_is_bounded(store: Store, tmp_path: Path) -> None:
+    """Of many matches the newest twenty are listed, and the others are counted."""
+    _add_clones(store, 30, "guest web01")
+
+    *rows, pick = told(tmp_path, "guest web01", code=1).splitlines()
+
+    assert len(rows) == 21
+    assert pick.startswith("30 requests match guest web01; the newest 20 are listed: to show one, ")
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+def test_a_list_fits_a_terminal(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """On a terminal a list is as wide as that, whatever the log says, and shows each id and operation whole."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _add_clones(store, 3, f"guest web01 {NASTY[:-1]} 仮想マシン 仮想マシン 仮想マシン 仮想マシン 仮想マシン")
+    out = Terminal()
+
+    told(tmp_path, "仮想マシン", out=out, code=1)
+    *rows, _ = out.getvalue().splitlines()
+
+    for row in rows:
+        assert row.isprintable()
+        assert view.width_of(row) <= columns
+    assert all("vms.clone" in row and re.search(r"[0-9a-f]{32}$", row) for row in rows[1:4])
+
+
+def _add_clones(store: Store, count: int, resource: str) -> None:
+    requests = [
+        request_row(100 + n, time=(NINE + 1000 + n) * NANOS, context=b"\xab" * 15 + bytes([n]) + b"rootroot")
+        for n in range(count)
+    ]
+    tasks = [
+        CLONED._replace(
+            context=row.context[:16] + b"tasktask",
+            resource=resource,
+            start=row.time,
+            request=row.ordinal,
+            end=row.time + 9 * NANOS,
+        )
+        for row in requests
+    ]
+    store.commit(commit(requests=requests, tasks=tasks), NINE + 295)
+
+
+@pytest.mark.parametrize(
+    "sought", ["f" * 32, in_trace(7).hex(), "/plugins/kimchi/vms/web0/", "0001f", "", "\udcff", "%", "e", "_"]
+)
+def test_what_is_not_there_is_told(store: Store, tmp_path: Path, sought: str) -> None:
     """Whoever finds nothing learns what was looked for and where, and how far back that goes; the code is 1."""
     named = sought.encode("utf-8", "replace").decode()
     where = f"{tmp_path}/state, whose first request is from 2026-03-02 09:00:02"
 
-    expected = f"No request or task has the {what} {named} in {where}.\n"
+    expected = (
+        f"Nothing matches {named} in {where}. Looked for trace, span, record and task ids (or their first 4 characters"
+        " or more), and for the names of resources and target URIs.\n"
+    )
     assert expected == told(tmp_path, sought, code=1)
     assert "[]\n" + expected == told(tmp_path, sought, code=1, as_json=True)
 
@@ -535,7 +622,7 @@ def test_logs_without_a_daemon(tmp_path: Path) -> None:
     assert "└─ failed 1s lvs.create" in found.stdout
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr.startswith(
-        f"No request or task has the trace id or record id {'f' * 32} in the 2 files"
+        f"Nothing matches {'f' * 32} in the 2 files, whose first request is from "
     )
 
 

@@ -120,6 +120,11 @@ def stage(seconds: int) -> None:
         PROGRAM / "wok-exporter", __version__, time.strftime("%Y-%m-%d", time.gmtime(seconds))
     )
     (STAGE / "wok-exporter.1.gz").write_bytes(gzip.compress(manual.encode(), mtime=0))
+    for shell in ("bash", "zsh", "fish"):
+        made = subprocess.run(
+            [PROGRAM / "wok-exporter", "completion", shell], capture_output=True, text=True, check=True
+        )
+        (STAGE / f"completion.{shell}").write_text(made.stdout, encoding="utf-8")
     (STAGE / "copyright").write_text(copyright_page(PROGRAM / "lib"), encoding="utf-8")
     for path in STAGE.rglob("*"):
         if not path.is_symlink():

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from exporter.command.completion import SHELLS
 from exporter.command.task_filters import add_filters, moment
 
 
@@ -81,8 +82,10 @@ def trace_arguments(sub: argparse.ArgumentParser) -> None:
     json_flag(sub)
     sub.add_argument(
         "sought",
+        nargs="+",
         metavar="ID",
-        help="a trace id (also as a UUID) or span context, the record id of a request, or the TARGET_URI of tasks",
+        help="a trace, span, record or task id, or its first 4 characters or more; the TARGET_URI of tasks; or the"
+        " name of a resource, such as web01 or guest web01. If several requests match, they are listed",
     )
     sub.add_argument(
         "--file",
@@ -92,6 +95,22 @@ def trace_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="log files to read instead of the daemon's state",
     )
+
+
+TRACE_NOTE = """\
+Exit code: 0 if a request was shown; 1 if nothing matches, or if several requests match and are listed
+(with --json, all of them are printed in full, at most 20); 2 if the state or a file cannot be read."""
+
+
+COMPLETION_NOTE = """\
+The packages install these scripts. Elsewhere: source <(wok-exporter completion bash) in ~/.bashrc;
+wok-exporter completion zsh > DIRECTORY/_wok-exporter for a directory of $fpath; wok-exporter completion fish
+> ~/.config/fish/completions/wok-exporter.fish."""
+
+
+def completion_arguments(sub: argparse.ArgumentParser) -> None:
+    """Add the argument of `completion`."""
+    sub.add_argument("shell", choices=tuple(SHELLS), metavar="SHELL", help="bash, zsh or fish")
 
 
 def doctor_arguments(sub: argparse.ArgumentParser) -> None:

@@ -5,11 +5,13 @@ help says about them.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from exporter import __version__
+from exporter.command.completion import Grammar, grammar_of
 from exporter.config.options import OPTIONS, Config, add_flags
 from exporter.config.values import did_you_mean
 from exporter.terminal.text import visible
@@ -67,6 +69,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with a sentence that quotes no escape sequence of an argument."""
+        if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
+            message += did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
         super().error(visible(message))
 
     def reject(self, flag: str) -> NoReturn:
@@ -95,6 +99,14 @@ def parse(commands: Mapping[str, Command], argv: Sequence[str]) -> argparse.Name
             )
         parser.error(f"unknown command {first!r}{did_you_mean(first, commands)}")
     return parser.parse_args(argv)
+
+
+def grammars(commands: Mapping[str, Command]) -> Mapping[str, Grammar]:
+    """Return what each command accepts, for completion in a shell."""
+    parser = _build(commands)
+    (subparsers,) = (action for action in parser._actions if isinstance(action.choices, dict))  # noqa: SLF001
+    assert isinstance(subparsers.choices, dict)
+    return {name: grammar_of(sub, commands[name].sentence) for name, sub in subparsers.choices.items()}
 
 
 def _build(commands: Mapping[str, Command]) -> argparse.ArgumentParser:

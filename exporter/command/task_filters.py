@@ -77,12 +77,17 @@ def add_filters(sub: argparse.ArgumentParser) -> None:
 
 
 def filters_of(args: argparse.Namespace) -> TaskFilters:
-    """Return the filters that were given."""
+    """Return the filters that were given. Raises ValueError for more values than a search takes."""
+    for name in ("app", "operation", "user"):
+        if len(getattr(args, name)) > VALUES_MAX:
+            raise ValueError(
+                f"--{name} is given {len(getattr(args, name))} times: give it at most {VALUES_MAX} times"
+            )
     return TaskFilters(
-        tuple(args.app[:VALUES_MAX]),
-        tuple(args.operation[:VALUES_MAX]),
+        tuple(args.app),
+        tuple(args.operation),
         tuple(args.outcome),
-        tuple(args.user[:VALUES_MAX]),
+        tuple(args.user),
         args.text,
         args.since,
         args.until,

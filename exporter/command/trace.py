@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from exporter.command.query_source import QuerySource, from_files, from_state, why_nothing
+from exporter.command.trace_matches import MATCHES_SHOWN, choice, listed, nothing_found
 from exporter.config.options import Config
 from exporter.parse.timezone import load_zone
 from exporter.records import Grade, RequestRow, requests_between
@@ -129,14 +130,18 @@ def trace(
     environ: Mapping[str, str] | None = None,
     wall: Callable[[], int] = time.time_ns,
 ) -> int:
-    """Print the newest requests that match `sought`, at most 5, each with its tasks; return 0, or 1
-    without any.
+    """Print the requests that `sought` means, each with its tasks; return 0, or 1 if there are
+    none or several.
 
     `sought` is a trace id (32 hex digits, or a UUID with its dashes), a span context (a trace id
-    and a span id, or a traceparent), the record id of a request, or the target_uri of tasks. The
-    search is in the daemon's state in `config.state`, or in `files`. With `as_json` it is one JSON
-    list with an object on each line, each with up to 1000 tasks and 1000 other requests. If nothing
-    matches, `screen` says so, stderr by default. `wall` is the clock, in nanoseconds.
+    and a span id, or a traceparent), the record id of a request, or the target_uri of tasks: then
+    the newest 5 are shown. Otherwise it is the beginning of an id or (part of) the name of a
+    resource (`search.matching`): then the only match is shown, and several are listed.
+
+    The search is in the daemon's state in `config.state`, or in `files`. With `as_json` it is one
+    JSON list with an object on each line, each with up to 1000 tasks and 1000 other requests.
+    `screen`, stderr by default, says if nothing matches, or more than one. `wall` is the clock, in
+    nanoseconds.
 
     Raises StoreError if there is no state or it cannot be read, ArchiveError if a file cannot be
     read.
@@ -152,29 +157,38 @@ def trace(
             known = from_files(config, files, resources, screen)
         else:
             known = from_state(config, resources, wall())
+        if why := why_nothing(known, files):
+            screen.write(f"error: {why}\n")
+        tasks_max = TASKS_MAX if as_json else TASKS_SHOWN
         found = known.reader.traces(
             context=context,
             record_id=text,
             target_uri="" if context else text,
             limit=TRACES_SHOWN,
-            tasks_max=TASKS_MAX if as_json else TASKS_SHOWN,
+            tasks_max=tasks_max,
         )
-        if why := why_nothing(known, files):
-            screen.write(f"error: {why}\n")
+        is_exact = bool(found.traces) or not text
+        if not is_exact:
+            found = known.reader.matching(text, limit=MATCHES_SHOWN, tasks_max=tasks_max)
         others_max = MEANWHILE_MAX if as_json else MEANWHILE_SHOWN
         shown = [_shown(known, one, found.requests, others_max) for one in found.traces]
+    is_unclear = not is_exact and found.found > 1
     if as_json:
         objects = [json.dumps(as_object(one, zone)) for one in shown]
         out.write("[\n" + ",\n".join(objects) + "\n]\n" if objects else "[]\n")
+    elif is_unclear:
+        width = shutil.get_terminal_size().columns if out.isatty() else None
+        lines = listed(found.traces, zone=zone, width=width, now=known.now, requests=found.requests)
+        out.writelines(f"{line}\n" for line in lines)
     else:
         _print(shown, config, zone, out, environ)
+    out.flush()
     if not shown:
-        what = "trace id or record id" if context else "target_uri or record id"
         where = f"the {len(files)} files" if len(files) > 1 else str(files[0] if files else config.state)
-        since = "which contains no requests"
-        if found.oldest is not None:
-            since = f"whose first request is from {view.local(found.oldest, zone):%Y-%m-%d %H:%M:%S}"
-        screen.write(f"No request or task has the {what} {visible(text)} in {visible(where)}, {since}.\n")
+        screen.write(nothing_found(text, where, found.oldest, zone))
+        return 1
+    if is_unclear:
+        screen.write(choice(text, found))
         return 1
     if found.found > len(shown):
         more = found.found - len(shown)

@@ -59,6 +59,16 @@ class Option:
         return "--" + self.key.replace("_", "-")
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """All values, of an option that has a fixed set of them; otherwise empty."""
+        if self.read is as_switch:
+            return ("true", "false")
+        words: tuple[str, ...] = ()
+        if isinstance(self.read, partial) and self.read.func is as_word:
+            words = self.read.keywords["words"]
+        return words
+
+    @property
     def variable(self) -> str:
         """The environment variable, as in `WOK_EXPORTER_START_AT`."""
         return PREFIX + self.key.upper()

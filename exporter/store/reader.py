@@ -251,41 +251,26 @@ class Reader:
                 tasks_max=tasks_max,
             )
 
+    def matching(self, word: str, *, limit: int, tasks_max: int) -> TracesFound:
+        """Return the newest traces that a word may mean: part of an id, or a resource."""
+        with self._reading() as db:
+            return search.matching(db, word, limit=limit, tasks_max=tasks_max)
+
     def running(self) -> list[OpenTask]:
         """Return the open tasks, oldest start first."""
         with self._reading() as db:
             return sorted(_running(db), key=lambda task: task.start)
 
-    def tasks(
-        self,
-        *,
-        limit: int,
-        outcome: str | None = None,
-        app: str | None = None,
-        operation: str | None = None,
-        since_ns: int | None = None,
-        until_ns: int | None = None,
-        before: int | None = None,
-    ) -> TaskPage:
+    def tasks(self, *, limit: int, before: int | None = None) -> TaskPage:
         """Return at most `limit` ended tasks, in the reverse order of their ends in the log.
 
-        A task is in a time range when `since_ns <= end < until_ns`. `before` is that of the page
-        before.
+        `before` is that of the page before.
         """
-        conditions = {
-            "outcome = ?": outcome,
-            "app = ?": app,
-            "operation = ?": operation,
-            '"end" >= ?': since_ns,
-            '"end" < ?': until_ns,
-            "id < ?": before,
-        }
-        given = {condition: value for condition, value in conditions.items() if value is not None}
-        where = f"WHERE {' AND '.join(given)}" if given else ""
+        where, values = ("", ()) if before is None else ("WHERE id < ?", (before,))
         with self._reading() as db:
             rows = db.execute(
                 f"SELECT id, {columns(TaskRow)} FROM task {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - our own names
-                (*given.values(), limit + 1),
+                (*values, limit + 1),
             ).fetchall()
         is_last = len(rows) <= limit
         shown = rows[:limit]

@@ -38,6 +38,13 @@ PAGE_BYTES_MAX = 1024 * 1024
 COMPARED_CHARS_MAX = 300
 """Of a text that is compared between the candidates of a task: a page may have thousands."""
 
+TRACE_ID_BYTES = 16
+PREFIX_MIN = 4
+"""Characters of an id that are enough to look for it."""
+PART_MIN = 2
+"""Characters of a part of a resource that are enough to look for it."""
+ORDINAL_DIGITS_MAX = 18
+
 INTEGER_MAX = 2**63 - 1
 """SQLite has no larger one."""
 
@@ -279,21 +286,90 @@ def traces(
     `context` is a trace id, or a whole context: that of a request or of any task. `record_id` is a
     request's, `target_uri` that of any task. An empty value matches nothing.
     """
-    # Newest first in the order of the log: what has a request by its ordinal, other tasks by their
-    # own start.
-    found: dict[tuple[int, bytes], int] = {}
-    own = [("substr(context, 1, ?) = ?", (len(context), context))] if context else []
+    own: list[_Condition] = [("substr(context, 1, ?) = ?", (len(context), context))] if context else []
     by_request = [*own, *([("record_id = ?", (record_id,))] if record_id else [])]
     by_task = [*own, *([("target_uri = ?", (target_uri,))] if target_uri else [])]
-    for condition, values in by_request:
-        rows = db.execute(f"SELECT ordinal, time FROM request WHERE {condition}", values)  # noqa: S608 - our own names
+    return _newest(db, _found(db, by_request, by_task, by_task), target_uri, limit, tasks_max)
+
+
+def matching(db: sqlite3.Connection, word: str, *, limit: int, tasks_max: int) -> TracesFound:
+    """Return the newest traces that a word may mean, with up to `tasks_max` tasks each.
+
+    It may be the beginning of an id (`PREFIX_MIN` characters or more, dashes do not count): of a
+    trace, a span, a record or a task. It may be a task id, the ordinal of a request, or a resource
+    in words or a part of it, in whole words. If nothing is found, it may be any part of a resource
+    or a target_uri.
+    """
+    by_request: list[_Condition] = []
+    by_task: list[_Condition] = []
+    digits = word.replace("-", "").upper()
+    if len(digits) >= PREFIX_MIN and not digits.strip("0123456789ABCDEF"):
+        for first in (1, 2 * TRACE_ID_BYTES + 1):
+            own = (f"substr(hex(context), {first}, ?) = ?", (len(digits), digits))
+            by_request.append(own)
+            by_task.append(own)
+    if len(word) >= PREFIX_MIN:
+        by_request.append(("substr(lower(record_id), 1, ?) = ?", (len(word), _ascii_lower(word))))
+        by_task.append(("substr(lower(task_id), 1, ?) = ?", (len(word), _ascii_lower(word))))
+    else:
+        by_task.append(("task_id = ?", (word,)))
+    if word.isascii() and word.isdigit() and len(word) <= ORDINAL_DIGITS_MAX:
+        by_request.append(("ordinal = ?", (int(word),)))
+    words = list(_with_text(f" {word} ", "' ' || resource || ' '"))
+    found = _found(db, [*by_request, *words], by_task, [*by_task, *words, *_found_ids(word)])
+    if not found and len(word) >= PART_MIN:
+        resources, targets = list(_with_text(word, "resource")), list(_with_text(word, "target_uri"))
+        found = _found(db, resources, targets, [*resources, *targets])
+    return _newest(db, found, "", limit, tasks_max)
+
+
+def _found_ids(word: str) -> list[_Condition]:
+    """Return the condition that the id of a task that only wok-error.log has is or begins so."""
+    length = len(word) if len(word) >= PREFIX_MIN else 1 << 20
+    return [("substr(lower(found_id), 1, ?) = ?", (length, _ascii_lower(word)))]
+
+
+def _found(
+    db: sqlite3.Connection,
+    by_request: Sequence[_Condition],
+    running: Sequence[_Condition],
+    ended: Sequence[_Condition],
+) -> dict[tuple[int, bytes], int]:
+    """Return the time of each trace of which a request or a task meets any of the conditions.
+
+    A trace with a request has its ordinal as the key, other tasks have their own context.
+    """
+    found: dict[tuple[int, bytes], int] = {}
+    if by_request:
+        where, values = _any_of(by_request)
+        rows = db.execute(f"SELECT ordinal, time FROM request WHERE {where}", values)  # noqa: S608 - our own names
         found.update(((ordinal, b""), time) for ordinal, time in rows)
-    for condition, values in by_task:
-        for table in ("open_task", "task"):
-            rows = db.execute(f"SELECT request, context, start FROM {table} WHERE {condition}", values)  # noqa: S608 - our own names
+    for table, conditions in (("open_task", running), ("task", ended)):
+        if conditions:
+            where, values = _any_of(conditions)
+            rows = db.execute(f"SELECT request, context, start FROM {table} WHERE {where}", values)  # noqa: S608 - our own names
             for request, task, start in rows:
                 key = (request, b"" if request else task)
                 found[key] = max(start, found.get(key, start))
+    return found
+
+
+def _any_of(conditions: Sequence[_Condition]) -> tuple[str, list[Any]]:
+    return (
+        " OR ".join(sql for sql, _ in conditions),
+        [value for _, values in conditions for value in values],
+    )
+
+
+def _newest(
+    db: sqlite3.Connection,
+    found: Mapping[tuple[int, bytes], int],
+    target_uri: str,
+    limit: int,
+    tasks_max: int,
+) -> TracesFound:
+    # Newest first in the order of the log: what has a request by its ordinal, other tasks by their
+    # own start.
     newest = sorted(found, key=lambda key: (found[key], key), reverse=True)[:limit]
     oldest = db.execute("SELECT time FROM request ORDER BY ordinal LIMIT 1").fetchone()
     return TracesFound(

@@ -31,6 +31,8 @@ GAP = "  "
 INDENT = "    "
 FLOOR_CELLS = 8
 """A narrower column is unreadable."""
+ID_DIGITS = 8
+"""Of a trace id: enough for `trace`, which lists the traces if several begin alike."""
 SENTENCE_CELLS_MAX = 100
 """The limit of a sentence that replaces a resource, also in a pipe."""
 DETAIL_LINES_MAX = 4
@@ -59,14 +61,15 @@ class _Column(NamedTuple):
 
 _COLUMNS = (
     _Column("STATE"),
-    _Column("STARTED", leaves=4),
+    _Column("STARTED", leaves=5),
     _Column("DURATION"),
-    _Column("APP", leaves=3),
+    _Column("APP", leaves=4),
     _Column("OPERATION"),
     _Column("RESOURCE", least=20),
-    _Column("USER", least=8, leaves=5),
-    _Column("REQUEST", leaves=2),
+    _Column("USER", least=8, leaves=6),
+    _Column("REQUEST", leaves=3),
     _Column("MEANWHILE", leaves=1),
+    _Column("ID", leaves=2),
 )
 _SHRINK_FIRST = ("RESOURCE", "USER")
 
@@ -208,6 +211,7 @@ def _cells(listed: Listed, zone: tzinfo | None) -> dict[str, str]:
         "USER": user,
         "REQUEST": asked,
         "MEANWHILE": f"{task.concurrent:,}",
+        "ID": task.context[:16].hex()[:ID_DIGITS],
     }
     return {title: visible(cell) or NOTHING for title, cell in cells.items()}
 

@@ -99,6 +99,9 @@ def test_the_life_of_a_deb(debian: Path, packages: Packages, newer: Packages, tm
         assert host.run("stat", "--format=%U %a", "/var/lib/wok-exporter").stdout == "wok-exporter 700\n"
         assert host.run("stat", "--format=%U:%G %a", VARIABLES).stdout == "root:root 600\n"
         assert not host.path("/usr/bin/python3").exists()
+        for name in ("bash-completion/completions/wok-exporter", "zsh/vendor-completions/_wok-exporter"):
+            assert "_wok_exporter" in host.path(f"/usr/share/{name}").read_text()
+        assert host.path("/usr/share/fish/vendor_completions.d/wok-exporter.fish").exists()
 
         serving.edit()
         before = serving.show("MainPID")
@@ -199,6 +202,8 @@ def test_the_life_of_an_rpm(debian: Path, packages: Packages, newer: Packages, t
         assert serving.show("ActiveState") == "inactive"
         assert host.run("getent", "passwd", "wok-exporter").stdout
         assert rpm("--verify", "--nodeps", "wok-exporter") == ""
+        for name in ("bash-completion/completions/wok-exporter", "zsh/site-functions/_wok-exporter"):
+            assert "_wok_exporter" in host.path(f"/usr/share/{name}").read_text()
 
         host.run("systemctl", "enable", "--now", UNIT)
         serving.wait_for(1)
