@@ -513,13 +513,23 @@ def test_a_replay_is_not_discarded_and_can_be_found() -> None:
     assert tempo["query_frontend"]["search"]["max_duration"] == kept
 
 
-def test_a_request_to_loki_has_a_margin() -> None:
-    """The collector's requests to Loki are bounded in bytes, well under the 4 MiB above which Loki
+@pytest.mark.parametrize("path", ["compose/otelcol.yaml", "fleet/collector/gateway.yaml"])
+def test_a_request_to_loki_has_a_margin(path: str) -> None:
+    """A collector's requests to Loki are bounded in bytes, well under the 4 MiB above which Loki
     rejects them whole.
     """
-    batch = compose_files.read(FOLDER / "otelcol.yaml")["exporters"]["otlp_http/loki"]["sending_queue"][
-        "batch"
-    ]
+    text = compose_files.collector_text(compose_files.ROOT / "deploy" / path)
+    batch = yaml.safe_load(text)["exporters"]["otlp_http/loki"]["sending_queue"]["batch"]
 
     assert batch["sizer"] == "bytes"
-    assert 2 * batch["max_size"] <= 4 * 1024 * 1024
+    assert 2 * int(batch["max_size"]) <= 4 * 1024 * 1024
+
+
+def test_a_search_for_traces_shows_results_while_they_arrive() -> None:
+    """Grafana's streaming search is on in the data source and in Tempo, on the port that Grafana uses."""
+    source = compose_files.data_sources()["wok-tempo"]
+    tempo = compose_files.read(FOLDER / "tempo.yaml")
+
+    assert source["jsonData"]["streamingEnabled"] == {"search": True}
+    assert tempo["stream_over_http_enabled"] is True
+    assert source["url"] == f"http://tempo:{tempo['server']['http_listen_port']}"

@@ -146,12 +146,15 @@ def walked(tab: Tab) -> list[Stop]:
 
 
 @pytest.mark.parametrize("width", [1280, SMALL_PHONE])
-@pytest.mark.parametrize("task", ["", "failed", "ambiguous"])
+@pytest.mark.parametrize(
+    ("table", "task"), [("tasks", ""), ("tasks", "failed"), ("tasks", "ambiguous"), ("requests", "")]
+)
 def test_every_control_is_reached_named_and_seen(
-    browser: Browser, scene: Scene, width: int, task: str
+    browser: Browser, scene: Scene, width: int, table: str, task: str
 ) -> None:
     """Tab alone reaches every control once, each has a role, a name and a focus that is seen and not covered."""
-    with browser.tab(f"{scene.url}/?task={scene.ids.get(task, '')}", width=width) as tab:
+    address = f"{scene.url}/?table={table}&task={scene.ids.get(task, '')}"
+    with browser.tab(address, width=width) as tab:
         wait_loaded(tab, task)
         controls = tab.evaluate(
             "[...document.querySelectorAll('a[href], button, input, select, summary, canvas')].filter((element) =>"
