@@ -121,12 +121,15 @@ def test_a_good_configuration_is_taken_up(tmp_path: Path) -> None:
         status = reloaded.reload(ui=False, log_format="json", log_level="debug")
         shown = requests_shown(port)
         page, scrape = reloaded.daemon.get("/")[0], reloaded.daemon.get("/metrics")[0]
+        runbook = reloaded.daemon.get("/runbooks/WokTaskFailed.md")
         assert reloaded.daemon.process.poll() is None
         assert reloaded.daemon.stop() == 0
         said = reloaded.daemon.said
 
     assert pid == reloaded.daemon.process.pid
     assert (page, scrape, shown) == (404, 200, 1.0)
+    # alerts link to it, with or without the page
+    assert (runbook[0], runbook[1].splitlines()[0]) == (200, "# WokTaskFailed")
     assert status.startswith("following")
     assert '"message": "reloaded; changed settings: ui, log_level, log_format"' in said
 

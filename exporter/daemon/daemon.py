@@ -173,6 +173,8 @@ class Daemon:
             "/readyz": readyz_for_hosts(lambda: [problem.sentence for problem in self.problems()], hosts),
         }
         routes = for_own_site(probes, linked=True)
+        # Also without the page: alerts link to them.
+        routes |= for_hosts(for_own_site(runbook_routes(), linked=True), hosts)
         if config.ui:
             about = About(
                 version=__version__,
@@ -182,8 +184,7 @@ class Daemon:
                 trace_url=config.trace_url,
             )
             api = compressed(for_own_site(api_routes(page_reader, about, self.live), linked=False))
-            pages = for_own_site(page_routes() | runbook_routes(), linked=True)
-            routes |= for_hosts(pages | api, hosts)
+            routes |= for_hosts(for_own_site(page_routes(), linked=True) | api, hosts)
         server = _server(config, config.listen, routes)
         self._resources.callback(self._stop_serving, server)
         return server
