@@ -87,6 +87,28 @@ def as_text(*files: Path, **flags: str) -> tuple[int, str, str]:
 # check
 
 
+class Terminal(StringIO):
+    """A screen of a person."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_sentences_fit_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal sentences are wrapped at their blanks, and the rest of a warning begins below its first word."""
+    monkeypatch.setenv("COLUMNS", "60")
+    path = log(tmp_path, CLONE, START, END)
+    out = Terminal()
+    check(configured(tmp_path), [path], as_json=False, out=out, screen=StringIO())
+    whole = checked(path)[1].split("LINES", maxsplit=1)[0].splitlines()
+    wrapped = out.getvalue().split("LINES", maxsplit=1)[0].splitlines()
+
+    assert max(map(len, whole)) > 60 >= max(map(len, wrapped))
+    first = next(at for at, line in enumerate(wrapped) if line.startswith("Warning: "))
+    assert wrapped[first + 1].startswith("         ")
+    assert " ".join(map(str.strip, wrapped)).split() == " ".join(whole).split()
+
+
 def test_a_log_that_is_understood(tmp_path: Path) -> None:
     """The verdict is the first sentence; below it every count stands at the right."""
     expected = """\

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from exporter.command.doctor.doctor import doctor
-from exporter.command.doctor.findings import Finding
+from exporter.command.doctor.findings import Finding, report
 from exporter.command.doctor.host_checks import clock
 from exporter.command.doctor.log_checks import is_shift
+from exporter.terminal.task_table import width_of
 from tests.error_log_made import BOOT
 from tests.program import environ, free_port, request_line, run, running, wait_until
 from tests.sink import Reply, Sink
@@ -517,3 +518,16 @@ def test_a_lock_is_seen_without_being_touched(host: Host) -> None:
         during = is_running(host.state)
 
     assert (before, during, is_running(host.state)) == (False, True, False)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_findings_fit_a_terminal(width: int) -> None:
+    """Sentences and remedies are wrapped at their blanks, below their first word; in a pipe each is one line."""
+    what = "cannot read /var/lib/wok/user-requests.data: 仮想マシン 仮想マシン 仮想マシン \x1b[31m"
+    findings = [Finding("log", "problem", what, "Check `log` in the configuration, or start wokd. " * 3)]
+    whole, lines = list(report(findings)), list(report(findings, width))
+
+    assert len(whole) == 4
+    assert all(width_of(line) <= width and line.isprintable() for line in lines)
+    assert " ".join(lines).split() == " ".join(whole).split()
+    assert all(line.startswith(" " * 24) for line in lines[1:-2])

@@ -251,6 +251,19 @@ def test_a_terminal_of_80_columns() -> None:
     assert expected == lines
 
 
+@pytest.mark.parametrize("name", ["guest " + "x" * 34, "guest " + "仮" * 17])
+def test_repeated_columns_leave_before_a_resource_is_cut(name: str) -> None:
+    """At 120 columns a resource of 40 cells is whole beside a user with a long name, who is cut, and the id is there;
+    what the operation says already is not.
+    """
+    user = request_row(1, user="u" * 60)
+    titles, line, *_ = lines_of(but(CLONE._replace(request=user), resource=name), width=120)
+
+    assert titles.split() == ["STATE", "STARTED", "DURATION", "OPERATION", "RESOURCE", "USER", "ID"]
+    assert f"  {name}  uuuuuu" in line
+    assert line.endswith("u…  00000000")
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
 def test_no_operation_is_cut(width: int) -> None:
     """Whatever else has to go, the name of every operation that starts tasks is whole, and no line is too wide."""
@@ -874,17 +887,17 @@ WATCHED_AT_100 = """\
 1 running, 2 failed or lost, 1 done.
 As of 2026-03-02 09:01:40 (UTC); press q to quit.
 
-STATE    STARTED              DURATION  APP     OPERATION    RESOURCE                         USER
-lost     2026-03-02 09:00:03  7s        kimchi  vms.clone    /plugins/kimchi/vms/web-3/clone  -
+STATE    STARTED              DURATION  OPERATION    RESOURCE                         USER  ID
+lost     2026-03-02 09:00:03  7s        vms.clone    /plugins/kimchi/vms/web-3/clone  -     00000000
     why: wokd was restarted before the task ended
-failed   2026-03-02 09:00:02  3s        kimchi  vms.clone    /plugins/kimchi/vms/web-2/clone  ada
+failed   2026-03-02 09:00:02  3s        vms.clone    /plugins/kimchi/vms/web-2/clone  ada   00000000
     why: KCHVM0035E: no room
     meanwhile: 3 others: POST kimchi vms.op3 by ada at 09:00:03, POST kimchi vms.op4 by ada at
     09:00:04, POST kimchi vms.op5 by ada at 09:00:05
-running  2026-03-02 09:00:06  1m 34s    kimchi  vms.migrate  /plugins/kimchi/vms/web-6/clone  ada
+running  2026-03-02 09:00:06  1m 34s    vms.migrate  /plugins/kimchi/vms/web-6/clone  ada   00000000
     meanwhile: 2 others: POST kimchi vms.op7 by ada at 09:00:07, POST kimchi vms.op8 by ada at
     09:00:08
-done     2026-03-02 09:00:01  8s        kimchi  vms.clone    /plugins/kimchi/vms/web-1/clone  ada
+done     2026-03-02 09:00:01  8s        vms.clone    /plugins/kimchi/vms/web-1/clone  ada   00000000
 """
 
 WATCHED_AT_60 = """\

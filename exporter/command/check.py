@@ -28,6 +28,7 @@ from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.archive import Archive
 from exporter.source.rotation import paths_of
 from exporter.terminal.progress import ProgressLine
+from exporter.terminal.screen import terminal_width
 from exporter.terminal.text import visible
 from exporter.wok.error_log import ErrorLog
 from exporter.wok.forgery import forged_by
@@ -57,7 +58,7 @@ def check(
         json.dump(as_object(survey), out, indent=2)
         out.write("\n")
     else:
-        out.writelines(f"{line}\n" for line in report(survey))
+        out.writelines(f"{line}\n" for line in report(survey, terminal_width(out)))
     out.flush()
     return 0 if survey.is_understood else 1
 

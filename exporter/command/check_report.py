@@ -29,7 +29,7 @@ from exporter.records import (
     TaskEnded,
     TaskRepeated,
 )
-from exporter.terminal.task_table import iso, local
+from exporter.terminal.task_table import hanging, iso, local
 from exporter.terminal.text import visible
 from exporter.wok.error_log import Block, Dropped, Item, Mark
 from exporter.wok.operations import OTHER
@@ -353,15 +353,18 @@ def as_object(survey: CheckReport) -> dict[str, Any]:
     }
 
 
-def report(survey: CheckReport) -> Iterator[str]:
-    """Yield everything for a person, the verdict first and what is wrong last, where it is seen."""
-    yield survey.verdict()
+def report(survey: CheckReport, width: int | None = None) -> Iterator[str]:
+    """Yield everything for a person, the verdict first and what is wrong last, where it is seen.
+
+    Sentences are wrapped at `width`, that of the terminal in cells, if it is not None.
+    """
+    yield from hanging("", survey.verdict(), width)
     if survey.last:
         yield f"From {survey.shown(survey.first)} to {survey.shown(survey.last)}."
     if sentence := survey.task_ids.sentence(survey.shown):
-        yield sentence
+        yield from hanging("", sentence, width)
     for warning in survey.warnings():
-        yield f"Warning: {warning}"
+        yield from hanging("Warning: ", warning, width)
     parts = survey.parts
     yield from _block(
         "LINES",

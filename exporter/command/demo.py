@@ -450,8 +450,12 @@ def _show_next(screen: Screen, stage: Config, *, is_kept: bool) -> None:
     program = "wok-exporter"
     if not shutil.which(program) and Path(sys.argv[0]).name == program:
         program = os.path.relpath(sys.argv[0])
-    for command, purpose in (*again, *ON_A_REAL_WOK):
-        screen.raw(f"  {command.replace('wok-exporter', program, 1):<51}  # {purpose}")
+    commands = [
+        (command.replace("wok-exporter", program, 1), why) for command, why in (*again, *ON_A_REAL_WOK)
+    ]
+    longest = max(len(command) for command, _ in commands)
+    for command, why in commands:
+        screen.raw(f"  {command:<{longest}}  # {why}")
 
 
 def _clock(at: float) -> str:

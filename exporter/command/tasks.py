@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from exporter.store.search import Place, Sought
 from exporter.store.task_view import BAD, Ended, Running, State, TaskView, view_of
 from exporter.terminal import task_table as view
 from exporter.terminal.fullscreen import FullScreen
+from exporter.terminal.screen import terminal_width
 from exporter.terminal.task_table import Listed
 
 Which = Literal["all", "running", "failed"]
@@ -100,7 +100,7 @@ def tasks(
             lines = view.table(
                 shown,
                 zone=zone,
-                width=shutil.get_terminal_size().columns if is_terminal else None,
+                width=terminal_width(out),
                 is_coloured=is_terminal and view.may_be_coloured(environ),
             )
             out.write(f"{_as_of(config, known)}:\n\n")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from exporter.records import Grade, RequestRow, requests_between
 from exporter.store.search import Trace
 from exporter.store.task_view import Running, TaskView, view_of
 from exporter.terminal import task_table as view
+from exporter.terminal.screen import terminal_width
 from exporter.terminal.text import visible
 
 TRACES_SHOWN = 5
@@ -177,7 +177,7 @@ def trace(
         objects = [json.dumps(as_object(one, zone)) for one in shown]
         out.write("[\n" + ",\n".join(objects) + "\n]\n" if objects else "[]\n")
     elif is_unclear:
-        width = shutil.get_terminal_size().columns if out.isatty() else None
+        width = terminal_width(out)
         lines = listed(found.traces, zone=zone, width=width, now=known.now, requests=found.requests)
         out.writelines(f"{line}\n" for line in lines)
     else:
@@ -210,7 +210,7 @@ def _print(
             one,
             zone=zone,
             place=config.timezone or "local time",
-            width=shutil.get_terminal_size().columns if is_terminal else None,
+            width=terminal_width(out),
             encoding=out.encoding or "utf-8",
             is_coloured=is_terminal and view.may_be_coloured(environ),
         )

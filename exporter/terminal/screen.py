@@ -20,6 +20,11 @@ TEXT_COLUMNS_MIN = 20
 """A narrower terminal wraps by itself."""
 
 
+def terminal_width(out: TextIO) -> int | None:
+    """Return the width of a terminal in cells, None for a pipe or a file."""
+    return shutil.get_terminal_size().columns if out.isatty() else None
+
+
 class StatusLine:
     """A line on `out` that the next one replaces, no wider than the terminal; nothing without a
     terminal.

@@ -35,6 +35,8 @@ ID_DIGITS = 8
 """Of a trace id: enough for `trace`, which lists the traces if several begin alike."""
 SENTENCE_CELLS_MAX = 100
 """The limit of a sentence that replaces a resource, also in a pipe."""
+SENTENCE_CELLS_MIN = 30
+"""A sentence is not wrapped at fewer cells, however narrow the terminal is."""
 DETAIL_LINES_MAX = 4
 """The limit of a reason, which may be as long as the output of a package manager."""
 
@@ -50,26 +52,29 @@ class Listed(NamedTuple):
 class _Column(NamedTuple):
     """A column of the table.
 
-    `least` is the width that it may shrink to before columns are dropped (0: it never shrinks).
-    `leaves` is its place in the order in which columns are dropped (0: never).
+    `least` is the width that it may shrink to before columns are dropped (0: it never shrinks), and
+    `good` the same before columns are dropped that are repeated elsewhere. `leaves` is its place in
+    the order in which columns are dropped (0: never).
     """
 
     title: str
     least: int = 0
+    good: int = 0
     leaves: int = 0
+    is_repeated: bool = False
 
 
 _COLUMNS = (
     _Column("STATE"),
     _Column("STARTED", leaves=5),
     _Column("DURATION"),
-    _Column("APP", leaves=4),
+    _Column("APP", leaves=3, is_repeated=True),
     _Column("OPERATION"),
-    _Column("RESOURCE", least=20),
-    _Column("USER", least=8, leaves=6),
-    _Column("REQUEST", leaves=3),
-    _Column("MEANWHILE", leaves=1),
-    _Column("ID", leaves=2),
+    _Column("RESOURCE", least=20, good=40),
+    _Column("USER", least=8, good=16, leaves=6),
+    _Column("REQUEST", leaves=2, is_repeated=True),
+    _Column("MEANWHILE", leaves=1, is_repeated=True),
+    _Column("ID", leaves=4),
 )
 _SHRINK_FIRST = ("RESOURCE", "USER")
 
@@ -279,17 +284,25 @@ def _fitted(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[_Co
     columns = list(_COLUMNS)
     if width is None:
         return columns, [natural[column.title] for column in columns]
-    least = {
-        column.title: min(natural[column.title], column.least or natural[column.title]) for column in columns
-    }
+    least, good = (
+        {title: min(natural[title], limit or natural[title]) for title, limit in limits}
+        for limits in (
+            [(column.title, column.least) for column in _COLUMNS],
+            [(column.title, column.good) for column in _COLUMNS],
+        )
+    )
     for leaving in sorted((column for column in columns if column.leaves), key=lambda column: column.leaves):
-        if sum(least[column.title] for column in columns) + len(GAP) * (len(columns) - 1) <= width:
-            break
-        columns.remove(leaving)
+        needed = good if leaving.is_repeated else least
+        if sum(needed[column.title] for column in columns) + len(GAP) * (len(columns) - 1) > width:
+            columns.remove(leaving)
     excess = sum(natural[column.title] for column in columns) + len(GAP) * (len(columns) - 1) - width
     present = [title for title in _SHRINK_FIRST if any(column.title == title for column in columns)]
-    for floor in (least, dict.fromkeys(_SHRINK_FIRST, FLOOR_CELLS)):
-        for title in present:
+    for floor, order in (
+        (good, present[::-1]),
+        (least, present),
+        (dict.fromkeys(present, FLOOR_CELLS), present),
+    ):
+        for title in order:
             given = max(0, min(excess, natural[title] - floor[title]))
             natural[title] -= given
             excess -= given
@@ -307,22 +320,37 @@ def _line(cells: Sequence[str], widths: Sequence[int], width: int | None) -> str
 
 def detail(text: str, width: int | None) -> Iterator[str]:
     """Yield a line below a row, wrapped at its blanks."""
-    words = visible(text).split(" ")
+    plain = visible(text).rstrip()
     if width is None:
-        yield INDENT + " ".join(words)
+        yield INDENT + plain
         return
     room = max(1, width - len(INDENT))
+    lines = wrapped(plain, room)
+    if len(lines) > DETAIL_LINES_MAX:
+        lines[DETAIL_LINES_MAX - 1 :] = [f"{lines[DETAIL_LINES_MAX - 1]} …"]
+    for line in lines:
+        yield clipped(INDENT + clipped(line, room), width)
+
+
+def hanging(head: str, text: str, width: int | None) -> Iterator[str]:
+    """Yield the text after `head`, wrapped so that all of its lines begin below each other."""
+    plain = visible(text)
+    indent = head
+    for line in [plain] if width is None else wrapped(plain, max(SENTENCE_CELLS_MIN, width - len(head))):
+        yield indent + line
+        indent = " " * len(head)
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """Return the text as lines that fit, broken at blanks; a word that does not fit is a line."""
     lines: list[str] = [""]
-    for word in words:
+    for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines[-1] else word
         if not lines[-1] or width_of(longer) <= room:
             lines[-1] = longer
         else:
             lines.append(word)
-    if len(lines) > DETAIL_LINES_MAX:
-        lines[DETAIL_LINES_MAX - 1 :] = [f"{lines[DETAIL_LINES_MAX - 1]} …"]
-    for line in lines:
-        yield clipped(INDENT + clipped(line, room), width)
+    return lines
 
 
 def clipped(text: str, room: int) -> str:

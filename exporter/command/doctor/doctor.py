@@ -15,6 +15,7 @@ from exporter.command.doctor.as_user import user_to_check
 from exporter.command.doctor.findings import Finding, as_object, ok, problem, report, warning
 from exporter.config.config import ConfigError, load
 from exporter.config.options import Config
+from exporter.terminal.screen import terminal_width
 
 USER = "wok-exporter"
 
@@ -41,7 +42,7 @@ def doctor(
         json.dump(as_object(findings), out, indent=2)
         out.write("\n")
     else:
-        out.writelines(f"{line}\n" for line in report(findings))
+        out.writelines(f"{line}\n" for line in report(findings, terminal_width(out)))
     out.flush()
     return 1 if any(finding.level == "problem" for finding in findings) else 0
 

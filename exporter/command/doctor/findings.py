@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from exporter.terminal.text import visible
+from exporter.terminal.task_table import hanging
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -44,12 +44,15 @@ def as_object(findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def report(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the lines for people: one for each finding, with its remedy below, and a summary."""
+def report(findings: Sequence[Finding], width: int | None = None) -> Iterator[str]:
+    """Yield the lines for people: each finding, with its remedy below, and a summary.
+
+    `width` is the terminal's in cells, None for no limit.
+    """
     for finding in findings:
-        yield f"{finding.level:<8} {finding.check:<{NAME_CELLS}} {visible(finding.what)}"
+        yield from hanging(f"{finding.level:<8} {finding.check:<{NAME_CELLS}} ", finding.what, width)
         if finding.remedy:
-            yield f"{'':<8} {'':<{NAME_CELLS}} -> {visible(finding.remedy)}"
+            yield from hanging(f"{'':<8} {'':<{NAME_CELLS}} -> ", finding.remedy, width)
     counts = [
         (level, sum(finding.level == level for finding in findings)) for level in ("problem", "warning")
     ]
