@@ -239,7 +239,7 @@ def test_values(host: Path, key: str, text: str, expected: object) -> None:
         ("apps", "kimchi,Ginger!", "is not an application"),
         ("host_name", "x" * 256, "is too long"),
         ("log", "/a\x1b[2Jb", "contains unprintable characters"),
-        ("state", " ", "is empty: set it to a directory"),
+        *[(key, text, "is empty: write a value") for key in OPTIONS for text in ("", " ", ",")],
     ],
 )
 def test_wrong_values(host: Path, key: str, text: str, fault: str) -> None:
@@ -250,6 +250,18 @@ def test_wrong_values(host: Path, key: str, text: str, fault: str) -> None:
     assert fault in mistake
     assert ": " in mistake.removeprefix(OPTIONS[key].flag + ": ")
     assert mistake.isprintable()
+
+
+def test_a_file_may_say_that_there_is_none(host: Path) -> None:
+    """Where nothing is the default, a file may have an empty value, but none of blanks or empty names."""
+    file = host / "a.toml"
+    for option in OPTIONS.values():
+        file.write_text(f'{option.key} = ""\n')
+        found = attempt({"config": str(file)}, {}, host)
+        assert (found == []) == (not option.default), option.key
+    for value in ('[""]', '" "', '["", ","]'):
+        file.write_text(f"hosts = {value}\n")
+        assert "hosts: is empty" in str(attempt({"config": str(file)}, {}, host))
 
 
 @pytest.mark.parametrize("value", ["true", "1", "1.5", "[1]", "{a = 1}", "[[1]]", "07:30:00", "inf", '""'])

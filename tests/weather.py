@@ -110,8 +110,10 @@ class Host:
             self.wok.file.chmod(0)
 
     def fill_disk(self, is_full: bool) -> None:
-        """Let the running daemon write to the beginning of files alone, or everywhere again."""
-        if self._daemon is not None and self._daemon.poll() is None:
+        """Let the daemon that serves write to the beginning of files alone, or everywhere again. A start
+        on a full disk ends with a sentence, and systemd tries it again.
+        """
+        if self._daemon is not None and self._is_serving:
             room = len(self.said) + FULL_DISK_ROOM_BYTES if is_full else resource.RLIM_INFINITY
             resource.prlimit(self._daemon.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
 
@@ -157,9 +159,13 @@ class Host:
             assert code in (0, -number), self.said
 
     def reload(self) -> None:
-        """Let the daemon read its configuration again, if it runs and has installed its handlers."""
-        if self._daemon is not None and "serving" in self.said[self._said_before :]:
+        """Let the daemon read its configuration again, if it has installed its handlers."""
+        if self._daemon is not None and self._is_serving:
             self._daemon.send_signal(signal.SIGHUP)
+
+    @property
+    def _is_serving(self) -> bool:
+        return self._daemon is not None and "serving" in self.said[self._said_before :]
 
     @property
     def said(self) -> str:

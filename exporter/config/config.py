@@ -140,6 +140,19 @@ def _from_flags(flags: Mapping[str, str | None]) -> Iterator[_Given]:
             yield _Given(option.flag, option.key, value, Path())
 
 
+def _require_content(given: _Given) -> None:
+    """Raise ValueError for a value without content: a shell's unset variable as `--auth-file "$FILE"`
+    would otherwise switch off what was asked for. A file may say that there is none.
+    """
+    texts = given.value if isinstance(given.value, list) else [given.value]
+    if not all(isinstance(text, str) and not text.strip(" ,\t\r\n") for text in texts):
+        return
+    option = OPTIONS[given.key]
+    is_from_file = given.origin not in (option.flag, option.variable)
+    if not (is_from_file and given.value in ("", []) and not option.default):
+        raise ValueError("is empty: write a value, or leave it out")
+
+
 # --- everything together
 
 
@@ -162,6 +175,7 @@ def load(
         *_from_flags(flags),
     ):
         try:
+            _require_content(given)
             value = OPTIONS[given.key].read(given.value)
             values[given.key] = _located(value, given.base, environ)
             origins[given.key] = given.origin
