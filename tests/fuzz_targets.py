@@ -249,6 +249,7 @@ def redaction(data: bytes) -> None:
     text = f"{made} {around}"
     redacted = redact_text(text)
     assert CANARY not in redacted, redacted
+    assert redact_text(redacted) == redacted, redacted
     assert CANARY not in safe_excerpt(text.encode())
     value = redact_value({"a": [text, {"passwd": {middle: secret}}]})
     assert CANARY not in repr(value)

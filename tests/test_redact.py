@@ -198,6 +198,21 @@ def test_idempotent(value: Any) -> None:
     assert text == redact_text(text)
 
 
+PIECES = ["sshpass", "curl", "mysql", "password", "token", "--value", "-p", "-u", "=", ":", "://", "//", "@", " ", "'", '"', "\\",
+          "{", "}", "[", "]", "(", ",", "%3a%2f%2f", "x", "host", "[redacted]", "\n", "On instance['passwd']: ", "<passwd>", "Basic "]  # fmt: skip
+
+
+@example(["sshpass password=-psshpass -ppassword"])
+@example(["://password:// @"])
+@example(["sshpass password=-p"] * 12)
+@given(st.lists(st.sampled_from(PIECES), max_size=40))
+def test_a_second_redaction_changes_nothing(pieces: list[str]) -> None:
+    """Of any mixture of what the rules look at, with the marks of earlier redactions."""
+    once = redact_text("".join(pieces))
+
+    assert redact_text(once) == once
+
+
 @given(st.text(max_size=300) | st.text("pasword:=\"'\\{}[]@/ \n", max_size=300))
 def test_fast_test_is_safe(text: str) -> None:
     """If the fast test finds nothing, redaction does not change the line."""

@@ -141,8 +141,9 @@ def _from_flags(flags: Mapping[str, str | None]) -> Iterator[_Given]:
 
 
 def _require_content(given: _Given) -> None:
-    """Raise ValueError for a value without content: a shell's unset variable as `--auth-file "$FILE"`
-    would otherwise switch off what was asked for. A file may say that there is none.
+    """Raise ValueError for a value without content, except in a file where nothing is the default.
+
+    An unset variable of a shell (`--auth-file "$FILE"`) would switch off what was asked for.
     """
     texts = given.value if isinstance(given.value, list) else [given.value]
     if not all(isinstance(text, str) and not text.strip(" ,\t\r\n") for text in texts):
