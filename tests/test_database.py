@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +326,49 @@ def test_five_random_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     # A page of the journal has some thirty rows, and a page is seldom hit.
     assert min(sent) > 500
     assert sum(sent) > 0.95 * 800 * len(sent)
+
+
+ODD_VALUES: list[Any] = [
+    None,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    float("inf"),
+    -1.5,
+    "",
+    b"\xff",
+    "{}",
+    "[1e999]",
+    "null",
+    "x" * 99,
+]
+
+
+def test_damaged_values(tmp_path: Path) -> None:
+    """Whatever single values a sound file has, in any column, a start goes on or refuses the state, and
+    nothing is counted that was never there.
+    """
+    whole(tmp_path / "sound")
+    with closing(sqlite3.connect(tmp_path / "sound" / "state.db")) as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        places = [
+            (table, row[1])
+            for table in tables
+            if db.execute(f"SELECT 1 FROM {table}").fetchone()
+            for row in db.execute(f"PRAGMA table_info({table})")
+        ]
+    for number, (table, column) in enumerate(places):
+        for odd in random.Random(number).sample(ODD_VALUES, 2):
+            directory = tmp_path / "damaged"
+            shutil.copytree(tmp_path / "sound", directory)
+            with closing(sqlite3.connect(directory / "state.db")) as db, suppress(sqlite3.IntegrityError), db:
+                (value,) = db.execute(f'SELECT "{column}" FROM {table} LIMIT 1').fetchone()
+                db.execute(f'UPDATE {table} SET "{column}" = ? WHERE "{column}" IS ?', (odd, value))
+            try:
+                assert used(directory) <= 800, (table, column, odd)
+            except StoreError as error:
+                assert "is broken" in str(error), (table, column, odd)  # noqa: PT017
+            shutil.rmtree(directory)
 
 
 def test_both_copies_of_the_position_are_damaged(tmp_path: Path) -> None:

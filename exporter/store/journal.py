@@ -199,13 +199,17 @@ def set_aside(db: sqlite3.Connection, row: int, now_seconds: float) -> int:
     return max(1, before - sum(_records(db).values()))
 
 
+COUNTED_BYTES_MAX = 2**50
+"""No journal is so large."""
+
+
 def recount(db: sqlite3.Connection) -> int:
     """Count the queued items again, from the rows themselves; return how many fewer there are than
     thought.
 
     Rows of signals without a cursor are deleted: damage has changed their name.
     """
-    before = sum(_records(db).values())
+    before = _records(db)
     db.execute("DELETE FROM journal WHERE signal NOT IN (SELECT signal FROM journal_cursor)")
     for signal in signals(db):
         rows, items, size_bytes = db.execute(
@@ -222,12 +226,20 @@ def recount(db: sqlite3.Connection) -> int:
             'UPDATE journal_cursor SET item = ?, "rows" = ?, records = ?, bytes = ? WHERE signal = ?',
             (item, rows, items - item, size_bytes, signal),
         )
-    return before - sum(_records(db).values())
+    after = _records(db)
+    return sum(max(0, count - after.get(signal, 0)) for signal, count in before.items())
 
 
 def _records(db: sqlite3.Connection) -> dict[str, int]:
-    found = db.execute("SELECT signal, records FROM journal_cursor")
-    return {signal: records for signal, records in found if isinstance(records, int)}
+    # Each item has at least a byte. A damaged count is not believed: it would be counted as lost.
+    found = db.execute("SELECT signal, records, bytes FROM journal_cursor")
+    return {
+        signal: records
+        for signal, records, size_bytes in found
+        if isinstance(records, int)
+        and isinstance(size_bytes, int)
+        and 0 <= records <= size_bytes <= COUNTED_BYTES_MAX
+    }
 
 
 def advance(db: sqlite3.Connection, signal: str, row: int, item: int) -> None:

@@ -69,14 +69,16 @@ def repair(db: sqlite3.Connection) -> Repaired:
         history=_repair_histories(db),
         journal=_repair_journal(db),
     )
-    return Repaired(+found, max(0, journal.recount(db)))
+    return Repaired(+found, journal.recount(db))
 
 
 def _repair_positions(db: sqlite3.Connection) -> int:
     damages = 0
     for table, prefix in (("meta", ""), ("position", _POSITION)):
-        kept = dict(db.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608 - our own names
+        rows = db.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608 - our own names
+        kept = {name: value for name, value in rows if isinstance(name, str)}
         before = damages
+        damages += len(rows) - len(kept)
         for name, spare, written in _spares(db, prefix):
             if name in kept and checksum([kept[name]]) == written:
                 continue
@@ -197,6 +199,15 @@ def _has_size(db: sqlite3.Connection, each: history.History) -> bool:
 def _repair_journal(db: sqlite3.Connection) -> int:
     before = db.total_changes
     db.execute('DELETE FROM journal WHERE "row" > ?', (NUMBER_MAX,))
+    # Values that the reader can handle. Their row is damaged still, by its checksum.
+    for column, value, condition in (
+        ("items", "1", "typeof(items) != 'integer' OR items NOT BETWEEN 1 AND max(1, length(payload))"),
+        ("first", "0", "typeof(first) != 'integer'"),
+        ("last", "0", "typeof(last) != 'integer'"),
+        ("resource", "x''", "typeof(resource) != 'blob'"),
+        ("payload", "x''", "typeof(payload) != 'blob'"),
+    ):
+        db.execute(f"UPDATE journal SET {column} = {value} WHERE {condition}")  # noqa: S608 - our own names
     damages = db.total_changes - before
     for name, number in db.execute("SELECT name, seq FROM sqlite_sequence").fetchall():
         if name == "journal" and not (isinstance(number, int) and 0 <= number < NUMBER_MAX):
