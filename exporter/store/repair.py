@@ -201,7 +201,7 @@ def _repair_journal(db: sqlite3.Connection) -> int:
     db.execute('DELETE FROM journal WHERE "row" > ?', (NUMBER_MAX,))
     # Values that the reader can handle. Their row is damaged still, by its checksum.
     for column, value, condition in (
-        ("items", "1", "typeof(items) != 'integer' OR items NOT BETWEEN 1 AND max(1, length(payload))"),
+        ("items", "1", f"typeof(items) != 'integer' OR items NOT BETWEEN 1 AND {2**31}"),
         ("first", "0", "typeof(first) != 'integer'"),
         ("last", "0", "typeof(last) != 'integer'"),
         ("resource", "x''", "typeof(resource) != 'blob'"),
