@@ -478,7 +478,7 @@ def test_health_says_what_to_do(browser: Browser, store: Store) -> None:
 
         assert tab.text("#verdict") == "1 problem"
         assert tab.text("#facts") == "2 KiB of the log unread · traces not delivered, 0 queued"
-        assert tab.texts("#problems li") == ["Traces: nothing is taken\nRun collector on this host"]
+        assert tab.texts("#problems li") == ["traces: nothing is taken\nrun collector on this host"]
         assert tab.texts("#problems code") == ["collector"]
         assert "failing since 08:59:00; connection refused; start it" in tab.text("#numbers")
 
@@ -532,6 +532,8 @@ def test_a_log_that_is_not_read_is_no_empty_one(browser: Browser, tmp_path: Path
             page = tab.text("body")
 
             assert tab.text("#timeline-empty") == "No records yet. The problem at the top may be the reason."
+            # a path is shown as it is written
+            assert tab.texts("#problems strong") == ["/var/log/wok.log does not exist"]
             assert [lie for lie in ("Nothing is running", "None in", "read to its end") if lie in page] == []
 
 
