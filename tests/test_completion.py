@@ -138,10 +138,11 @@ def test_zsh_completes(place: Path, typed: str, expected: str) -> None:
     (place / "functions").mkdir()
     (place / "script.zsh").rename(place / "functions" / "_wok-exporter")
     begin = "fpath=($PWD/functions $fpath); autoload -U compinit; compinit -u -D; PS1='ready> '\n"
+    zsh = installed("zsh")
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(place)
-        os.execve(installed("zsh"), ["zsh", "-f", "-i"], {**environ(), "TERM": "xterm", "HOME": str(place)})
+        os.execve(zsh, ["zsh", "-f", "-i"], {**environ(), "TERM": "xterm", "HOME": str(place)})
     try:
         os.write(terminal, begin.encode())
         assert _read_until(terminal, "ready> ", times=1)

@@ -38,7 +38,7 @@ from exporter.records import NANOS, Grade, OpenTask
 from exporter.simulate.busy import busy
 from exporter.simulate.records import Dialect
 from exporter.simulate.story import story
-from exporter.store.task_view import TaskView
+from exporter.store.task_view import TaskView, Usual
 from exporter.store.writer import Store, StoreError
 from exporter.terminal import task_table as view
 from exporter.terminal.fullscreen import CLEAR_BELOW, CLEAR_LINE, ENTER, HOME, LEAVE, FullScreen
@@ -262,6 +262,42 @@ def test_repeated_columns_leave_before_a_resource_is_cut(name: str) -> None:
     assert titles.split() == ["STATE", "STARTED", "DURATION", "OPERATION", "RESOURCE", "USER", "ID"]
     assert f"  {name}  uuuuuu" in line
     assert line.endswith("u…  00000000")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tasks", "expected"),
+    [
+        (60, 40, "    usually: 1m 00s"),
+        (89, 40, "    usually: 1m 00s"),
+        (95, 40, "    usually: 1m 00s, and 9 of 10 take at most 1m 30s"),
+        (
+            9000,
+            40,
+            "    usually: 1m 00s, and 9 of 10 take at most 1m 30s; this one has taken 150 times as long",
+        ),
+        (9000, 2, ""),
+    ],
+)
+def test_a_running_task_is_compared_with_the_usual(seconds: int, tasks: int, expected: str) -> None:
+    """Below a running task stands how long such tasks take, and how much longer this one, if there are enough of them."""
+    usual = Usual(tasks, 60 * NANOS, 90 * NANOS)
+    running = but(RUNNING, duration=seconds * NANOS, concurrent=0)._replace(usual=usual)
+
+    assert lines_of(running)[2:] == ([expected] if expected else [])
+    assert lines_of(but(running, state="done"))[2:] == []
+
+
+def test_the_usual_is_of_the_history(store: Store, tmp_path: Path) -> None:
+    """What is usual comes from the tasks of the same operation that succeeded."""
+    done = [
+        task_row(200 + n, operation="vms.migrate", start=0, end=n * NANOS, request=1, outcome="success")
+        for n in range(1, 6)
+    ]
+    store.commit(commit(tasks=done), 0)
+
+    text = told(configured(tmp_path), which="running")
+
+    assert "usually: 3s, and 9 of 10 take at most 5s; this one has taken 31 times as long" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160])

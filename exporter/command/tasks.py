@@ -257,7 +257,8 @@ def _listed(known: QuerySource, task: TaskView, limit: int) -> Listed:
         between = reader.requests_between(task.since + 1, task.until, limit + 1)
         others = [request for request in between if request.ordinal != task.request][:limit]
     request = reader.request(task.request) if task.request else None
-    return Listed(task, request, others)
+    usual = reader.usual().get((task.app, task.operation)) if task.state == "running" else None
+    return Listed(task, request, others, usual)
 
 
 def _summary(states: Sequence[State], which: Which) -> str:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
 
 from exporter.records import NANOS, Grade, RequestRow
-from exporter.store.task_view import State, TaskView
+from exporter.store.task_view import State, TaskView, Usual
 from exporter.terminal.text import visible
 
 COLOURS: dict[State, str] = {"running": "36", "failed": "31", "lost": "35", "unknown": "33", "done": "32"}
@@ -37,16 +37,21 @@ SENTENCE_CELLS_MAX = 100
 """The limit of a sentence that replaces a resource, also in a pipe."""
 SENTENCE_CELLS_MIN = 30
 """A sentence is not wrapped at fewer cells, however narrow the terminal is."""
+USUAL_TASKS_MIN = 3
+"""Fewer tasks of an operation do not show what is usual."""
 DETAIL_LINES_MAX = 4
 """The limit of a reason, which may be as long as the output of a package manager."""
 
 
 class Listed(NamedTuple):
-    """A task with its request, and in `meanwhile` the first of the concurrent requests."""
+    """A task with its request, in `meanwhile` the first of the concurrent requests, and how long
+    such a task usually takes.
+    """
 
     task: TaskView
     request: RequestRow | None = None
     meanwhile: Sequence[RequestRow] = ()
+    usual: Usual | None = None
 
 
 class _Column(NamedTuple):
@@ -109,6 +114,8 @@ def blocks(
         block = [painted(task.state, task.state) + line[len(task.state) :] if is_coloured else line]
         if task.state in ("failed", "lost"):
             block += detail(f"why: {why(task)}", width)
+        if sentence := compared(task, listed.usual):
+            block += detail(sentence, width)
         if task.concurrent and task.state in ("failed", "lost", "running"):
             block += detail(_meanwhile(listed, zone), width)
         found.append(block)
@@ -235,6 +242,19 @@ def why(task: TaskView) -> str:
     if not kind or task.why.startswith(kind):
         return task.why.removeprefix(f"{task.state}: ")
     return f"{kind}: {task.why}"
+
+
+def compared(task: TaskView, usual: Usual | None) -> str:
+    """Return how long a running task takes in comparison with others, empty if there are few."""
+    if task.state != "running" or task.duration is None or usual is None or usual.tasks < USUAL_TASKS_MIN:
+        return ""
+    said = f"usually: {duration(usual.median)}"
+    if task.duration <= usual.p90:
+        return said
+    times = task.duration // max(usual.median, NANOS)
+    return f"{said}, and 9 of 10 take at most {duration(usual.p90)}" + (
+        f"; this one has taken {times:,} times as long" if times > 1 else ""
+    )
 
 
 def _meanwhile(listed: Listed, zone: tzinfo | None) -> str:
