@@ -8,6 +8,7 @@ what it does not, is in the table. A peer that is not installed is left out.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from exporter.wok.operations import Operations
 from tests.program import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -135,11 +137,25 @@ def script(text: str) -> Callable[[Path, Mapping[str, str]], float]:
     return lambda log, environ: finished([sys.executable, "-c", text, str(log)], environ)
 
 
-def mtail(log: Path, environ: Mapping[str, str]) -> float:
+def patterns_of_tasks(operations: Operations) -> str:
+    """Return a program for mtail that counts ended tasks by operation: one pattern for each form of a target_uri."""
+    forms = {
+        (row.operation, re.sub(r"(\{[^}]*\}|<[^>]*>)", "\0", row.target))
+        for row in operations.rows
+        if row.target
+    }
+    lines = ["counter wok_tasks_total by operation", '/"req": "TASK", "status": (?P<code>\\d+)/ {']
+    for operation, form in sorted(forms):
+        uri = '[^"]*'.join(map(re.escape, form.split("\0"))).replace("/", r"\/")
+        lines += [f'  /"target_uri": "{uri}"/ {{', f'    wok_tasks_total["{operation}"]++', "    stop", "  }"]
+    return "\n".join([*lines, "}", ""])
+
+
+def mtail(log: Path, environ: Mapping[str, str], program_text: str = MTAIL) -> float:
     """Run mtail once over a log."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "wok.mtail"
-        program.write_text(MTAIL)
+        program.write_text(program_text)
         return finished(
             ["mtail", "--one_shot", "--progs", str(program), "--logs", str(log), "--address", "127.0.0.1"],
             environ,
@@ -252,7 +268,13 @@ def peers() -> list[Peer]:
     """Return the other programs that can be measured here."""
     found = [
         Peer("Python: read and json.loads", "nothing", "-", script(READ)),
-        Peer("mtail", "counters; no ids, no tasks, no traces", "no", mtail),
+        Peer("mtail, one pattern", "counters of requests; no ids, no tasks, no traces", "no", mtail),
+        Peer(
+            "mtail, a pattern for each kind of task",
+            "counters of requests and ended tasks; no ids, no durations, no traces",
+            "no",
+            partial(mtail, program_text=MTAIL + patterns_of_tasks(Operations.load())),
+        ),
         Peer(
             "OpenTelemetry Collector, filelog",
             "a log record a line; no tasks, no traces, no counters",
