@@ -17,6 +17,7 @@ from exporter.parse.redact import redact_text
 from exporter.parse.timezone import Zones
 from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.batch_processor import BatchProcessor, BatchResult, ProcessingConfig
+from exporter.pipeline.later_quotes import LaterQuotes
 from exporter.records import NANOS, Chunk, Event, Line, RequestSeen, TaskEnded
 from exporter.source.archive import Archive
 from exporter.store.writer import Loaded
@@ -97,6 +98,7 @@ def run_of(folder: Path, zone: str, *, has_errors: bool = True, live: bool = Fal
         EXPIRY,
         functions=TaskFunctions.load() if has_errors else None,
         access_log=AccessLog(folder / "wok-access.log", zones),
+        quotes=None if live else LaterQuotes(lambda: [folder / "user-requests.data"]),
     )
     items = list(_items(folder / "wok-error.log", zones)) if has_errors else []
     processor = BatchProcessor(config, EMPTY)

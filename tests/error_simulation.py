@@ -120,7 +120,7 @@ class _Task(NamedTuple):
 
 def story_of(seed: int, *, unlogged: float = 0.0) -> Story:
     """Make one story; `unlogged` is the share of tasks whose request has no line."""
-    chance = random.Random(seed)
+    chance, quoting = random.Random(seed), random.Random(seed)
     has_uuidd = chance.random() < 0.2
     kinds = chance.sample(KINDS, chance.randint(1, 3))
     span = chance.choice((0.05, 1.0, 5.0, 20.0))
@@ -161,6 +161,8 @@ def story_of(seed: int, *, unlogged: float = 0.0) -> Story:
     plan.sort()
     if chance.random() < 0.2:
         _forge(chance, tasks, plan)
+    if quoting.random() < 0.1:
+        _quote(quoting, tasks, plan)
     return _write(chance, tasks, plan)
 
 
@@ -176,6 +178,14 @@ def _forge(chance: random.Random, tasks: list[_Task], plan: list[_Planned]) -> N
         _Planned(at, 3, "traceback", len(tasks) - 1),
         _Planned(at + 0.001, 5, "proof", len(tasks) - 1),
     ]
+    plan.sort()
+
+
+def _quote(chance: random.Random, tasks: list[_Task], plan: list[_Planned]) -> None:
+    """Quote the id of a task as if its block were forged, any time after it."""
+    number = chance.randrange(len(tasks))
+    at = tasks[number].start + chance.random() * 20
+    plan.append(_Planned(at, 5, "proof", number))
     plan.sort()
 
 
@@ -232,8 +242,11 @@ def _write(chance: random.Random, tasks: Sequence[_Task], plan: Sequence[_Planne
 
 
 def told(story: Story, *, live: bool) -> list[Event]:
-    """Return all events; live, wok-error.log is read as it is written, otherwise before the request log."""
-    errors = ErrorEvidence(NAMING, FUNCTIONS, expiry=EXPIRY)
+    """Return all events; live, both logs are read as they are written, otherwise they are complete from the start."""
+    quoted = {id_ for moment in story.moments if isinstance(moment.what, Forged) for id_ in moment.what.ids}
+    errors = ErrorEvidence(
+        NAMING, FUNCTIONS, expiry=EXPIRY, is_quoted=None if live else lambda task_id, _: task_id in quoted
+    )
     correlator = Correlator(NAMING, expiry=EXPIRY, errors=errors)
     coming = list(_items(story.moments))
     if not live:
@@ -283,6 +296,7 @@ if __name__ == "__main__":
         made = story_of(number, unlogged=share)
         live, replay = told(made, live=True), told(made, live=False)
         counted = score(made, live)
+        counted.update({f"replay: {key}": count for key, count in score(made, replay).items()})
         counted["stories"] = 1
         counted["live unlike replay"] = live != replay
         total += counted

@@ -23,7 +23,7 @@ from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones, load_zone
 from exporter.pipeline.answers import AccessLog
-from exporter.pipeline.from_config import archive_of, messages_of
+from exporter.pipeline.from_config import archive_of, messages_of, quotes_of
 from exporter.records import NANOS, Line, Record, Rejected
 from exporter.source.archive import Archive
 from exporter.source.rotation import paths_of
@@ -111,7 +111,10 @@ def _surveyed(config: Config, files: Sequence[Path], screen: TextIO) -> CheckRep
     zones = Zones(config.timezone)
     parser = Parser(config.instance, zones)
     naming, expiry = Operations.load(), int(config.task_expiry.total_seconds() * NANOS)
-    errors = ErrorEvidence(naming, TaskFunctions.load(), expiry=expiry)
+    quotes = quotes_of(config, files)
+    errors = ErrorEvidence(
+        naming, TaskFunctions.load(), expiry=expiry, is_quoted=quotes.has if quotes is not None else None
+    )
     access = AccessLog(config.wok_access_log, zones) if config.wok_access_log else None
     correlator = Correlator(
         naming, expiry=expiry, errors=errors, answers_between=access.between if access is not None else None

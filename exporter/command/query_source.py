@@ -70,7 +70,11 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
         commit_builder,
         # the state is new, so the files are read from their beginning, once
         lambda loaded: InProcessReader(
-            processing_config_of(config, messages), loaded, log=lambda _: log, errors=errors, wall=None
+            processing_config_of(config, messages, files=files),
+            loaded,
+            log=lambda _: log,
+            errors=errors,
+            wall=None,
         ),
         now=lambda: 0.0,
     )

@@ -60,6 +60,7 @@ from exporter.wok.error_log import (
     clock_sequence_of,
     plain_pieces,
 )
+from exporter.wok.forgery import IsQuoted
 from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
 
@@ -112,9 +113,11 @@ class BlockMatcher:
         requests: RequestMemory,
         *,
         expiry: int,
+        is_quoted: IsQuoted | None = None,
         state: str = "",
     ) -> None:
         self._operations = operations
+        self._is_quoted = is_quoted
         self._requests = requests
         self._blocks = PendingBlocks(functions, expiry=expiry)
         self._sequences: dict[int, list[str]] = {}
@@ -322,7 +325,17 @@ class BlockMatcher:
             if self._fits(waiting, failure, are_values_asked=are_values_asked)
             and not crosses(waiting.block.number, failure, anchors)
             and (failure.task_id or written.has(waiting))
+            and not self._is_later(waiting, failure)
         ]
+
+    def _is_later(self, waiting: PendingBlock, failure: Failure) -> bool:
+        """Return whether a block was forged after the failure: a later line of the request log
+        quotes it.
+        """
+        block, is_quoted = waiting.block, self._is_quoted
+        if is_quoted is None or self._blocks.is_discredited(block):
+            return False
+        return any(is_quoted(task_id, failure.time) for task_id in block.ids)
 
     def _rivals(
         self,

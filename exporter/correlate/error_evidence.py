@@ -19,7 +19,7 @@ from exporter.correlate.restart_confirmation import WAIT_NANOS, RestartConfirmat
 from exporter.correlate.task_state import PendingRequest
 from exporter.records import NANOS, Record
 from exporter.wok.error_log import Item, Mark
-from exporter.wok.forgery import Forged
+from exporter.wok.forgery import Forged, IsQuoted
 from exporter.wok.operations import Operations
 from exporter.wok.task_functions import TaskFunctions
 
@@ -43,7 +43,13 @@ class ErrorEvidence:
     """
 
     def __init__(
-        self, operations: Operations, functions: TaskFunctions | None = None, *, expiry: int, state: str = ""
+        self,
+        operations: Operations,
+        functions: TaskFunctions | None = None,
+        *,
+        expiry: int,
+        is_quoted: IsQuoted | None = None,
+        state: str = "",
     ) -> None:
         kept = json.loads(state) if state else {}
         self._requests = RequestMemory(ENDED_REQUESTS_MAX, kept.get("requests", ""))
@@ -53,9 +59,10 @@ class ErrorEvidence:
             functions or TaskFunctions(()),
             self._requests,
             expiry=expiry,
+            is_quoted=is_quoted,
             state=kept.get("reasons", ""),
         )
-        self._marks = RestartConfirmation(kept.get("marks", ""))
+        self._marks = RestartConfirmation(kept.get("marks", ""), is_quoted=is_quoted)
         self._marked: int = kept.get("marked", 0)
         self._previous: int = kept.get("previous", 0)
         self.restarts = 0
@@ -69,7 +76,7 @@ class ErrorEvidence:
         for item in items:
             if isinstance(item, Mark) and item.number > self._marked:
                 self._marked = item.number
-                self._marks.offer(item)
+                self._marks.offer(item, self._previous)
         self._reasons.offer(items)
 
     def expect(self, mark: int) -> None:

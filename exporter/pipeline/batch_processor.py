@@ -20,6 +20,7 @@ from exporter.parse.parser import Parser
 from exporter.parse.timezone import Zones
 from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.attempt import LONG_BYTES, Attempts
+from exporter.pipeline.later_quotes import LaterQuotes
 from exporter.records import (
     NANOS,
     Chunk,
@@ -131,7 +132,8 @@ class ProcessingConfig(NamedTuple):
     `expiry` is in nanoseconds. A first start skips records older than `skip_until` (`--start-at`),
     up to the first record that is not older. `is_kept` is False if the state is temporary and no
     metrics are served. Then nothing is counted, and running tasks are not stored. `functions` finds
-    the operations that an exception can belong to. `access_log` finds the answers to requests.
+    the operations that an exception can belong to. `access_log` finds the answers to requests, and
+    `quotes` what later lines quote of wok-error.log.
     """
 
     instance: str
@@ -143,6 +145,7 @@ class ProcessingConfig(NamedTuple):
     code_of: Callable[[str], str] = no_code
     functions: TaskFunctions | None = None
     access_log: AccessLog | None = None
+    quotes: LaterQuotes | None = None
 
 
 def without_skipped(state: str) -> str:
@@ -163,7 +166,11 @@ class BatchProcessor:
         kept = json.loads(loaded.state) if loaded.state else {}
         self._parser = Parser(config.instance, config.zones, kept.get("parser", ""), excerpts=False)
         self._errors = ErrorEvidence(
-            config.naming, config.functions, expiry=config.expiry, state=kept.get("errors", "")
+            config.naming,
+            config.functions,
+            expiry=config.expiry,
+            is_quoted=config.quotes.has if config.quotes is not None else None,
+            state=kept.get("errors", ""),
         )
         for mark in kept.get("marks", ()):
             self._errors.expect(mark)

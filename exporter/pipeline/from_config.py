@@ -11,8 +11,10 @@ from exporter.parse.parser import first_time
 from exporter.parse.timezone import Zones
 from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.batch_processor import ProcessingConfig
+from exporter.pipeline.later_quotes import LaterQuotes
 from exporter.records import NANOS
 from exporter.source.archive import Archive
+from exporter.source.rotation import paths_of
 from exporter.source.tail import Tail
 from exporter.telemetry.mapping import Telemetry
 from exporter.telemetry.resource import Identity
@@ -51,8 +53,13 @@ def archive_of(config: Config, files: Sequence[Path]) -> Archive:
     return Archive(files, line_bytes_max=config.line_bytes_max, first_time=first_time(Zones(config.timezone)))
 
 
-def processing_config_of(config: Config, messages: Messages, *, skip_until: int = 0) -> ProcessingConfig:
-    """Return the settings for processing the configured log; `skip_until` is in nanoseconds."""
+def processing_config_of(
+    config: Config, messages: Messages, *, files: Sequence[Path] = (), skip_until: int = 0
+) -> ProcessingConfig:
+    """Return the settings for processing the configured log, or these files.
+
+    `skip_until` is in nanoseconds.
+    """
     zones = Zones(config.timezone)
     return ProcessingConfig(
         instance=config.instance,
@@ -63,6 +70,7 @@ def processing_config_of(config: Config, messages: Messages, *, skip_until: int 
         code_of=messages.code_of,
         functions=TaskFunctions.load() if config.wok_error_log is not None else None,
         access_log=AccessLog(config.wok_access_log, zones) if config.wok_access_log else None,
+        quotes=quotes_of(config, files),
     )
 
 
@@ -71,6 +79,13 @@ def identity_of(config: Config) -> Identity:
     return Identity(
         config.instance, config.host_name, config.host_id, config.resource_attributes, config.service_name
     )
+
+
+def quotes_of(config: Config, files: Sequence[Path] = ()) -> LaterQuotes | None:
+    """Return a search for quotes of wok-error.log in these files, else in those of the log."""
+    if config.wok_error_log is None:
+        return None
+    return LaterQuotes(lambda: files or paths_of(config.log, config.olddir))
 
 
 def telemetry_of(

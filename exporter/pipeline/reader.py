@@ -73,6 +73,7 @@ class InProcessReader:
         self._errors = errors(loaded.positions.get("restarts", "")) if errors is not None else None
         self._error_log = ErrorLog(config.zones, self._processor.errors_state)
         self._access_log = config.access_log
+        self._quotes = config.quotes
         self._errors_time = 0
         # The chunk that waits for more of wok-error.log, the time of its last record, and the wall
         # clock at its read.
@@ -138,6 +139,8 @@ class InProcessReader:
             if chunk.lines:
                 found = True
                 self._processor.offer(items, checkpoint)
+                if self._quotes is not None:
+                    self._quotes.outdate()
             if chunk.caught_up or not chunk.lines:
                 return found, True
         return found, False

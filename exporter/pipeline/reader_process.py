@@ -24,6 +24,7 @@ from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.batch_processor import BatchResult, Encoded, ProcessingConfig
 from exporter.pipeline.commit_builder import EVENTS_AT_ONCE, CommitBuilder
 from exporter.pipeline.cycles import collect_seldom
+from exporter.pipeline.later_quotes import LaterQuotes
 from exporter.pipeline.reader import InProcessReader
 from exporter.records import (
     Event,
@@ -234,6 +235,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
     messages = Messages.load([Path(path) for path in task["messages"]])
     operations = Operations.load()
     builder = Encoding(*task["encoding"]).builder(messages, operations) if task["encoding"] else None
+    files = [Path(path) for path in task["files"]]
     config = ProcessingConfig(
         task["instance"],
         zones,
@@ -243,6 +245,7 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         code_of=messages.code_of,
         functions=TaskFunctions.load() if task["wok_error_log"] else None,
         access_log=AccessLog(Path(task["wok_access_log"]), zones) if task["wok_access_log"] else None,
+        quotes=LaterQuotes(lambda: files) if task["wok_error_log"] else None,
     )
     loaded = Loaded(
         positions=task["positions"],
@@ -252,7 +255,6 @@ def _run(task: dict[str, Any], pipe: IO[bytes]) -> None:
         series=set(task["series"]),
     )
     collect_seldom()
-    files = [Path(path) for path in task["files"]]
     errors = partial(Archive, paths_of(Path(task["wok_error_log"]))) if task["wok_error_log"] else None
     try:
         log = partial(

@@ -128,10 +128,10 @@ def generations(path: Path, *, olddir: Path | None = None, time_of: TimeOf | Non
     return _ordered(again, time_of)
 
 
-def paths_of(path: Path) -> list[Path]:
+def paths_of(path: Path, olddir: Path | None = None) -> list[Path]:
     """Return the files of the log `path`, oldest first; only `path` if they cannot be listed."""
     try:
-        return [one.path for one in generations(path) if not one.is_stranger] or [path]
+        return [one.path for one in generations(path, olddir=olddir) if not one.is_stranger] or [path]
     except OSError:
         return [path]
 
