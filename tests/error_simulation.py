@@ -16,7 +16,7 @@ from typing import NamedTuple
 from exporter.correlate.correlator import Correlator
 from exporter.correlate.error_evidence import ErrorEvidence
 from exporter.parse.timezone import Zones
-from exporter.records import NANOS, Event, Record, TaskEnded
+from exporter.records import NANOS, Event, OpenTask, Record, TaskEnded
 from exporter.wok.error_log import ErrorLog, Item
 from exporter.wok.forgery import Forged
 from exporter.wok.operations import Operations
@@ -241,24 +241,37 @@ def _write(chance: random.Random, tasks: Sequence[_Task], plan: Sequence[_Planne
     return Story(moments, owners, texts)
 
 
-def told(story: Story, *, live: bool) -> list[Event]:
-    """Return all events; live, both logs are read as they are written, otherwise they are complete from the start."""
+def told(story: Story, *, live: bool, restarts: bool = False) -> list[Event]:
+    """Return all events; live, both logs are read as they are written, otherwise they are complete from the start.
+
+    With `restarts`, everything is made again from its state behind each record.
+    """
     quoted = {id_ for moment in story.moments if isinstance(moment.what, Forged) for id_ in moment.what.ids}
-    errors = ErrorEvidence(
-        NAMING, FUNCTIONS, expiry=EXPIRY, is_quoted=None if live else lambda task_id, _: task_id in quoted
-    )
+
+    def made(state: str) -> ErrorEvidence:
+        is_quoted = None if live else lambda task_id, _: task_id in quoted
+        return ErrorEvidence(NAMING, FUNCTIONS, expiry=EXPIRY, is_quoted=is_quoted, state=state)
+
+    errors = made("")
     correlator = Correlator(NAMING, expiry=EXPIRY, errors=errors)
     coming = list(_items(story.moments))
-    if not live:
-        errors.offer([item for _, item in coming])
+    open_tasks: dict[bytes, OpenTask] = {}
     events: list[Event] = []
     for at, what in story.moments:
         if isinstance(what, Forged):
             errors.discredit(what)
         elif isinstance(what, Record):
-            if live:
-                errors.offer([item for written, item in coming if written <= at])
+            errors.offer([item for written, item in coming if not live or written <= at])
             events += correlator.feed(what)
+            if restarts:
+                changes = correlator.changes()
+                open_tasks |= {task.key: task for task in changes.opened}
+                open_tasks = {key: task for key, task in open_tasks.items() if key not in changes.closed}
+                errors = made(errors.state)
+                kept = list(open_tasks.values())
+                correlator = Correlator(
+                    NAMING, expiry=EXPIRY, state=changes.state, open_tasks=kept, errors=errors
+                )
     return events + correlator.finish()
 
 

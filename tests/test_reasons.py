@@ -738,12 +738,48 @@ def test_marks_that_are_forged_or_refuted() -> None:
     assert RestartConfirmation(marks.state).believed((EPOCH + 100) * NANOS) == [(EPOCH + 30) * NANOS]
 
 
+def test_a_mark_that_is_read_late_waits_for_what_follows() -> None:
+    """A mark may be forged with an earlier time: it waits two seconds from when it was read, over a restart too."""
+    marks = RestartConfirmation()
+    marks.offer(mark(10), seen=(EPOCH + 100) * NANOS)
+    marks.offer(mark(95), seen=(EPOCH + 100) * NANOS)
+
+    assert marks.believed((EPOCH + 101) * NANOS) == [(EPOCH + 95) * NANOS]
+    assert RestartConfirmation(marks.state).believed((EPOCH + 102) * NANOS) == [(EPOCH + 10) * NANOS]
+
+
+def test_a_mark_that_a_later_line_quotes_is_none() -> None:
+    """In a backlog, a mark is not believed if the rest of the request log shows that it is forged."""
+    quotes: list[tuple[str, int]] = []
+
+    def is_quoted(text: str, since: int) -> bool:
+        quotes.append((text, since))
+        return text == "mark 10"
+
+    marks = RestartConfirmation(is_quoted=is_quoted)
+    marks.offer(mark(10))
+    marks.offer(mark(20))
+
+    assert marks.believed((EPOCH + 30) * NANOS) == [(EPOCH + 20) * NANOS]
+    assert quotes == [("mark 10", (EPOCH + 10) * NANOS), ("mark 20", (EPOCH + 20) * NANOS)]
+
+
 def test_dense_equal_tasks() -> None:
     """Where equal tasks overlap, fail, report twice, lose lines and are forged, no join and no exact match is wrong."""
-    told_of = sum((score(story, told(story, live=True)) for story in map(story_of, range(300))), Counter())
+    for live in (True, False):
+        told_of = sum(
+            (score(story, told(story, live=live)) for story in map(story_of, range(300))), Counter()
+        )
 
-    assert told_of["joined"] > 200
-    assert not [what for what in told_of if what.endswith("wrong")]
+        assert told_of["joined"] > 200
+        assert not [what for what in told_of if what.endswith("wrong")]
+
+
+def test_dense_equal_tasks_over_restarts() -> None:
+    """A restart behind each record changes nothing, live or in a replay."""
+    for story in map(story_of, range(40)):
+        for live in (True, False):
+            assert told(story, live=live, restarts=True) == told(story, live=live)
 
 
 @has_corpus
