@@ -202,6 +202,14 @@ OK = b"HTTP/1.1 200 OK\r\n"
         (OK + b"Content-Type: application/xhtml+xml\r\nContent-Length: 0\r\n\r\n", ("config", "not_otlp")),
         (OK + b"Content-Type: image/png\r\nContent-Length: 0\r\n\r\n", ("config", "not_otlp")),
         (OK + b"Content-Length: 0\r\n\r\n", ("accepted", "")),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nab", ("config", "not_otlp")),
+        (
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\nContent-Length: 7\r\n\r\n" * 2
+            + OK
+            + b"Content-Length: 0\r\n\r\n",
+            ("accepted", ""),
+        ),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", ("config", "http_other")),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 9 + OK + b"Content-Length: 0\r\n\r\n", ("accepted", "")),
     ],
 )
@@ -322,6 +330,7 @@ def test_an_ipv6_address_is_an_endpoint() -> None:
         OK + b"X: " + b"x" * 9999,
         OK + b"Content-Length: 9999\r\n\r\n" + b"x" * 9999,
         b"HTTP/1.1 100 Continue\r\n\r\n" * 999,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 999,
     ],
 )
 def test_a_response_that_drips_ends_at_the_timeout(content: bytes) -> None:

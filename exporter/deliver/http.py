@@ -229,6 +229,10 @@ def _begin(response: http.client.HTTPResponse, connection: DeadlineSocket) -> No
     if start and not start.startswith(b"H"):
         raise NotHttpError(start)
     response.begin()
+    while http.HTTPStatus.SWITCHING_PROTOCOLS < response.status < http.HTTPStatus.OK:
+        # Early hints and the like come before the response; `http.client` only skips 100.
+        response.headers = None  # type: ignore[assignment]  # begin() reads the next head then
+        response.begin()
 
 
 def _read_content(response: http.client.HTTPResponse) -> bytes:
@@ -240,7 +244,10 @@ def _read_content(response: http.client.HTTPResponse) -> bytes:
         raise InvalidResponseError(f"the response has an invalid Content-Length: {' '.join(lengths)}")
     if len(lengths) > 1:
         raise InvalidResponseError("the response has more than one Content-Length")
-    content = response.read(RESPONSE_BYTES_MAX)
+    try:
+        content = response.read(RESPONSE_BYTES_MAX)
+    except ValueError as error:
+        raise InvalidResponseError(f"the response has an invalid chunk: {error}") from error
     if response.length and len(content) < RESPONSE_BYTES_MAX:
         raise http.client.IncompleteRead(content, response.length)
     if response.headers.get("Content-Encoding", "").strip().lower() in ("gzip", "x-gzip"):
