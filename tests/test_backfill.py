@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import resource
+import signal
 import sqlite3
 import subprocess
 import time
@@ -346,6 +348,30 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     assert "free space on its file system" in done.stderr or "check the disk" in done.stderr
     assert history_of(config) == before
     assert filled(tmp_path).returncode == 0
+
+
+def test_root_leaves_the_state_to_the_daemon(tmp_path: Path) -> None:
+    """Run as root, it works on a state that a crash left with its -wal, and all files stay those of the daemon's user."""
+    if os.geteuid():
+        pytest.skip("only root can give files to another user")
+    config = _begun_late(tmp_path)
+    assert config.state is not None
+    log = config.log.read_bytes()
+    with running(*followed(tmp_path), said=tmp_path / "said") as daemon:
+        daemon.wait_for("following")
+        daemon.stop(signal.SIGKILL)
+    for path in (config.state, *config.state.iterdir()):
+        os.chown(path, 65534, 65534)
+    with closing(sqlite3.connect(config.state / "state.db")) as reader:
+        # a page that is open keeps the -wal and the -shm in their place
+        reader.execute("SELECT count(*) FROM request").fetchone()
+        done = filled(tmp_path)
+        owners = {path.name: path.stat().st_uid for path in config.state.iterdir()}
+
+    assert done.returncode == 0, done.stderr
+    assert set(owners.values()) == {65534}, owners
+    assert {"state.db", "state.db-wal"} <= set(owners)
+    assert config.log.read_bytes() == log
 
 
 def _begun_late(directory: Path, seconds: float = 1800) -> Config:
