@@ -60,7 +60,8 @@ class Chunk(NamedTuple):
 
     `position` is opaque JSON text. The store keeps it and passes it to the source at the next
     start. `caught_up` is True if the source had no further complete line at that moment. `behind`
-    is the number of bytes known to be unread.
+    is the number of bytes known to be unread. `is_readable` is False if a file exists, but cannot
+    be read now: then nothing is known about its lines.
     """
 
     lines: Sequence[Line]
@@ -68,6 +69,7 @@ class Chunk(NamedTuple):
     events: Sequence[TailEvent] = ()
     caught_up: bool = False
     behind: int = 0
+    is_readable: bool = True
 
 
 class Source(Protocol):

@@ -83,3 +83,25 @@ def test_time_does_not_pass_for_a_chunk_that_waits() -> None:
     later = waits.step()
     assert later is not None, "the clock of the next read counts again: the task expires"
     assert (len(second.opened), len(second.closed), len(later.closed)) == (1, 0, 1)
+
+
+def test_time_does_not_pass_while_the_log_cannot_be_read() -> None:
+    """An unreadable log may have an end for each running task, so the clock ends none of them until it is read."""
+    wall = deque([WRITTEN, WRITTEN + 3600 * SECOND])
+    chunks = [
+        Chunk([request(1)], "one", caught_up=True),
+        Chunk([], "one", caught_up=True, is_readable=False),
+    ]
+    log = Chunks(chunks, Chunk([], "one", caught_up=True))
+    opened = InProcessReader(
+        ProcessingConfig("test", Zones("UTC"), Operations.load(), 60 * SECOND),
+        Loaded(positions={}, state="", open_tasks=[], ended=[], series=set()),
+        log=lambda _: log,
+        errors=None,
+        wall=lambda: wall.popleft() if len(wall) > 1 else wall[0],
+    )
+    started, unreadable, readable = opened.step(), opened.step(), opened.step()
+    assert started is not None
+    assert readable is not None
+
+    assert (len(started.opened), unreadable, len(readable.closed)) == (1, None, 1)

@@ -1056,6 +1056,8 @@ def test_permission_lost_and_given_back(
     lines, events = drain(tail)
 
     assert [kinds(list(chunk.events)) for chunk in chunks] == [["unreadable"], [], []]
+    assert not any(chunk.is_readable for chunk in chunks)
+    assert tail.read(100).is_readable
     assert problem == f"cannot read {log}: Permission denied; give the exporter's user read access"
     assert (texts(lines), kinds(events), tail.problem) == ([b"two"], ["rename"], "")
 

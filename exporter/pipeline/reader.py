@@ -97,7 +97,8 @@ class InProcessReader:
             self._waiting, self._latest = chunk, latest
             return self._processor.wait(chunk)
         self._waiting = None
-        now = wall if chunk.caught_up else None
+        # What an unreadable log says of the time until now may change every conclusion.
+        now = wall if chunk.caught_up and chunk.is_readable else None
         finished = wall is None and chunk.caught_up
         is_idle = chunk.caught_up and not (chunk.lines or chunk.events or found or finished)
         # Commit a first start even without lines: the next start must continue from the same

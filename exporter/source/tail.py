@@ -160,7 +160,7 @@ class Tail:
         """
         self._trouble = ""
         lines: Sequence[Line] = ()
-        is_caught_up = True
+        is_caught_up = is_readable = True
         live = self._live_status()
         try:
             lines, is_caught_up = self._step(limit, live)
@@ -169,13 +169,14 @@ class Tail:
             is_caught_up = False  # a file was renamed after the listing: the next call lists again
             self._plan = []
         except OSError as error:
+            is_readable = False
             self._note(error)
         if self._trouble != self.problem:
             self.problem = self._trouble
             if self.problem:
                 self._events.append(TailEvent("unreadable", self.problem))
         events, self._events = self._events, []
-        return Chunk(lines, self._position(), events, is_caught_up, self._bytes_behind)
+        return Chunk(lines, self._position(), events, is_caught_up, self._bytes_behind, is_readable)
 
     def _generations(self) -> list[Generation]:
         times = self._folder_times()
