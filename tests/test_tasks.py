@@ -14,6 +14,7 @@ import signal
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from io import StringIO
@@ -1074,8 +1075,12 @@ class Pty:
             self.printed += os.read(self.ours, 65536)
 
     def ended(self) -> int:
-        """Wait for the end, and return the exit code."""
-        code = self.process.wait(60)
+        """Read until the end, as a terminal does, and return the exit code; fail after a minute."""
+        since = time.monotonic()
+        while (code := self.process.poll()) is None:
+            assert time.monotonic() - since < 60, self.printed
+            if select.select([self.ours], [], [], 0.05)[0]:
+                self.printed += os.read(self.ours, 65536)
         while select.select([self.ours], [], [], 0)[0]:
             self.printed += os.read(self.ours, 65536)
         return code
