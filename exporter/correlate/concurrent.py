@@ -25,7 +25,6 @@ class ConcurrentRequests:
     def __init__(self, touch: Callable[[Task], None]) -> None:
         self._touch = touch
         self.ordinal = 0
-        self._latest: deque[bytes] = deque(maxlen=LATEST_MAX)
         self._windows = Windows()
         self.times: deque[int] = deque(maxlen=LATEST_MAX)
         """The times of the latest requests."""
@@ -35,7 +34,6 @@ class ConcurrentRequests:
         """Add the next request."""
         self.ordinal += 1
         self.times.append(time)
-        self._latest.append(context)
         self._windows.append(context)
         filling = self._filling
         while filling:
@@ -74,7 +72,7 @@ class ConcurrentRequests:
         if task.seq in self._filling:
             # Ordinals have no gaps, so the requests after the start are the last `count` ones.
             count = requests_between(task.since, self.ordinal)
-            links = list(self._latest)[-count:] if count else []
+            links = self._windows.recent()[-count:] if count else []
         links = links[: requests_between(task.since, until)]
         at = requests_between(task.since, own) - 1
         if own and at < len(links):
@@ -83,7 +81,7 @@ class ConcurrentRequests:
 
     def of_trace(self, trace_id: bytes) -> tuple[bytes, int] | None:
         """Return the context and the number of the newest of these requests with a trace id."""
-        for back, context in enumerate(reversed(self._latest)):
+        for back, context in enumerate(reversed(self._windows.recent())):
             if context.startswith(trace_id):
                 return context, self.ordinal - back
         return None
@@ -94,11 +92,10 @@ class ConcurrentRequests:
 
         The store keeps them with the ordinal.
         """
-        return [context.hex() for context in self._latest]
+        return [context.hex() for context in self._windows.recent()]
 
     def restore(self, ordinal: int, latest: Iterable[str]) -> None:
         """Continue from the stored values."""
         self.ordinal = ordinal
         for context in map(bytes.fromhex, latest):
-            self._latest.append(context)
             self._windows.append(context)

@@ -49,6 +49,10 @@ class Windows:
         if len(self._second) == LATEST_MAX:
             self._first, self._second = self._second, []
 
+    def recent(self) -> list[bytes]:
+        """Return the latest requests, oldest first, at most `LATEST_MAX`."""
+        return [*self._first[len(self._second) :], *self._second]
+
     def latest(self) -> Window:
         """Return the window of the latest requests. There must be enough of them."""
         return Window(self._first, self._second, len(self._second))

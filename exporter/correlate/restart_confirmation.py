@@ -92,10 +92,11 @@ class RestartConfirmation:
         """
         if not self._waiting:
             return []
-        due = [mark for mark in self._waiting if now is None or mark.due(shift) <= now]
-        if not due:
-            return []
-        self._waiting = [mark for mark in self._waiting if mark not in due]
+        due: list[_Waiting] = []
+        waiting: list[_Waiting] = []
+        for mark in self._waiting:
+            (due if now is None or mark.due(shift) <= now else waiting).append(mark)
+        self._waiting = waiting
         return [mark.time + shift for mark in due if not self._is_forged(mark, shift)]
 
     def _is_forged(self, mark: _Waiting, shift: int) -> bool:
