@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import tzinfo
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from exporter.command.file_kind import names_of_kinds
+from exporter.command.query_source import read_through
 from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.correlate.stored import renumbered
@@ -29,19 +29,23 @@ from exporter.parse.timezone import load_zone
 from exporter.pipeline.batch_processor import BatchResult, without_skipped
 from exporter.pipeline.commit_builder import CommitBuilder
 from exporter.pipeline.cycles import collect_seldom
-from exporter.pipeline.from_config import archive_of, messages_of, processing_config_of, telemetry_of
+from exporter.pipeline.from_config import (
+    archive_of,
+    error_archive_of,
+    messages_of,
+    processing_config_of,
+    telemetry_of,
+)
 from exporter.pipeline.pipeline import Pipeline
-from exporter.pipeline.reader import InProcessReader, OpenSource
+from exporter.pipeline.reader import InProcessReader
 from exporter.records import OpenTask, Record, Series, TaskEnded, TaskStarted
-from exporter.source.archive import Archive
-from exporter.source.rotation import generations, paths_of
+from exporter.source.rotation import listed_paths
 from exporter.source.tail import last_mark
 from exporter.source.up_to import UpTo
 from exporter.store.database import STATE_FILE, LockedError
 from exporter.store.older import Added, Again
 from exporter.store.writer import Loaded, Store, StoreError
 from exporter.terminal import task_table as view
-from exporter.terminal.progress import ProgressLine
 from exporter.terminal.text import visible
 from exporter.wok.operations import Operations, uuid_bytes
 
@@ -74,7 +78,7 @@ def backfill(
     with ExitStack() as resources:
         store = resources.enter_context(closing(_state(config, config.state)))
         loaded = store.load()
-        paths = files or _own_files(config)
+        paths = files or listed_paths(config.log, config.olddir)
         source = _source(config, paths, loaded)
         resources.callback(source.close)
         scratch = resources.enter_context(
@@ -158,12 +162,6 @@ def _store(config: Config, directory: Path, *, is_temporary: bool = False) -> St
     )
 
 
-def _own_files(config: Config) -> Sequence[Path]:
-    return [one.path for one in generations(config.log, olddir=config.olddir) if not one.is_stranger] or [
-        config.log
-    ]
-
-
 def _source(config: Config, paths: Sequence[Path], loaded: Loaded) -> UpTo:
     position = loaded.positions.get("log", "")
     try:
@@ -191,7 +189,7 @@ def _read(
     """Read the log into the temporary state; return the contexts of its tasks, and damages."""
     messages = messages_of(config)
     processing = processing_config_of(config, messages, skip_until=since)
-    errors = _errors(config)
+    errors = error_archive_of(config)
     watched: list[_Watched] = []
 
     def open_reader(loaded: Loaded) -> _Watched:
@@ -201,22 +199,10 @@ def _read(
         return watched[-1]
 
     builder = CommitBuilder(telemetry_of(config, messages, config.log.name), signals=frozenset())
-    progress = ProgressLine(screen, source.total_bytes)
-    damages: list[str] = []
     collect_seldom()
     with closing(Pipeline(scratch, builder, open_reader, now=lambda: 0.0)) as pipeline:
-        lines, is_read = 0, False
-        while not is_read:
-            step = pipeline.step()
-            lines, is_read = lines + step.lines, step.caught_up
-            damages += step.damages
-            progress.show(source.done_bytes, lines)
-    progress.clear()
+        damages = read_through(pipeline, source, screen)
     return watched[-1], damages
-
-
-def _errors(config: Config) -> OpenSource | None:
-    return partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
 
 
 def _started(loaded: Loaded, tasks: Sequence[OpenTask]) -> Mapping[Series, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -17,11 +16,17 @@ from exporter.command.file_kind import names_of_kinds
 from exporter.command.temporary import temporary_directory
 from exporter.config.options import Config
 from exporter.pipeline.commit_builder import CommitBuilder
-from exporter.pipeline.from_config import archive_of, messages_of, processing_config_of, telemetry_of
+from exporter.pipeline.from_config import (
+    archive_of,
+    error_archive_of,
+    messages_of,
+    processing_config_of,
+    telemetry_of,
+)
 from exporter.pipeline.pipeline import Pipeline
 from exporter.pipeline.reader import InProcessReader
 from exporter.source.archive import Archive
-from exporter.source.rotation import paths_of
+from exporter.source.up_to import UpTo
 from exporter.store.reader import Reader, Snapshot
 from exporter.store.writer import Store
 from exporter.terminal.progress import ProgressLine
@@ -62,7 +67,7 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
     directory = temporary_directory(resources)
     store = resources.enter_context(closing(Store(directory)))
     log = archive_of(config, files)
-    errors = partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
+    errors = error_archive_of(config)
     messages = messages_of(config)
     commit_builder = CommitBuilder(telemetry_of(config, messages, files[0].name), signals=frozenset())
     pipeline = Pipeline(
@@ -78,18 +83,26 @@ def from_files(config: Config, files: Sequence[Path], resources: ExitStack, scre
         ),
         now=lambda: 0.0,
     )
-    progress = ProgressLine(screen, log.total_bytes)
     with closing(pipeline):
-        lines, is_read = 0, False
-        while not is_read:
-            step = pipeline.step()
-            lines, is_read = lines + step.lines, step.caught_up
-            progress.show(log.done_bytes, lines)
-    progress.clear()
+        read_through(pipeline, log, screen)
     reader = resources.enter_context(closing(store.reader(query_seconds=QUERY_SECONDS)))
     snapshot = reader.snapshot()
     requests = _requests(snapshot)
     return QuerySource(reader, snapshot, requests, _last_time(reader, requests))
+
+
+def read_through(pipeline: Pipeline, source: Archive | UpTo, screen: TextIO) -> Sequence[str]:
+    """Read a source to its end, with progress on `screen`; return a sentence for each damage."""
+    progress = ProgressLine(screen, source.total_bytes)
+    damages: list[str] = []
+    lines, is_read = 0, False
+    while not is_read:
+        step = pipeline.step()
+        lines, is_read = lines + step.lines, step.caught_up
+        damages += step.damages
+        progress.show(source.done_bytes, lines)
+    progress.clear()
+    return damages
 
 
 NOTHING_PARSED = "nothing can be parsed: is it Wok's user request log? `check` lists the lines"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from exporter.config.options import Config
@@ -12,6 +13,7 @@ from exporter.parse.timezone import Zones
 from exporter.pipeline.answers import AccessLog
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.pipeline.later_quotes import LaterQuotes
+from exporter.pipeline.reader import OpenSource
 from exporter.records import NANOS
 from exporter.source.archive import Archive
 from exporter.source.rotation import paths_of
@@ -51,6 +53,11 @@ def tail_of(config: Config, position: str, *, from_end: bool) -> Tail:
 def archive_of(config: Config, files: Sequence[Path]) -> Archive:
     """Return a reader of finished logs, in the order of their records. Raises ArchiveError."""
     return Archive(files, line_bytes_max=config.line_bytes_max, first_time=first_time(Zones(config.timezone)))
+
+
+def error_archive_of(config: Config) -> OpenSource | None:
+    """Return what opens wok-error.log with its rotated files as a finished log, None without it."""
+    return partial(Archive, paths_of(config.wok_error_log)) if config.wok_error_log else None
 
 
 def processing_config_of(

@@ -131,9 +131,16 @@ def generations(path: Path, *, olddir: Path | None = None, time_of: TimeOf | Non
 def paths_of(path: Path, olddir: Path | None = None) -> list[Path]:
     """Return the files of the log `path`, oldest first; only `path` if they cannot be listed."""
     try:
-        return [one.path for one in generations(path, olddir=olddir) if not one.is_stranger] or [path]
+        return listed_paths(path, olddir)
     except OSError:
         return [path]
+
+
+def listed_paths(path: Path, olddir: Path | None = None) -> list[Path]:
+    """Return the files of the log `path`, oldest first, or `path` if there are none. Raises OSError
+    if a directory cannot be listed.
+    """
+    return [one.path for one in generations(path, olddir=olddir) if not one.is_stranger] or [path]
 
 
 def _listed(real: Path, folders: list[Path]) -> list[tuple[Rank, Generation]]:
