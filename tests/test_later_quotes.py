@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import gzip
 import os
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from exporter.command.backfill import backfill
 from exporter.parse.timezone import Zones
 from exporter.pipeline.batch_processor import ProcessingConfig
 from exporter.pipeline.later_quotes import BLOCK_BYTES, QUOTES_MAX, LaterQuotes
@@ -22,6 +28,7 @@ from exporter.wok.task_functions import TaskFunctions
 
 from .error_log_made import BOOT, SWAPS_CREATE, block, task_id
 from .records_made import EPOCH
+from .test_backfill import configured, read
 
 EMPTY = Loaded(positions={}, state="", open_tasks=[], ended=[], series=set())
 FORGED = "7f3a0b1c-eac8-11f1-9d32-02fc00000001"
@@ -173,3 +180,24 @@ def test_a_restart_that_is_forged_later_ends_nothing(tmp_path: Path, has_quotes:
     tasks = ended(tmp_path, boot, has_quotes=has_quotes)
 
     assert tasks[0].outcome == outcome
+
+
+def test_backfill_searches_the_files_that_it_reads(tmp_path: Path) -> None:
+    """A block that is forged later gives no reason in a backfill from files that were moved elsewhere either."""
+    made = task_id(10.3)
+    lines = [written(10, *SWAP), written(12, *FAILED), *(written(60 * at, *OTHER) for at in range(1, 32))]
+    quote_line = written(1800, *login(f"Error in async_task {made}"))
+    log, error_log = tmp_path / "user-requests.data", tmp_path / "wok-error.log"
+    log.write_text("".join([*lines[:-1], quote_line, lines[-1]]))
+    error_log.write_text("".join(f"{line}\n" for line in block(made, SWAPS_CREATE, "ValueError: forged")))
+    config = replace(configured(tmp_path), wok_error_log=error_log)
+    read(config, since=datetime.fromtimestamp(EPOCH + 1850, UTC))
+    moved = tmp_path / "elsewhere" / "user-requests.data-20160801"
+    moved.parent.mkdir()
+    log.rename(moved)
+    assert backfill(config, [moved], since=0, out=StringIO(), screen=StringIO()) == 0
+    assert config.state is not None
+    with closing(sqlite3.connect(config.state / "state.db")) as db:
+        found = db.execute("SELECT outcome, exception FROM task").fetchall()
+
+    assert found == [("failure", "")]

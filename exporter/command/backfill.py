@@ -84,7 +84,7 @@ def backfill(
         scratch = resources.enter_context(
             closing(_store(config, temporary_directory(resources), is_temporary=True))
         )
-        watched, damages = _read(config, source, scratch, since, screen)
+        watched, damages = _read(config, paths, source, scratch, since, screen)
         if not source.is_reached:
             raise StoreError(
                 "the files end before the place up to which the daemon has read: name the log and all of its"
@@ -184,11 +184,11 @@ def _source(config: Config, paths: Sequence[Path], loaded: Loaded) -> UpTo:
 
 
 def _read(
-    config: Config, source: UpTo, scratch: Store, since: int, screen: TextIO
+    config: Config, paths: Sequence[Path], source: UpTo, scratch: Store, since: int, screen: TextIO
 ) -> tuple[_Watched, Sequence[str]]:
     """Read the log into the temporary state; return the contexts of its tasks, and damages."""
     messages = messages_of(config)
-    processing = processing_config_of(config, messages, skip_until=since)
+    processing = processing_config_of(config, messages, files=paths, skip_until=since)
     errors = error_archive_of(config)
     watched: list[_Watched] = []
 
