@@ -16,16 +16,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
-import yaml
 
 from exporter.records import NANOS, Live, Problem, RequestRow, TaskRow
 from exporter.store.writer import Store
+from tests.alert_links import link_of
 from tests.browser import Browser, Tab, chromium
 from tests.served import ABOUT, WELL, served
 from tests.store_made import commit, open_task, request_row, task_row
 
 STATIC = Path(__file__).parents[1] / "exporter" / "web" / "static"
-RULES = Path(__file__).parents[1] / "deploy" / "prometheus" / "wok-alerts.rules.yaml"
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
 NOON = 1_785_585_600
@@ -613,13 +612,7 @@ def test_an_ambiguous_task_shows_the_other_candidates(browser: Browser, store: S
 
 def test_an_alert_leads_to_the_reason(browser: Browser, url: str) -> None:
     """The link of an alert shows the reason, the resource and the user without a click, and with one the requests meanwhile."""
-    (alert,) = (
-        rule
-        for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"]
-        for rule in group["rules"]
-        if rule.get("alert") == "WokTaskFailed"
-    )
-    link = re.sub(r"{{.*?}}", "", alert["annotations"]["page_url"])
+    link = link_of("WokTaskFailed", "page_url")
     query = dict(parse_qsl(link.removeprefix("/?"), keep_blank_values=True))
     ended = NOON - 3570
     query |= {"app": "kimchi", "operation": "vms.clone"}

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-import yaml
 
 from exporter.simulate.records import Dialect
+from tests.alert_links import link_of
 from tests.e2e.servers import Jaeger, fetch, jaeger, until
 from tests.e2e.wok import NO_SPACE, Wok
-from tests.program import SAME, environ, running
+from tests.program import SAME, Running, environ, running
 
-RULES = Path(__file__).parents[2] / "deploy/prometheus/wok-alerts.rules.yaml"
 DURATION_SECONDS = 3.0
 """How long the clone takes: more than the whole seconds of the log can hide."""
 ARRIVES_SECONDS = 30.0
@@ -38,6 +38,17 @@ def endpoint(backend: Jaeger, protocol: str) -> dict[str, str]:
     }
 
 
+@contextmanager
+def exporting(wok: Wok, backend: Jaeger, folder: Path, protocol: str) -> Iterator[Running]:
+    """Run the daemon on Wok's log until the end; it is ready."""
+    with running(
+        "run", "--log", wok.log, "--state", folder / "state", "--listen", "127.0.0.1:0", *SAME,
+        said=folder / "said", env=environ(**endpoint(backend, protocol)),
+    ) as exporter:  # fmt: skip
+        exporter.wait_for("/readyz")
+        yield exporter
+
+
 def tags(span: dict[str, Any]) -> dict[str, Any]:
     return {tag["key"]: tag["value"] for tag in span["tags"]}
 
@@ -54,11 +65,7 @@ def test_jaeger_tells_what_became_of_a_clone(
     """Jaeger's query API returns a failed clone as the child of its request: status, duration, error text, what went on meanwhile."""
     wok = Wok(tmp_path / "log", dialect)
     guest = f"web-{dialect}-{protocol[:4]}"
-    with running(
-        "run", "--log", wok.log, "--state", tmp_path / "state", "--listen", "127.0.0.1:0", *SAME,
-        said=tmp_path / "said", env=environ(**endpoint(backend, protocol)),
-    ) as exporter:  # fmt: skip
-        exporter.wait_for("/readyz")
+    with exporting(wok, backend, tmp_path, protocol) as exporter:
         clone = wok.clone(guest)
         time.sleep(DURATION_SECONDS / 2)
         meanwhile = [wok.start_guest(f"other-{i}-{guest}") for i in range(2)]
@@ -116,23 +123,13 @@ def test_jaeger_tells_what_became_of_a_clone(
 
 def test_the_link_of_an_alert_finds_the_failed_task(backend: Jaeger, tmp_path: Path) -> None:
     """The search that an alert about failed tasks links to has the failed task, and not the one that succeeded."""
-    (alert,) = (
-        rule
-        for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"]
-        for rule in group["rules"]
-        if rule.get("alert") == "WokTaskFailed"
-    )
-    link = re.sub(r"{{.*?}}", "", alert["annotations"]["trace_url"])
+    link = link_of("WokTaskFailed", "trace_url")
     query = dict(parse_qsl(urlsplit(link).query, keep_blank_values=True))
     now = int(time.time() * 1e6)
     query |= {"service": "kimchi", "operation": f"{query['operation']}vms.clone"}
     query |= {"start": str(now - 86_400_000_000), "end": str(now + 600_000_000)}
     wok = Wok(tmp_path / "log")
-    with running(
-        "run", "--log", wok.log, "--state", tmp_path / "state", "--listen", "127.0.0.1:0", *SAME,
-        said=tmp_path / "said", env=environ(**endpoint(backend, "http/protobuf")),
-    ) as exporter:  # fmt: skip
-        exporter.wait_for("/readyz")
+    with exporting(wok, backend, tmp_path, "http/protobuf") as exporter:
         bad, good = wok.clone("bad-link"), wok.clone("good-link")
         time.sleep(1)
         wok.end(bad, failed=True)
@@ -148,11 +145,7 @@ def test_the_link_of_an_alert_finds_the_failed_task(backend: Jaeger, tmp_path: P
 def test_a_clone_that_works_is_no_error(backend: Jaeger, tmp_path: Path) -> None:
     """The span of a task that succeeded has no error in Jaeger, and Jaeger's menus are Wok's applications and operations."""
     wok = Wok(tmp_path / "log")
-    with running(
-        "run", "--log", wok.log, "--state", tmp_path / "state", "--listen", "127.0.0.1:0", *SAME,
-        said=tmp_path / "said", env=environ(**endpoint(backend, "http/protobuf")),
-    ) as exporter:  # fmt: skip
-        exporter.wait_for("/readyz")
+    with exporting(wok, backend, tmp_path, "http/protobuf") as exporter:
         clone = wok.clone("fine")
         time.sleep(1)
         wok.end(clone)
