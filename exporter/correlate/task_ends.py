@@ -141,12 +141,13 @@ class TaskEnds:
         If so, this record becomes its repeat.
         """
         record = final.record
-        held = self._held.waiting() if not self._held.is_empty else ()
-        alike = [
-            each for each in held if isinstance(each, PendingEnd) and end_key(each.record) == end_key(record)
-        ]
-        for other in (*self._pending_ends.of(record), *alike):
-            if other.record.task_id and abs(other.time - final.time) < NEAR_NANOS:
+        for other in (*self._pending_ends.of(record), *self._held.waiting()):
+            if (
+                isinstance(other, PendingEnd)
+                and other.record.task_id
+                and abs(other.time - final.time) < NEAR_NANOS
+                and end_key(other.record) == end_key(record)
+            ):
                 other.repeats += [record, *final.repeats]
                 return True
         ended = self._ended.with_id(*end_key(record))
